@@ -1,0 +1,113 @@
+"""Every option once, with its unit; other configs are this one plus what differs."""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Returns the options' defaults; they are those of the paper and its code where known."""
+    config = ConfigDict()
+    config.seed = 0  # decides everything random: order, views, environments, masks, weights
+    config.method = "contextssl"  # a name in methods.METHODS
+
+    # Transformation groups, names in groups.GROUPS; each has a section of its own name below.
+    config.groups = ("crop", "blur")  # told by actions and latents, measured
+    config.nuisances = ()  # rendered but never told nor measured, such as "flip" or "color"
+    # What contexts show: group names joined by "+", or "none" for no group's action.
+    config.environments = ("crop", "blur")
+
+    config.data = data = ConfigDict()
+    data.name = "cifar10"  # a name in data.DATASETS
+    data.dir = config_dict.placeholder(str)  # folder of prepared data sets; else TFDS_DATA_DIR
+    data.contexts = 8  # B, contexts in a global batch, split over all devices
+    data.pairs = 64  # K, pairs of views in a context: 2 K tokens
+    # One environment drawn per "context" or per "batch" (official code); or "all": each encoded
+    # context is read in every environment, which costs the transformer alone.
+    data.environment_per = "all"
+    data.threads = 4  # that make batches
+    data.prefetch = 4  # batches made ahead
+
+    config.crop = crop = ConfigDict()
+    crop.scale = (0.2, 1.0)  # range of the box's area, fraction of the frame's
+    crop.ratio = (3 / 4, 4 / 3)  # range of the box's width / height
+    crop.padding = 0  # pixels around the image that boxes may reach into
+    crop.fill = (0.4914, 0.4822, 0.4465)  # color of the padding, in [0, 1]
+
+    config.blur = blur = ConfigDict()
+    blur.sigma = (0.1, 2.0)  # range of the Gaussian's width, pixels
+    blur.taps = 9  # width of the kernel, pixels, odd
+    blur.probability = 1.0  # that a view is blurred
+
+    config.color = color = ConfigDict()
+    color.brightness = 0.4  # half width of the factor's range around 1
+    color.contrast = 0.4  # likewise
+    color.saturation = 0.4  # likewise
+    color.hue = 0.1  # largest shift, turns
+    color.probability = 1.0  # that a view is jittered
+
+    config.flip = flip = ConfigDict()
+    flip.probability = 0.5  # that a view is mirrored
+
+    config.model = model = ConfigDict()
+    model.encoder = "resnet18"  # a name in models.ENCODERS
+    model.dtype = "float32"  # of the arithmetic: "float32" or "bfloat16"; parameters are float32
+    # Root-mean-square norm of each group's action at the transformer's read-in. The features have
+    # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
+    model.action_scale = 14.0
+    model.resnet = ConfigDict()
+    model.resnet.stem = "cifar"  # "cifar", 3x3; or "imagenet", 7x7 and max-pool, stride 4
+    model.resnet.width = 64  # channels of the first stage
+    model.patch = ConfigDict()
+    model.patch.size = 4  # side of a patch, pixels
+    model.patch.widths = (48, 96)  # channels of the stem and of the strided convolution
+    model.patch.blocks = 1  # residual blocks
+    model.patch.features = 384  # F
+    model.transformer = ConfigDict()
+    model.transformer.width = 2048  # of the residual stream
+    model.transformer.blocks = 3
+    model.transformer.heads = 4
+    model.transformer.outputs = 512  # P, entries of an embedding
+    model.transformer.initial = 0.02  # deviation of initial weights: about 1 / sqrt(width)
+    model.predictor = ConfigDict()
+    model.predictor.hidden = (1024, 1024)  # widths of its hidden layers
+
+    config.loss = loss = ConfigDict()
+    loss.negatives = "batch"  # all tokens of the batch (official code), or "context" (Eq. 2)
+    loss.temperature = 0.1  # of InfoNCE
+    loss.clamp = True  # raise cosines to 1e-7 before InfoNCE, as the official code does
+    loss.predictor_weight = 5.0  # lambda, of the latent predictor's error
+
+    config.mask = mask = ConfigDict()
+    mask.probability = 0.9  # that a token does not see an earlier pair
+    # Where set, each row draws its own probability from [probability_low, probability].
+    mask.probability_low = config_dict.placeholder(float)
+    mask.per_layer = True  # draw masks anew in every block (official code), or once
+    mask.per_context = False  # draw masks for every context, or once per batch (official code)
+    mask.hide_own_x = True  # y tokens do not see their own x; False is an ablation
+
+    config.train = train = ConfigDict()
+    train.steps = 100_000  # of the whole run
+    train.optimizer = "adam"  # "adam" with coupled L2 (official code), or "adamw"
+    train.learning_rate = 1e-4  # peak
+    train.warmup_steps = 1000  # of linear warm-up from 0; then cosine to 0 at the last step
+    train.weight_decay = 1e-3  # L2 of the gradient for "adam", decay for "adamw"; all parameters
+    train.beta1 = 0.9  # decay of the first moment
+    train.beta2 = 0.999  # decay of the second moment
+    train.clip = 0.0  # largest norm of the gradient; 0 is no limit
+    train.parallel = "auto"  # "jit", "pmap", "shard_map"; auto: jit on one device, else pmap
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every = 1000  # steps between saves; the last step is saved too
+    checkpoint.keep = 2  # newest checkpoints that stay
+
+    config.log = log = ConfigDict()
+    log.every = 50  # steps between lines; each line is the mean over the steps since the last
+    log.tensorboard = True  # write event files to workdir/tensorboard
+
+    # Every so often, on held-out data: does the model adapt to its context? The loss does not say.
+    config.monitor = monitor = ConfigDict()
+    monitor.every = 5000  # steps between looks; 0 is never
+    monitor.fit_views = 4000  # of the train split, that probes are fitted on
+    monitor.test_views = 2000  # of the test split, that they are scored on
+    monitor.penalty = 0.1  # of the ridge probe, relative to the features' variance
+    monitor.neighbours = 20  # of the kNN classifier
+    return config

@@ -1,0 +1,23 @@
+"""A run of seconds that needs no data: every part at its smallest.
+
+python -m contextssl_jax.main --config=configs/debug.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    config = base.get_config()
+    config.data.update(name="synthetic", contexts=4, pairs=8)
+    config.model.encoder = "patch"
+    config.model.patch.update(widths=(8, 16), blocks=1, features=32)
+    config.model.transformer.update(width=32, blocks=2, heads=2, outputs=16, initial=0.18)
+    config.model.predictor.hidden = (32,)
+    config.train.update(steps=30, learning_rate=1e-3, warmup_steps=5)
+    config.checkpoint.every = 10
+    config.log.every = 5
+    config.monitor.update(every=15, fit_views=128, test_views=64, neighbours=5)
+    return config

@@ -1,0 +1,128 @@
+"""Checkpoints: saved beside the training, verified when read, none ever silently lost."""
+
+import logging
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from contextssl_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds."""
+
+    step: int
+    state: Any  # the train state, NumPy arrays
+    host: dict[str, Any]  # what the host keeps: data position, metrics since the last line
+
+
+class Checkpoints:
+    """The checkpoints of a working directory, in `<workdir>/checkpoints/<step>/`.
+
+    Saving happens in the background and is atomic: a folder bears its step's name only once it is
+    whole. Each array's checksum is saved beside it.
+    """
+
+    def __init__(self, workdir: epath.Path, keep: int) -> None:
+        """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
+        self._folder = workdir / "checkpoints"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._damaged = workdir / "damaged"
+        policy = ocp.checkpoint_managers.LatestN(keep)
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy)
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a checkpoint, whole or damaged, oldest first."""
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Starts to save, unless the step is saved already; returns once arrays may change."""
+        if checkpoint.step in self.steps():
+            return
+        host = {**checkpoint.host, "checksums": _checksums(checkpoint.state)}
+        self._manager.save(
+            checkpoint.step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(checkpoint.state), host=ocp.args.JsonSave(host)
+            ),
+        )
+
+    def wait(self) -> None:
+        """Returns once everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, template: Any) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole; None where there is none at all.
+
+        A damaged one is moved to `<workdir>/damaged/`, with a warning that says why.
+
+        Args:
+          template: a state of the same structure, shapes and types; its values do not matter.
+
+        Raises:
+          UserError: every checkpoint is damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._read(step, template)
+            # Damage shows as whatever the reader trips over: it is told, and the folder kept.
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                _log.warning("checkpoint %d is damaged (%s); trying the one before", step, reason)
+                self._set_aside(step)
+        if steps:
+            raise UserError(
+                f"{self._folder}: no checkpoint can be read (they were moved to {self._damaged});"
+                " to train anew, choose another --workdir"
+            )
+        return None
+
+    def _read(self, step: int, template: Any) -> Checkpoint:
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(template), host=ocp.args.JsonRestore()
+            ),
+        )
+        host = dict(restored["host"])
+        if host.pop("checksums") != _checksums(restored["state"]):
+            raise ValueError("checksums do not match")
+        return Checkpoint(step, restored["state"], host)
+
+    def _set_aside(self, step: int) -> None:
+        self._damaged.mkdir(exist_ok=True)
+        taken = [path.name for path in self._damaged.iterdir()]
+        names = [str(step), *(f"{step}.{i}" for i in range(1, len(taken) + 1))]
+        free = next(name for name in names if name not in taken)
+        (self._folder / str(step)).rename(self._damaged / free)
+        self._manager.reload()
+
+
+def _checksums(state: Any) -> dict[str, int]:
+    """Returns the CRC-32 of every array's bytes."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    with ThreadPoolExecutor() as pool:
+        sums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
+        return {jax.tree_util.keystr(path): s for (path, _), s in zip(leaves, sums, strict=True)}

@@ -1,0 +1,94 @@
+"""The command line and the config: read, checked, and told in one line when wrong."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from contextssl_jax.errors import UserError
+
+
+def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> tuple[ConfigDict, str, str]:
+    """Reads --config, --config.x=y, --workdir and --mode.
+
+    Args:
+      argv: the command line, the program's name first.
+      modes: possible modes; the first is the default.
+
+    Returns:
+      config: locked.
+      workdir: given, or runs/<config file's name>.
+      mode: one of the modes.
+
+    Raises:
+      UserError: an unknown flag or option, a value of the wrong type, or no such config file.
+    """
+    path = _config_path(argv)
+    _check_options(argv, _load(path))
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", flag_values=values, lock_config=True, sys_argv=list(argv)
+    )
+    flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
+    flags.DEFINE_enum("mode", modes[0], list(modes), "what to do", flag_values=values)
+    try:
+        extra = values(list(argv))[1:]
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"--config: {str(error).splitlines()[0]}") from error
+    if extra:
+        raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
+    name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
+    return config.value, values.workdir or f"runs/{name}", values.mode
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every option as (dotted name, plain value), sequences as lists."""
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple | list) else value
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as indented JSON, options in their order."""
+    return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
+
+
+def _config_path(argv: Sequence[str]) -> str:
+    for i, argument in enumerate(argv):
+        flag, _, value = argument.lstrip("-").partition("=")
+        if flag == "config" and argument.startswith("-"):
+            return value or (argv[i + 1] if i + 1 < len(argv) else "")
+    raise UserError("--config: name a config file, such as --config=configs/cifar10_small.py")
+
+
+def _load(path: str) -> ConfigDict:
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file(
+        "config", flag_values=values, sys_argv=["", f"--config={path}"]
+    )
+    try:
+        values(["", f"--config={path}"])
+        return holder.value
+    except (OSError, flags.Error) as error:
+        raise UserError(f"--config: cannot read {path!r}; is it a config file?") from error
+
+
+def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
+    """Raises UserError for the first --config.name that is no option of the config."""
+    known = [name for name, _ in flatten(config)]
+    for argument in argv[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("-") or not name.startswith("config."):
+            continue
+        name = name.removeprefix("config.")
+        if name not in known:
+            same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+            near = same_leaf or difflib.get_close_matches(name, known, 1, 0.0)
+            raise UserError(f"--config.{name}: no such option; the nearest is --config.{near[0]}")

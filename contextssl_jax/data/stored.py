@@ -1,0 +1,77 @@
+"""Data sets of images in memory, whose views the transformation groups make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from contextssl_jax.data.dataset import Dataset, Record
+from contextssl_jax.errors import UserError, pick
+from contextssl_jax.groups import GROUPS, Group, LatentSpace, render_latents, sample_latents
+
+_STATISTICS_SEED, _STATISTICS_DRAWS = 0, 1 << 16
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """A split of uint8 images in memory [size, H, W, 3], whose views are drawn by the groups."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    groups: tuple[Group, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return len(self.images)
+
+    def draw(
+        self, rng: np.random.Generator, indices: np.ndarray, views: int
+    ) -> tuple[Record, np.ndarray]:
+        """See Split.draw; all views share their record's image."""
+        latents = sample_latents(self.groups, rng, len(indices) * views)
+        return self.images[indices][:, None], latents.reshape(len(indices), views, -1)
+
+
+def stored_dataset(
+    name: str,
+    config: ConfigDict,
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Dataset:
+    """Builds a data set of square images from the options `groups`, `nuisances` and their sections.
+
+    Args:
+      name: of the data set.
+      config: the options.
+      splits: images uint8 [size, S, S, 3] and labels int32 [size] of "train" and "test".
+      mean: of each channel over the train split, in [0, 1].
+      std: of each channel, likewise.
+
+    Raises:
+      UserError: a group is unknown, or named twice.
+    """
+    side = splits["train"][0].shape[1]
+    names = (*config.groups, *config.nuisances)
+    if len(set(names)) < len(names):
+        raise UserError(f"groups, nuisances: a group is named twice in {names}")
+    groups = tuple(pick(GROUPS, name, "groups")(side, **config[name]) for name in names)
+    told, nuisances = groups[: len(config.groups)], groups[len(config.groups) :]
+    # Enough draws that the statistics are the sampler's to a fraction of a percent; a fixed seed,
+    # so that they are the same in every run.
+    drawn = sample_latents(groups, np.random.default_rng(_STATISTICS_SEED), 2 * _STATISTICS_DRAWS)
+    space = LatentSpace.fit(told, nuisances, drawn.reshape(_STATISTICS_DRAWS, 2, -1))
+
+    def render(record: Record, latents: jax.Array) -> jax.Array:
+        images = render_latents(groups, record.astype(np.float32) / 255, latents)
+        return (images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+    return Dataset(
+        name,
+        space,
+        {key: StoredImages(images, labels, groups) for key, (images, labels) in splits.items()},
+        render,
+    )

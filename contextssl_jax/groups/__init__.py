@@ -1,0 +1,28 @@
+"""Transformation groups by name; a new group is one function and one line here.
+
+A builder takes the side of the square image in pixels and the options of the config section that
+bears the group's name.
+"""
+
+from collections.abc import Callable
+
+from contextssl_jax.groups.base import (
+    Group,
+    LatentSpace,
+    difference,
+    render_latents,
+    sample_latents,
+)
+from contextssl_jax.groups.blur import blur
+from contextssl_jax.groups.color import color
+from contextssl_jax.groups.crop import crop
+from contextssl_jax.groups.flip import flip
+
+GROUPS: dict[str, Callable[..., Group]] = {
+    "flip": flip,
+    "crop": crop,
+    "color": color,
+    "blur": blur,
+}
+
+__all__ = ["GROUPS", "Group", "LatentSpace", "difference", "render_latents", "sample_latents"]

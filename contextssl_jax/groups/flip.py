@@ -1,0 +1,35 @@
+"""Horizontal flip: a nuisance that has no parameter to tell."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from contextssl_jax.groups.base import Group, difference
+
+
+def flip(size: int, *, probability: float) -> Group:
+    """Builds a mirroring of the record, before any crop, so that boxes keep their meaning.
+
+    Args:
+      size: side of the image in pixels; mirroring does not depend on it.
+      probability: chance that a view is mirrored.
+    """
+    del size
+
+    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
+        return (rng.random((n, 1)) < probability).astype(np.float32)
+
+    def render(images: jax.Array, latents: jax.Array) -> jax.Array:
+        mirrored = latents[:, 0, None, None, None] > 0.5
+        return jnp.where(mirrored, images[:, :, ::-1], images)
+
+    return Group(
+        name="flip",
+        latent=("mirrored",),
+        action=("mirrored",),
+        sample=sample,
+        relative=difference,
+        identity=(0.0,),
+        render=render,
+        stage=0,
+    )

@@ -1,0 +1,273 @@
+"""ContextSSL: one model whose symmetries are set by the context it reads (paper, Section 3)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from contextssl_jax.collectives import mean_over, sum_over
+from contextssl_jax.data.contexts import ContextBatch
+from contextssl_jax.data.dataset import Dataset, Record
+from contextssl_jax.errors import UserError, pick
+from contextssl_jax.groups import LatentSpace
+from contextssl_jax.losses import (
+    Alignment,
+    info_nce_batch,
+    info_nce_context,
+    latent_errors,
+    normalise,
+    predictor_loss,
+)
+from contextssl_jax.masks import pair_mask, training_masks
+from contextssl_jax.methods.base import Metrics, Variables, hide
+from contextssl_jax.models import ENCODERS
+from contextssl_jax.models.predictor import LatentPredictor
+from contextssl_jax.models.transformer import Cache, ContextTransformer
+
+PARTS = ("encoder", "transformer", "predictor")
+
+
+@dataclass(frozen=True)
+class ContextSSL:
+    """The method of the paper; see Method for the functions.
+
+    Attributes:
+      space: of the latents.
+      render: the data set's device function.
+      encoder: images [N, H, W, 3] to features [N, F].
+      transformer: tokens to embeddings.
+      predictor: embeddings to latents.
+      action_scale: root-mean-square norm of each group's action at the read-in. Features of
+        hundreds of entries drown a handful of action entries of unit size.
+      align: InfoNCE, from embeddings [B, E, 2K, P].
+      predictor_weight: lambda.
+      draw_masks: (key, positions [B], E, tokens) -> masks, see training_masks.
+      axis: name of the axis over devices, or None.
+    """
+
+    space: LatentSpace
+    render: Callable[[Record, jax.Array], jax.Array]
+    encoder: nn.Module
+    transformer: ContextTransformer
+    predictor: LatentPredictor
+    action_scale: float
+    align: Callable[[jax.Array], Alignment]
+    predictor_weight: float
+    draw_masks: Callable[[jax.Array, jax.Array, int, int], jax.Array]
+    axis: str | None
+
+    def init(self, key: jax.Array, batch: ContextBatch) -> Variables:
+        """See Method.init."""
+        record = jax.tree.map(lambda leaf: leaf[:1, :1, 0], batch.record)
+        record, latents = _flat((record, batch.latents[:1, :1, 0]), 2)
+        keys = dict(zip(PARTS, jax.random.split(key, len(PARTS)), strict=True))
+        features, encoder = self.encoder.init_with_output(
+            keys["encoder"], self.render(record, latents), train=False
+        )
+        actions = jnp.zeros((1, len(self.space.action_mean)))
+        token = jnp.concatenate([features, actions], axis=-1)
+        mask = jnp.ones((1, 1, 1, 1), bool)
+        h, transformer = self.transformer.init_with_output(keys["transformer"], token[None], mask)
+        predictor = self.predictor.init(keys["predictor"], h)
+        return {
+            "params": {
+                "encoder": encoder["params"],
+                "transformer": transformer["params"],
+                "predictor": predictor["params"],
+            },
+            "batch_stats": encoder.get("batch_stats", {}),
+        }
+
+    def loss(
+        self, params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        """See Method.loss: InfoNCE + lambda times the predictor's error."""
+        b, k = batch.latents.shape[:2]
+        e = batch.environments.shape[1]
+        # x1, y1, x2, y2, ... of every context: both views in one call, so in one set of statistics.
+        record = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (b, k, 2, *leaf.shape[3:])), batch.record
+        )
+        views = self.render(*_flat((record, batch.latents), 3))
+        features, updated = self.encoder.apply(
+            {"params": params["encoder"], "batch_stats": batch_stats},
+            views,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        tokens = self._tokens(
+            features.reshape(b, 1, k, 2, -1),
+            hide(
+                self.space.actions(batch.latents[:, :, 0], batch.latents[:, :, 1])[:, None],
+                batch.environments[:, :, None],
+                self.space.action_owner,
+            ),
+        )
+        masks = self.draw_masks(key, batch.position, e, 2 * k)
+        masks = jnp.broadcast_to(masks, (len(masks), b, e, 2 * k, 2 * k))
+        h = _apply(
+            self.transformer,
+            params["transformer"],
+            tokens.reshape(b * e, 2 * k, -1),
+            masks.reshape(len(masks), b * e, 2 * k, 2 * k),
+        )
+        h = normalise(h).reshape(b, e, 2 * k, -1)
+        aligned = self.align(h)
+        errors = latent_errors(
+            _apply(self.predictor, params["predictor"], h),
+            self.space.standardise(batch.latents[:, :, 1]),
+            self.space.latent_owner,
+        )
+        contrastive = aligned.loss.mean()
+        prediction = predictor_loss(errors, batch.environments)
+        loss = contrastive + self.predictor_weight * prediction
+        metrics = mean_over(
+            {
+                "loss": loss,
+                "loss_contrastive": contrastive,
+                "loss_predictor": prediction,
+                "alignment_accuracy": aligned.correct.mean(),
+                "similarity_positive": aligned.positive.mean(),
+                "similarity_negative": aligned.negative.mean(),
+            },
+            self.axis,
+        )
+        metrics["early_late"] = self._early_late(aligned.loss)
+        metrics |= self._predictor_r2(errors, batch.environments)
+        return loss, (updated.get("batch_stats", {}), metrics)
+
+    def features(self, variables: Variables, record: Record, latents: jax.Array) -> jax.Array:
+        """See Method.features."""
+        encoder = {
+            "params": variables["params"]["encoder"],
+            "batch_stats": variables["batch_stats"],
+        }
+        features: Any = self.encoder.apply(encoder, self.render(record, latents), train=False)
+        return features
+
+    def read(self, variables: Variables, features: jax.Array, actions: jax.Array) -> Cache:
+        """See Method.read: keys and values of the context's 2K tokens, without random masks."""
+        tokens = self._tokens(features[None], actions[None])[0]
+        params, mask = variables["params"]["transformer"], pair_mask(len(tokens))
+        return _apply(self.transformer, params, tokens, mask, method="prefix")
+
+    def embed(
+        self,
+        variables: Variables,
+        context: Cache,
+        length: jax.Array | int,
+        features: jax.Array,
+        actions: jax.Array,
+    ) -> jax.Array:
+        """See Method.embed."""
+        tokens = jnp.concatenate([features, self._scaled(actions)], axis=-1)
+        params = variables["params"]["transformer"]
+        return normalise(_apply(self.transformer, params, tokens, context, length, method="query"))
+
+    def predict(self, variables: Variables, embeddings: jax.Array) -> jax.Array:
+        """See Method.predict."""
+        return _apply(self.predictor, variables["params"]["predictor"], embeddings)
+
+    def _scaled(self, actions: jax.Array) -> jax.Array:
+        entries = np.bincount(self.space.action_owner)[self.space.action_owner]
+        return actions * np.float32(self.action_scale / np.sqrt(entries))
+
+    def _tokens(self, features: jax.Array, actions: jax.Array) -> jax.Array:
+        """Makes tokens (z_x, a), (z_y, 0), ...
+
+        Args:
+          features: [..., 1 or E, K, 2, F].
+          actions: [..., E, K, A].
+
+        Returns:
+          [..., E, 2K, F + A].
+        """
+        scaled = self._scaled(actions)
+        both = jnp.stack([scaled, jnp.zeros_like(scaled)], axis=-2)
+        features = jnp.broadcast_to(features, (*both.shape[:-1], features.shape[-1]))
+        tokens = jnp.concatenate([features, both], axis=-1)
+        return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
+
+    def _early_late(self, losses: jax.Array) -> jax.Array:
+        """InfoNCE of a context's first eighth over that of its last quarter.
+
+        Far below 1 late in training: later tokens are told apart by their contexts, a shortcut.
+        """
+        t = losses.shape[-1]
+        early, late = losses[..., : max(1, t // 8)].mean(), losses[..., -(t // 4) :].mean()
+        early, late = mean_over((early, late), self.axis)
+        return early / late
+
+    def _predictor_r2(self, errors: jax.Array, environments: jax.Array) -> Metrics:
+        """R² of each group where it is shown; standardised latents have variance 1."""
+        metrics: Metrics = {}
+        for token, start in (("x", 0), ("y", 1)):
+            error = errors[:, :, start::2].mean(axis=2) * environments  # [B, E, G]
+            total, count = sum_over((error.sum((0, 1)), environments.sum((0, 1))), self.axis)
+            r2 = 1 - total / jnp.where(count > 0, count, jnp.nan)
+            metrics |= {
+                f"predictor_r2/{name}_{token}": r2[i] for i, name in enumerate(self.space.names)
+            }
+        return metrics
+
+
+def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> ContextSSL:
+    """Builds the method from the sections `model`, `loss` and `mask`.
+
+    Raises:
+      UserError: an option has none of its possible values.
+    """
+    model, loss, mask = config.model, config.loss, config.mask
+    if loss.negatives not in ("batch", "context"):
+        raise UserError(f"loss.negatives: {loss.negatives!r} is neither 'batch' nor 'context'")
+    if model.transformer.width % model.transformer.heads:
+        raise UserError("model.transformer.heads: must divide model.transformer.width")
+    dtype = jnp.dtype(model.dtype)
+
+    def align(h: jax.Array) -> Alignment:
+        options = dict(temperature=loss.temperature, clamp=loss.clamp)
+        if loss.negatives == "batch":
+            return info_nce_batch(h, **options, axis=axis)
+        return info_nce_context(h, **options)
+
+    def draw_masks(
+        key: jax.Array, position: jax.Array, environments: int, tokens: int
+    ) -> jax.Array:
+        return training_masks(
+            key,
+            position,
+            environments=environments,
+            tokens=tokens,
+            layers=model.transformer.blocks,
+            **mask,
+        )
+
+    return ContextSSL(
+        space=dataset.space,
+        render=dataset.render,
+        encoder=pick(ENCODERS, model.encoder, "model.encoder")(model, axis),
+        transformer=ContextTransformer(**model.transformer, dtype=dtype),
+        predictor=LatentPredictor(
+            tuple(model.predictor.hidden), len(dataset.space.latent_mean), dtype
+        ),
+        action_scale=model.action_scale,
+        align=align,
+        predictor_weight=loss.predictor_weight,
+        draw_masks=draw_masks,
+        axis=axis,
+    )
+
+
+def _apply(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> Any:
+    """Applies a module that has parameters alone."""
+    return module.apply({"params": params}, *args, **kwargs)
+
+
+def _flat(tree: Any, axes: int) -> Any:
+    """Merges the leading axes of every leaf."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), tree)

@@ -1,0 +1,35 @@
+"""Encoders by name; a new one is one file and one line here.
+
+A builder takes the section `model` and the axis name of synchronised statistics.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from contextssl_jax.models.patch import PatchEncoder
+from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
+
+
+def _resnet(stages: tuple[int, ...], block: type[BasicBlock] | type[BottleneckBlock]) -> Callable:
+    def build(model: ConfigDict, axis: str | None) -> ResNet:
+        dtype = jnp.dtype(model.dtype)
+        return ResNet(stages, block, model.resnet.stem, model.resnet.width, axis, dtype)
+
+    return build
+
+
+def _patch(model: ConfigDict, axis: str | None) -> PatchEncoder:
+    del axis  # it has no batch statistics
+    p = model.patch
+    return PatchEncoder(p.size, tuple(p.widths), p.blocks, p.features, jnp.dtype(model.dtype))
+
+
+ENCODERS: dict[str, Callable[[ConfigDict, str | None], nn.Module]] = {
+    "resnet18": _resnet((2, 2, 2, 2), BasicBlock),
+    "resnet34": _resnet((3, 4, 6, 3), BasicBlock),
+    "resnet50": _resnet((3, 4, 6, 3), BottleneckBlock),
+    "patch": _patch,
+}

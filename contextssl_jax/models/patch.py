@@ -1,0 +1,51 @@
+"""A small patch-stem encoder that two CPU cores can train in minutes.
+
+Convolutions at full resolution are what a CPU is slowest at. This encoder has none: a patch stem
+as one matrix product, one strided convolution, residual blocks on the small grid, and a dense
+layer that keeps places apart. LayerNorm, so there is no state and no dependence on the batch.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class PatchEncoder(nn.Module):
+    """Encodes images without state.
+
+    Attributes:
+      patch: side of a patch in pixels, a divisor of half the image's side.
+      widths: channels of the stem and of the strided convolution.
+      blocks: pre-activation residual blocks on the small grid.
+      features: F.
+      dtype: of the arithmetic; features are float32.
+    """
+
+    patch: int
+    widths: tuple[int, int]
+    blocks: int
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Encodes images [N, H, W, 3] to features [N, F]; training makes no difference."""
+        del train
+        n, h, w, c = images.shape
+        s = self.patch
+        x = images.reshape(n, h // s, s, w // s, s, c).swapaxes(2, 3)
+        x = x.reshape(n, h // s, w // s, s * s * c)
+        x = nn.Dense(self.widths[0], dtype=self.dtype)(x)
+        x = self._conv(self.widths[1], 2)(self._activate(x))
+        for _ in range(self.blocks):
+            residual = self._conv(self.widths[1], 1)(self._activate(x))
+            x = x + self._conv(self.widths[1], 1)(self._activate(residual))
+        x = self._activate(x).reshape(n, -1)
+        x = nn.Dense(self.features, dtype=self.dtype)(x)
+        return nn.LayerNorm(dtype=self.dtype)(x).astype(jnp.float32)
+
+    def _activate(self, x: jax.Array) -> jax.Array:
+        return nn.relu(nn.LayerNorm(dtype=self.dtype)(x))
+
+    def _conv(self, channels: int, stride: int) -> nn.Conv:
+        return nn.Conv(channels, (3, 3), stride, padding=1, dtype=self.dtype)

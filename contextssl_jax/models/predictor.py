@@ -1,0 +1,35 @@
+"""The latent predictor g of paper Eq. 3: what keeps the model from ignoring the actions."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from contextssl_jax.models.initialisers import torch_bias, torch_kernel
+
+
+class LatentPredictor(nn.Module):
+    """A ReLU network from embeddings to standardised latents.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      entries: T.
+      dtype: of the arithmetic; the result is float32.
+    """
+
+    hidden: Sequence[int]
+    entries: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        """Tells latents [..., T] from embeddings of length 1, [..., P]."""
+        for width in self.hidden:
+            h = nn.relu(self._dense(width, h.shape[-1])(h))
+        return self._dense(self.entries, h.shape[-1])(h).astype(jnp.float32)
+
+    def _dense(self, width: int, fan_in: int) -> nn.Dense:
+        return nn.Dense(
+            width, dtype=self.dtype, kernel_init=torch_kernel, bias_init=torch_bias(fan_in)
+        )

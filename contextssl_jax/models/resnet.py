@@ -1,0 +1,126 @@
+"""ResNet-18/34/50 (arXiv 1512.03385) with torchvision's arithmetic, down to the padding."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# What torchvision calls momentum 0.1 is 0.9 here.
+_MOMENTUM, _EPSILON = 0.9, 1e-5
+_initial = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+Layer = Callable[..., Any]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    channels: int
+    stride: int
+    conv: Layer
+    norm: Layer
+
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to [N, H / stride, W / stride, channels]."""
+        y = self.conv(self.channels, 3, self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.channels, 3, 1, name="conv2")(y)
+        y = self.norm(name="bn2")(y)
+        if y.shape != x.shape:
+            x = self.conv(self.channels, 1, self.stride, name="shortcut")(x)
+            x = self.norm(name="shortcut_bn")(x)
+        return nn.relu(x + y)
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the 3x3 one strides."""
+
+    channels: int
+    stride: int
+    conv: Layer
+    norm: Layer
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to [N, H / stride, W / stride, 4 * channels]."""
+        y = self.conv(self.channels, 1, 1, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.channels, 3, self.stride, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y))
+        y = self.conv(4 * self.channels, 1, 1, name="conv3")(y)
+        y = self.norm(name="bn3")(y)
+        if y.shape != x.shape:
+            x = self.conv(4 * self.channels, 1, self.stride, name="shortcut")(x)
+            x = self.norm(name="shortcut_bn")(x)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Encodes images to the average of the last stage.
+
+    Attributes:
+      stages: residual blocks of each stage.
+      block: BasicBlock or BottleneckBlock.
+      stem: "cifar", a 3x3 convolution; or "imagenet", a strided 7x7 one and a max-pool.
+      width: channels of the first stage; each next one has twice as many.
+      axis: name of the axis over whose devices batch statistics are taken; None: one device.
+      dtype: of the arithmetic; statistics and features are float32.
+    """
+
+    stages: tuple[int, ...]
+    block: type[BasicBlock] | type[BottleneckBlock]
+    stem: str = "cifar"
+    width: int = 64
+    axis: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def features(self) -> int:
+        """F."""
+        return self.width * 2 ** (len(self.stages) - 1) * self.block.expansion
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Encodes images [N, H, W, 3] to features, float32 [N, F].
+
+        In training, batch statistics normalise and the running ones ("batch_stats") move.
+        """
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=_MOMENTUM,
+            epsilon=_EPSILON,
+            axis_name=self.axis,
+            dtype=self.dtype,
+        )
+
+        def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
+            return nn.Conv(
+                channels,
+                (size, size),
+                stride,
+                padding=size // 2,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=_initial,
+                name=name,
+            )
+
+        x = conv(self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(images)
+        x = nn.relu(norm(name="bn1")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for stage, blocks in enumerate(self.stages):
+            for i in range(blocks):
+                stride = 2 if stage and not i else 1
+                name = f"layer{stage + 1}_{i}"
+                x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+        return x.astype(jnp.float32).mean(axis=(1, 2))

@@ -1,0 +1,152 @@
+"""The masked causal transformer that reads a context (paper, Fig. 2c).
+
+Pre-LN blocks, exact GELU, linear read-in and read-out, and no positional embedding: order enters
+only through the mask, so nothing but causality tells one place of the context from another.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_EPSILON = 1e-5
+
+
+class Cache(NamedTuple):
+    """Keys and values of a context's S tokens in all L blocks, shared by every query."""
+
+    keys: jax.Array  # [L, S, heads, width / heads]
+    values: jax.Array  # [L, S, heads, width / heads]
+
+
+class Block(nn.Module):
+    """One pre-LN block of width D; its attention is split so that cached queries can use it.
+
+    Attributes:
+      width: D.
+      heads: attention heads, a divisor of D.
+      initial: deviation of the initial weights.
+      residual: deviation of the initial weights of what adds to the residual stream.
+      dtype: of the arithmetic; statistics and softmax are float32.
+    """
+
+    width: int
+    heads: int
+    initial: float
+    residual: float
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        initial = nn.initializers.normal(self.initial)
+        residual = nn.initializers.normal(self.residual)
+        self.norm_1 = nn.LayerNorm(_EPSILON, dtype=self.dtype)
+        self.norm_2 = nn.LayerNorm(_EPSILON, dtype=self.dtype)
+        self.qkv = nn.Dense(3 * self.width, dtype=self.dtype, kernel_init=initial)
+        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=residual)
+        self.up = nn.Dense(4 * self.width, dtype=self.dtype, kernel_init=initial)
+        self.down = nn.Dense(self.width, dtype=self.dtype, kernel_init=residual)
+
+    def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns queries, keys and values [..., heads, width / heads] of x [..., D]."""
+        qkv = self.qkv(self.norm_1(x)).reshape(*x.shape[:-1], 3, self.heads, -1)
+        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+
+    def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
+        """Adds what attention brought, [..., heads, width / heads], and the MLP to x [..., D]."""
+        x = x + self.out(attended.reshape(x.shape))
+        return x + self.down(nn.gelu(self.up(self.norm_2(x)), approximate=False))
+
+
+class ContextTransformer(nn.Module):
+    """Reads tokens (features and action) of contexts into embeddings.
+
+    Attributes:
+      width: D, of the residual stream.
+      blocks: L.
+      heads: attention heads.
+      outputs: P, entries of an embedding.
+      initial: deviation of the initial weights; that of what adds to the residual stream is
+        divided by sqrt(2 L). The official 0.02 is about 1 / sqrt(D) of its width 2048; in a
+        narrower model it leaves attention too flat to be learnt in a short run.
+      dtype: of the arithmetic; embeddings are float32.
+    """
+
+    width: int
+    blocks: int
+    heads: int
+    outputs: int
+    initial: float = 0.02
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        initial = nn.initializers.normal(self.initial)
+        residual = self.initial / (2 * self.blocks) ** 0.5
+        self.read_in = nn.Dense(self.width, dtype=self.dtype, kernel_init=initial)
+        self.layers = [
+            Block(self.width, self.heads, self.initial, residual, self.dtype)
+            for _ in range(self.blocks)
+        ]
+        self.norm = nn.LayerNorm(_EPSILON, dtype=self.dtype)
+        self.read_out = nn.Dense(self.outputs, dtype=self.dtype, kernel_init=initial)
+
+    def __call__(self, tokens: jax.Array, masks: jax.Array) -> jax.Array:
+        """Reads whole contexts.
+
+        Args:
+          tokens: [M, S, F + A].
+          masks: where a row may look, bool, broadcastable to [L, M, S, S].
+
+        Returns:
+          Embeddings, float32 [M, S, P], not normalised.
+        """
+        return self._read(tokens, masks)[0]
+
+    def prefix(self, tokens: jax.Array, mask: jax.Array) -> Cache:
+        """Reads one context once, for any number of queries: tokens [S, F + A], mask [S, S].
+
+        The mask is causal, so that the first c entries of the result are the cache of the
+        context's first c tokens.
+        """
+        _, keys, values = self._read(tokens[None], mask[None, None])
+        return Cache(
+            jnp.stack([k[0] for k in keys]),
+            jnp.stack([v[0] for v in values]),
+        )
+
+    def query(self, tokens: jax.Array, cache: Cache, length: jax.Array | int) -> jax.Array:
+        """Reads single tokens, each after the first `length` tokens of one shared context.
+
+        Args:
+          tokens: [N, F + A].
+          cache: of S tokens.
+          length: tokens of the context that queries see, 0 to S.
+
+        Returns:
+          Embeddings, float32 [N, P], not normalised.
+        """
+        x = self.read_in(tokens)
+        seen = jnp.arange(cache.keys.shape[1]) < length
+        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+            q, k, v = layer.project(x)
+            scale = q.shape[-1] ** -0.5
+            context = jnp.einsum("nhd,shd->nhs", q, keys, preferred_element_type=jnp.float32)
+            own = jnp.einsum("nhd,nhd->nh", q, k, preferred_element_type=jnp.float32)
+            logits = jnp.concatenate([jnp.where(seen, context, -jnp.inf), own[..., None]], axis=-1)
+            weights = nn.softmax(logits * scale, axis=-1).astype(v.dtype)
+            attended = jnp.einsum("nhs,shd->nhd", weights[..., :-1], values)
+            x = layer.finish(x, attended + weights[..., -1:] * v)
+        return self.read_out(self.norm(x)).astype(jnp.float32)
+
+    def _read(
+        self, tokens: jax.Array, masks: jax.Array
+    ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+        x = self.read_in(tokens)
+        keys, values = [], []
+        for i, layer in enumerate(self.layers):
+            q, k, v = layer.project(x)
+            mask = masks[min(i, len(masks) - 1)][:, None]
+            x = layer.finish(x, jax.nn.dot_product_attention(q, k, v, mask=mask))
+            keys.append(k)
+            values.append(v)
+        return self.read_out(self.norm(x)).astype(jnp.float32), keys, values

@@ -1,0 +1,122 @@
+"""Where arrays live and how a per-device function runs on all devices."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from contextssl_jax.errors import UserError
+
+AXIS = "data"
+MODES = ("auto", "jit", "pmap", "shard_map")
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """A way to run a function of (replicated state, sharded batch) on devices.
+
+    Attributes:
+      mode: "jit", one device; "pmap"; or "shard_map", the same function on a mesh.
+      devices: this process's.
+    """
+
+    mode: str
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def axis(self) -> str | None:
+        """Name of the axis over devices within the function; None on one device."""
+        return None if self.mode == "jit" else AXIS
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles (state, batch) -> (state, metrics); the state is donated."""
+        if self.mode == "jit":
+            return jax.jit(function, donate_argnums=0)
+        if self.mode == "pmap":
+            return jax.pmap(function, AXIS, donate_argnums=0)
+        replicated, sharded = PartitionSpec(), PartitionSpec(AXIS)
+        # Without the check, a gradient of a replicated input stays this device's own, as in pmap.
+        mapped = jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=(replicated, sharded),
+            out_specs=replicated,
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=0)
+
+    def replicate(self, tree: Any) -> Any:
+        """Places a host tree on every device."""
+        if self.mode == "jit":
+            return jax.device_put(tree, self.devices[0])
+        if self.mode == "shard_map":
+            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+
+        def stack(leaf: Any) -> jax.Array:
+            copies = [jax.device_put(leaf[None], device) for device in self.devices]
+            shape = (len(copies), *leaf.shape)
+            return jax.make_array_from_single_device_arrays(shape, sharding, copies)
+
+        return jax.tree.map(stack, tree)
+
+    def shard(self, tree: Any) -> Any:
+        """Splits this process's host batch, leaves [B, ...], over its devices."""
+        if self.mode == "jit":
+            return jax.device_put(tree, self.devices[0])
+        if self.mode == "pmap":  # its arrays have an axis of devices in front
+            n = len(self.devices)
+            tree = jax.tree.map(lambda leaf: leaf.reshape(n, -1, *leaf.shape[1:]), tree)
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        place = functools.partial(jax.make_array_from_process_local_data, sharding)
+        return jax.tree.map(place, tree)
+
+    def local(self, tree: Any) -> Any:
+        """Returns the replicated tree as it lies on this process's first device."""
+        if self.mode == "jit":
+            return tree
+        shards = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+        return jax.tree.map(lambda leaf: leaf[0], shards) if self.mode == "pmap" else shards
+
+    def fetch(self, tree: Any) -> Any:
+        """Copies a replicated tree to the host, as NumPy arrays of their own memory.
+
+        On a CPU, NumPy would else look into the buffer that the next step is given to overwrite.
+        """
+        return jax.tree.map(np.array, jax.device_get(self.local(tree)))
+
+    @functools.cached_property
+    def _mesh(self) -> jax.sharding.Mesh:
+        # pmap deals with this process's devices, a mesh with those of all processes.
+        devices = jax.devices() if self.mode == "shard_map" else list(self.devices)
+        return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def choose(mode: str, contexts: int) -> Parallel:
+    """Chooses how to run on all devices there are.
+
+    Args:
+      mode: "auto" (jit on one device, else pmap), "jit", "pmap" or "shard_map".
+      contexts: of a global batch, to be split evenly over all devices.
+
+    Raises:
+      UserError: an unknown mode, or contexts that the devices do not divide.
+    """
+    if mode not in MODES:
+        raise UserError(f"train.parallel: {mode!r} is none of {MODES}")
+    if mode == "auto":
+        mode = "jit" if jax.device_count() == 1 else "pmap"
+    devices = tuple(jax.local_devices())
+    if mode == "jit":
+        if jax.process_count() > 1:
+            raise UserError("train.parallel: 'jit' is for one device; use 'pmap' or 'shard_map'")
+        return Parallel(mode, devices[:1])
+    if contexts % jax.device_count():
+        raise UserError(
+            f"data.contexts: {contexts} contexts do not split over {jax.device_count()} devices"
+        )
+    return Parallel(mode, devices)

@@ -1,0 +1,145 @@
+"""Training: from a config to a trained model, from wherever the last run stopped."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import grain
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from contextssl_jax.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.data.contexts import ContextBatch
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.figures import draw_curves
+from contextssl_jax.evaluation.monitor import build_monitor
+from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.workdir import claim
+from contextssl_jax.writer import NonFiniteError, Window, Writer
+
+_log = logging.getLogger(__name__)
+
+
+def train(config: ConfigDict, folder: str) -> None:
+    """Trains the config's model in the folder, or goes on where its last checkpoint stands.
+
+    Raises:
+      UserError: an option is wrong, the folder is another run's, or the loss is not finite.
+    """
+    workdir = claim(folder, config, write=jax.process_index() == 0)
+    experiment = build_experiment(config)
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+        try:
+            _loop(config, workdir, experiment, checkpoints)
+        except NonFiniteError as error:
+            kept = checkpoints.steps()
+            last = f"the last good checkpoint is step {kept[-1]}" if kept else "nothing was saved"
+            raise UserError(
+                f"{error}; stopped, {last}. A lower train.learning_rate or a smaller train.clip"
+                " may help, in another --workdir"
+            ) from error
+
+
+def _loop(
+    config: ConfigDict, workdir: epath.Path, experiment: Experiment, checkpoints: Checkpoints
+) -> None:
+    """Looks, saves and steps, in that order, until the last step or a signal to stop."""
+    parallel, total = experiment.parallel, config.train.steps
+    found = checkpoints.restore(experiment.template())
+    at = found or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
+    step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
+    _describe(config, experiment, at)
+    state, data = parallel.replicate(at.state), _read(config, experiment, at.host["batches"])
+    del found, at  # the host's copy of the state
+    look = build_monitor(config, experiment) if config.monitor.every else None
+    with _writer(config, workdir, step) as writer, _stop_signals() as stopped:
+        compiled = False
+        while True:
+            last = step == total
+            if look and looked != step and (last or step % config.monitor.every == 0):
+                looked = step
+                writer.look(step, look(parallel.local(state.variables)))
+            stop = last or stopped()
+            if stop or (step and step % config.checkpoint.every == 0):
+                host = {"batches": step, "window": window.host(), "looked": looked}
+                checkpoints.save(Checkpoint(step, parallel.fetch(state), host))
+            if stop:
+                break
+            began = time.perf_counter()
+            batch = next(data)
+            wait = time.perf_counter() - began
+            state, metrics = experiment.step(state, parallel.shard(batch))
+            step += 1
+            # The first step compiles: its time says nothing of the others'.
+            window.add(step, metrics, began if compiled else math.nan, wait)
+            compiled = True
+            if step % config.log.every == 0:
+                writer.metrics(step, window.close())
+            writer.advance()
+    checkpoints.wait()
+    if last:
+        draw_curves(workdir)
+    _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
+
+
+def _writer(config: ConfigDict, workdir: epath.Path, step: int) -> Writer:
+    return Writer(
+        workdir,
+        start=step,
+        total=config.train.steps,
+        views=2 * config.data.contexts * config.data.pairs,
+        tensorboard=config.log.tensorboard,
+        enabled=jax.process_index() == 0,
+    )
+
+
+def _read(config: ConfigDict, experiment: Experiment, start: int) -> Iterator[ContextBatch]:
+    """Reads batches from a position on, made ahead by threads."""
+    options = grain.ReadOptions(config.data.threads, config.data.prefetch)
+    return iter(experiment.batches[start:].to_iter_dataset(options))
+
+
+def _describe(config: ConfigDict, experiment: Experiment, at: Checkpoint) -> None:
+    parts = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(tree))
+        for name, tree in at.state.params.items()
+    }
+    _log.info(
+        "%s on %s: %s parameters (%s); %d %s device(s), %s; from step %d of %d",
+        config.method,
+        experiment.dataset.name,
+        f"{sum(parts.values()):,}",
+        ", ".join(f"{name} {size:,}" for name, size in parts.items()),
+        jax.device_count(),
+        jax.devices()[0].platform,
+        experiment.parallel.mode,
+        at.step,
+        config.train.steps,
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and Ctrl-C into a flag, so that the run saves and ends between two steps.
+
+    A second signal acts as it would have without this.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        _log.info("%s: saving, then stopping", signal.Signals(number).name)
+        for one in before:
+            signal.signal(one, before[one])
+
+    before = {one: signal.signal(one, receive) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for one in before:
+            signal.signal(one, before[one])

@@ -1,0 +1,192 @@
+"""What a run tells: a progress bar, lines on the console, metrics.jsonl, TensorBoard."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+
+import jax
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+_log = logging.getLogger(__name__)
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is not a number; `step` is the first step that shows it."""
+
+    def __init__(self, step: int, name: str, value: float) -> None:
+        super().__init__(f"step {step}: {name} is {value}")
+        self.step = step
+
+
+class Window:
+    """Metrics of the steps since the last line, fetched from the device in bulk.
+
+    Its host part is saved with checkpoints, so that a line after a resume is the mean over the
+    same steps as in a run that never stopped.
+    """
+
+    def __init__(self, steps: list[dict[str, float]]) -> None:
+        """Starts with what an earlier part of the run had gathered; see `host`."""
+        self._host = list(steps)
+        self._device: list[tuple[int, Mapping[str, jax.Array], dict[str, float]]] = []
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array], began: float, wait: float) -> None:
+        """Adds a step that was started, and waits for the one before it.
+
+        So the device always has a next step, and the host is never further ahead than that.
+
+        Args:
+          step: its number, from 1.
+          metrics: scalars on the device.
+          began: when its making began, by `time.perf_counter`; NaN if its time is not to count.
+          wait: for data, seconds.
+        """
+        if self._device:
+            jax.block_until_ready(self._device[-1][1])
+        times = {"step_seconds": time.perf_counter() - began, "data_wait": wait}
+        self._device.append((step, metrics, times))
+
+    def host(self) -> list[dict[str, float]]:
+        """Fetches what is on the device; returns all steps of the window.
+
+        Raises:
+          NonFiniteError: a step's loss or gradient is not finite.
+        """
+        fetched = jax.device_get([metrics for _, metrics, _ in self._device])
+        for (step, _, times), metrics in zip(self._device, fetched, strict=True):
+            values = {name: float(value.reshape(-1)[0]) for name, value in metrics.items()}
+            for name in ("loss", "gradient_norm"):
+                if not math.isfinite(values[name]):
+                    raise NonFiniteError(step, name, values[name])
+            self._host.append(values | times)
+        self._device = []
+        return self._host
+
+    def close(self) -> dict[str, float]:
+        """Returns each metric's mean over the steps that tell it, and empties the window."""
+        steps = self.host()
+        self._host = []
+        columns = {name: [step[name] for step in steps] for name in steps[0]}
+        told = {k: [v for v in column if not math.isnan(v)] for k, column in columns.items()}
+        return {name: sum(column) / len(column) for name, column in told.items() if column}
+
+
+class Writer:
+    """Writes what a run tells; with `enabled` False (not process 0), nothing at all."""
+
+    def __init__(
+        self,
+        workdir: epath.Path,
+        *,
+        start: int,
+        total: int,
+        views: int,
+        tensorboard: bool,
+        enabled: bool,
+    ) -> None:
+        """Opens the files of a run that goes on after step `start` of `total`.
+
+        Lines of later steps, which a run that was killed had written after its last checkpoint,
+        are taken out of metrics.jsonl: those steps are taken again.
+
+        Args:
+          workdir: of the run.
+          start: steps taken.
+          total: steps of the whole run.
+          views: of a step's global batch.
+          tensorboard: write event files too.
+          enabled: write at all.
+        """
+        self._enabled, self._total, self._views = enabled, total, views
+        self._file, self._board = workdir / "metrics.jsonl", None
+        # On a terminal a bar; elsewhere, such as in a log file, lines alone.
+        plain = not (enabled and sys.stderr.isatty())
+        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=plain)
+        if enabled:
+            if self._file.exists():
+                _trim(self._file, start)
+            if tensorboard:
+                self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        if self._board:
+            self._board.close()
+
+    def advance(self) -> None:
+        """Moves the bar by one step."""
+        self._bar.update()
+
+    def metrics(self, step: int, means: dict[str, float]) -> None:
+        """Writes the means of a window that ends with the step."""
+        shown = {"loss": f"{means['loss']:.3f}", "accuracy": f"{means['alignment_accuracy']:.2f}"}
+        if "step_seconds" in means:
+            means["views_per_second"] = self._views / means["step_seconds"]
+            left = (self._total - step) * means["step_seconds"]
+            shown |= {
+                "views/s": f"{means['views_per_second']:,.0f}",
+                "left": str(timedelta(seconds=round(left))),
+            }
+        self._write(step, means)
+        if self._enabled and self._bar.disable:
+            told = "  ".join(f"{name} {value}" for name, value in shown.items())
+            _log.info("step %d/%d  %s", step, self._total, told)
+        shown.pop("left", None)  # the bar says it itself
+        self._bar.set_postfix(shown, refresh=False)
+
+    def look(self, step: int, values: dict[str, float]) -> None:
+        """Writes what the monitor saw: classes, and R² per environment and group by length."""
+        self._write(step, {f"monitor/{name}": value for name, value in values.items()})
+        if not self._enabled:
+            return
+        rows: dict[str, list[str]] = {}
+        for name, value in values.items():
+            if name.startswith("r2/"):
+                _, environment, group, _ = name.split("/")
+                rows.setdefault(f"{environment} context: {group}", []).append(f"{value:.2f}")
+        told = "; ".join(f"{name} {' -> '.join(row)}" for name, row in rows.items())
+        knn = f"kNN {values['knn']:.3f}; " if "knn" in values else ""
+        with logging_redirect_tqdm():
+            _log.info("held out, step %d: %sR² by context length: %s", step, knn, told)
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        if self._enabled:
+            with self._file.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+
+def _trim(file: epath.Path, start: int) -> None:
+    """Takes the lines of steps after `start` out of a JSON-lines file; of all steps, if 0."""
+    lines = file.read_text().splitlines()
+    kept = [line for line in lines if start and _step_of(line) <= start]
+    if len(kept) < len(lines):
+        _log.info("%s: took out %d lines after step %d", file.name, len(lines) - len(kept), start)
+        new = file.with_name(f"{file.name}.new")
+        new.write_text("".join(line + "\n" for line in kept))
+        new.rename(file)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:  # a kill cut the line short
+        return math.inf

@@ -1,0 +1,35 @@
+"""Four forced CPU devices, and numbers recorded from the official code and torchvision."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from configs import debug  # noqa: E402
+
+
+@pytest.fixture
+def recorded() -> Callable[[str], dict[str, np.ndarray]]:
+    """Reads tests/data/<name>.npz: outputs of the official code in float64, stored as float32."""
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        with np.load(Path(__file__).parent / "data" / f"{name}.npz") as file:
+            return dict(file)
+
+    return read
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """The options of configs/debug.py on one device, quiet."""
+    options = debug.get_config()
+    options.train.parallel = "jit"
+    options.log.tensorboard = False
+    return options

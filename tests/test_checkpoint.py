@@ -1,0 +1,169 @@
+"""Checkpoints come back whole, and damage at any place is noticed."""
+
+import logging
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from contextssl_jax.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.errors import UserError
+
+
+def state(seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "step": np.int32(seed),
+        "params": {"w": rng.normal(size=(64, 33)).astype(np.float32), "none": {}},
+        "moments": (rng.normal(size=7), np.float32(3)),
+    }
+
+
+TEMPLATE = state(0)
+
+
+def save(workdir: epath.Path, steps: range, keep: int = 5) -> None:
+    with Checkpoints(workdir, keep) as checkpoints:
+        for step in steps:
+            host = {"batches": step, "window": [{"loss": 0.1, "r2": float("nan")}]}
+            checkpoints.save(Checkpoint(step, state(step), host))
+
+
+def restore(workdir: epath.Path) -> Checkpoint | None:
+    with Checkpoints(workdir, 5) as checkpoints:
+        return checkpoints.restore(TEMPLATE)
+
+
+@pytest.fixture
+def workdir(tmp_path) -> epath.Path:
+    return epath.Path(tmp_path)
+
+
+def assert_is(found: Checkpoint | None, step: int) -> None:
+    assert found is not None and found.step == step
+    expected = state(step)
+    for a, b in (
+        (found.state["params"]["w"], expected["params"]["w"]),
+        (found.state["moments"][0], expected["moments"][0]),
+        (found.state["step"], expected["step"]),
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert found.host["batches"] == step and found.host["window"][0]["loss"] == 0.1
+
+
+def test_the_newest_comes_back_exactly(workdir):
+    save(workdir, range(1, 4))
+    assert_is(restore(workdir), 3)
+
+
+def test_nothing_saved_is_none(workdir):
+    assert restore(workdir) is None
+
+
+def test_only_the_newest_stay(workdir):
+    save(workdir, range(1, 5), keep=2)
+    with Checkpoints(workdir, 2) as checkpoints:
+        assert checkpoints.steps() == [3, 4]
+
+
+def test_a_saved_step_is_not_overwritten(workdir):
+    save(workdir, range(3, 4))
+    with Checkpoints(workdir, 5) as checkpoints:
+        checkpoints.save(Checkpoint(3, state(9), {"batches": 9}))
+    assert_is(restore(workdir), 3)
+
+
+def test_what_is_saved_is_of_the_moment_of_saving(workdir):
+    with Checkpoints(workdir, 5) as checkpoints:
+        live = state(1)
+        checkpoints.save(Checkpoint(1, live, {"batches": 1, "window": [{"loss": 0.1}]}))
+        checkpoints.wait()
+        live["params"]["w"][:] = 0
+    assert_is(restore(workdir), 1)
+
+
+def files_of(workdir: epath.Path, step: int) -> list[epath.Path]:
+    folder = workdir / "checkpoints" / str(step)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def damage_truncate(file: epath.Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().length // 2])
+
+
+def damage_flip(file: epath.Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(bytes(data))
+
+
+def damage_remove(file: epath.Path) -> None:
+    file.unlink()
+
+
+DAMAGES = (damage_truncate, damage_flip, damage_remove)
+
+
+def largest(workdir: epath.Path, step: int) -> epath.Path:
+    return max(files_of(workdir, step), key=lambda file: file.stat().length)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_arrays_are_noticed_and_the_one_before_is_used(workdir, damage, caplog):
+    save(workdir, range(1, 4))
+    damage(largest(workdir, 3))
+    with caplog.at_level(logging.WARNING):
+        assert_is(restore(workdir), 2)
+    assert "checkpoint 3 is damaged" in caplog.text
+    assert (workdir / "damaged" / "3").exists()  # kept for whoever wants to look
+    save(workdir, range(3, 4))  # and its step can be saved anew
+    assert_is(restore(workdir), 3)
+
+
+def test_damage_to_any_file_never_gives_wrong_numbers(workdir):
+    save(workdir, range(1, 3))
+    names = [file.relative_to(workdir / "checkpoints" / "2") for file in files_of(workdir, 2)]
+    used = set()
+    for i, name in enumerate(names):
+        for j, damage in enumerate(DAMAGES):
+            copy = workdir / f"copy{i}_{j}"
+            for file in files_of(workdir, 1) + files_of(workdir, 2):
+                target = copy / file.relative_to(workdir)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+            damage(copy / "checkpoints" / "2" / name)
+            found = restore(copy)
+            assert_is(found, found.step if found else -1)
+            used.add(found.step)
+    assert used == {1, 2}  # some files, such as timings, do not matter
+
+
+def test_a_folder_of_which_nothing_is_left_is_damaged_too(workdir):
+    save(workdir, range(1, 3))
+    for file in files_of(workdir, 2):
+        file.unlink()
+    assert_is(restore(workdir), 1)
+
+
+def test_a_save_that_a_kill_cut_short_is_ignored(workdir):
+    save(workdir, range(1, 2))
+    (workdir / "checkpoints" / "2.orbax-checkpoint-tmp-17").mkdir()
+    assert_is(restore(workdir), 1)
+
+
+def test_when_all_are_damaged_nothing_starts_anew(workdir):
+    save(workdir, range(1, 3))
+    for step in (1, 2):
+        damage_flip(largest(workdir, step))
+    with pytest.raises(UserError, match="no checkpoint can be read"):
+        restore(workdir)
+
+
+def test_jax_arrays_are_saved_as_well(workdir):
+    with Checkpoints(workdir, 1) as checkpoints:
+        tree = {"step": jnp.int32(4), "w": jnp.arange(3.0)}
+        checkpoints.save(Checkpoint(4, tree, {}))
+    with Checkpoints(workdir, 1) as checkpoints:
+        found = checkpoints.restore({"step": np.int32(0), "w": np.zeros(3, np.float32)})
+    np.testing.assert_array_equal(found.state["w"], [0, 1, 2])

@@ -1,0 +1,137 @@
+"""Encoders: torchvision's ResNet-18 to the padding, running statistics, the patch encoder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from contextssl_jax.models import ENCODERS
+from contextssl_jax.models.patch import PatchEncoder
+from contextssl_jax.models.resnet import BasicBlock, ResNet
+
+KEY = jax.random.key(0)
+
+
+def torch_names(stages: tuple[int, ...]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Torch's name of each tensor: our collection and path."""
+    names = {"conv1.weight": ("params", ("conv1", "kernel"))}
+
+    def norm(torch: str, ours: tuple[str, ...]) -> None:
+        for entry, (collection, leaf) in {
+            "weight": ("params", "scale"),
+            "bias": ("params", "bias"),
+            "running_mean": ("batch_stats", "mean"),
+            "running_var": ("batch_stats", "var"),
+        }.items():
+            names[f"{torch}.{entry}"] = (collection, (*ours, leaf))
+
+    norm("bn1", ("bn1",))
+    for stage, blocks in enumerate(stages, start=1):
+        for i in range(blocks):
+            torch, ours = f"layer{stage}.{i}", f"layer{stage}_{i}"
+            for j in (1, 2):
+                names[f"{torch}.conv{j}.weight"] = ("params", (ours, f"conv{j}", "kernel"))
+                norm(f"{torch}.bn{j}", (ours, f"bn{j}"))
+            if stage > 1 and not i:
+                names[f"{torch}.downsample.0.weight"] = ("params", (ours, "shortcut", "kernel"))
+                norm(f"{torch}.downsample.1", (ours, "shortcut_bn"))
+    return names
+
+
+def recorded_weights(variables: dict, seed: int) -> dict:
+    """The weights of the recording: drawn for each torch name in sorted order, ours in place."""
+    rng = np.random.default_rng(seed)
+    names = torch_names((2, 2, 2, 2)) | {"fc.weight": None, "fc.bias": None}
+    new = jax.tree.map(np.array, variables)
+    for name in sorted(names):
+        if name.startswith("fc."):  # the classifier, which the encoder lacks, was drawn too
+            continue
+        collection, (*path, last) = names[name]
+        node = new[collection]
+        for part in path:
+            node = node[part]
+        shape = node[last].shape
+        if len(shape) == 4:
+            h, w, i, o = shape
+            value = rng.normal(0, (2 / (o * h * w)) ** 0.5, (o, i, h, w)).transpose(2, 3, 1, 0)
+        elif name.endswith(("running_var", "weight")):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(0, 0.1, shape)
+        node[last] = value.astype(np.float32)
+    return new
+
+
+def test_resnet18_is_torchvisions(recorded):
+    record = recorded("resnet")
+    model = ResNet((2, 2, 2, 2), BasicBlock, stem="imagenet")
+    images = record["encoder_images_nchw"].transpose(0, 2, 3, 1)
+    variables = jax.jit(model.init)(KEY, images)
+    variables = recorded_weights(variables, int(record["encoder_weight_seed"]))
+    features = jax.jit(model.apply)(variables, images)
+    scale = np.abs(record["encoder_features"]).max()
+    np.testing.assert_allclose(features / scale, record["encoder_features"] / scale, atol=1e-5)
+
+
+def test_running_statistics_move_by_a_tenth():
+    model = ResNet((1,), BasicBlock, width=4)
+    images = 3 + jax.random.normal(KEY, (8, 8, 8, 3))
+    variables = model.init(KEY, images)
+    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    kernel = variables["params"]["conv1"]["kernel"]
+    y = jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    mean, var = y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))
+    stats = updated["batch_stats"]["bn1"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [("resnet18", 11_168_832), ("resnet34", 21_276_992), ("resnet50", 23_500_352)],
+)
+def test_resnets_have_the_published_size(name, parameters):
+    # torchvision's count without the classifier, with a 3x3 stem in place of the 7x7 one.
+    model = ENCODERS[name](base.get_config().model, None)
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 32, 32, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
+    features = jax.eval_shape(model.apply, shapes, jnp.zeros((2, 32, 32, 3)))
+    assert features.shape == (2, model.features)
+
+
+def test_patch_encoder_keeps_no_state_and_ignores_the_batch():
+    model = PatchEncoder(patch=4, widths=(8, 16), blocks=1, features=32)
+    images = jax.random.normal(KEY, (4, 16, 16, 3))
+    variables = model.init(KEY, images)
+    assert set(variables) == {"params"}
+    z = model.apply(variables, images, train=True)
+    assert z.shape == (4, 32) and z.dtype == jnp.float32
+    np.testing.assert_allclose(z[:1], model.apply(variables, images[:1]), atol=1e-5)
+
+
+def test_patch_stem_reads_each_patch_alone():
+    model = PatchEncoder(patch=4, widths=(8, 16), blocks=0, features=32)
+    images = jax.random.normal(KEY, (1, 16, 16, 3))
+    variables = model.init(KEY, images)
+    _, captured = model.apply(variables, images, capture_intermediates=True)
+    stem = captured["intermediates"]["Dense_0"]["__call__"][0]
+    patch = images[0, 4:8, 8:12].reshape(-1)
+    dense = variables["params"]["Dense_0"]
+    np.testing.assert_allclose(stem[0, 1, 2], patch @ dense["kernel"] + dense["bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "patch"])
+def test_bfloat16_keeps_parameters_statistics_and_features_float32(name):
+    config = base.get_config().model
+    config.dtype = "bfloat16"
+    config.resnet.width = 4
+    model = ENCODERS[name](config, None)
+    images = jax.random.normal(KEY, (2, 16, 16, 3))
+    variables = model.init(KEY, images)
+    z, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert z.dtype == jnp.float32
+    leaves = jax.tree.leaves((variables, updated))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}

@@ -1,0 +1,291 @@
+"""Tests of tfds_source and prepare: writing CIFAR-10, and reading image data sets, through TFDS."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download.checksums import load_url_infos
+
+from contextssl_jax.data import prepare, tfds_source
+from contextssl_jax.data.tfds_source import ensure_prepared, load_images, prepare_cifar10
+from contextssl_jax.errors import UserError
+
+NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+COMMAND = "python -m contextssl_jax.data.prepare --dataset=cifar10 --out="
+NOWHERE = "http://127.0.0.1:9"  # nothing listens there
+REAL = Path(os.environ.get("TFDS_DATA_DIR", ""), "cifar10", "3.0.2", "dataset_info.json")
+
+# Reads CIFAR-10 knowing nothing of this package.
+PLAIN_READER = """
+import sys
+import numpy as np
+import tensorflow_datasets as tfds
+source = tfds.data_source("cifar10", split="train")
+examples = [source[i] for i in range(len(source))]
+assert "tensorflow" not in sys.modules
+np.savez(sys.argv[1], **{key: [example[key] for example in examples] for key in examples[0]})
+"""
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """An archive in CIFAR-10's binary format: 5 x 3 training and 4 test images."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (19, 32, 32, 3), np.uint8)
+    labels = rng.permutation(19).astype(np.uint8) % 10
+    records = [
+        bytes([label]) + b"".join(image[..., colour].tobytes() for colour in range(3))
+        for image, label in zip(images, labels, strict=True)
+    ]
+    files = {f"data_batch_{i + 1}.bin": b"".join(records[3 * i : 3 * i + 3]) for i in range(5)}
+    files["test_batch.bin"] = b"".join(records[15:])
+    files["batches.meta.txt"] = ("\n".join(NAMES) + "\n\n").encode()
+    path = tmp_path_factory.mktemp("archive") / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return SimpleNamespace(url=path.as_uri(), images=images, labels=labels)
+
+
+@pytest.fixture(scope="module")
+def prepared(original: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which the small archive is prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare_cifar10(str(folder), original.url)
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no request out."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, NOWHERE)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def store(folder: Path, features: dict, examples: list[dict]) -> None:
+    """Writes the examples as the train split of a TFDS data set named small."""
+
+    class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        url_infos = None
+
+        def _info(self):
+            spec = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=spec, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            yield from enumerate(examples)
+
+    Small(data_dir=str(folder)).download_and_prepare(file_format="array_record")
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_plain_tfds_reads_what_was_written(original, prepared, tmp_path):
+    file = tmp_path / "read.npz"
+    environment = {**os.environ, "TFDS_DATA_DIR": str(prepared)}
+    command = [sys.executable, "-c", PLAIN_READER, str(file)]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
+    read = np.load(file)
+    assert sorted(read["id"]) == [f"train_{i:05d}".encode() for i in range(15)]
+    indices = [int(identifier[len("train_") :]) for identifier in read["id"]]
+    np.testing.assert_array_equal(read["image"], original.images[indices])
+    np.testing.assert_array_equal(read["label"], original.labels[indices])
+    assert indices != sorted(indices)  # shuffled, as TFDS does
+
+
+@pytest.mark.parametrize(("split", "part"), [("train", slice(15)), ("test", slice(15, None))])
+def test_load_images_returns_the_images_of_the_archive(original, prepared, split, part):
+    images, labels = load_images("cifar10", split, str(prepared))
+    source = tfds.data_source("cifar10", split=split, data_dir=str(prepared))
+    indices = [int(example["id"].decode().removeprefix(f"{split}_")) for example in source]
+    assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+    np.testing.assert_array_equal(images, original.images[part][indices])
+    np.testing.assert_array_equal(labels, original.labels[part][indices])
+    assert "tensorflow" not in sys.modules
+
+
+def test_layout_is_that_of_tfds(prepared):
+    info = tfds.builder("cifar10", data_dir=str(prepared)).info
+    assert info.features["label"].names == NAMES
+    assert {name: split.num_examples for name, split in info.splits.items()} == {
+        "train": 15,
+        "test": 4,
+    }
+    assert sorted(path.name for path in prepared.rglob("*")) == [
+        "3.0.2",
+        "cifar10",
+        "cifar10-test.array_record-00000-of-00001",
+        "cifar10-train.array_record-00000-of-00001",
+        "dataset_info.json",
+        "features.json",
+        "label.labels.txt",
+    ]
+
+
+def test_archive_is_the_one_of_tfds():
+    known = load_url_infos(tfds.core.tfds_path("url_checksums/cifar10.txt"))
+    assert known[tfds_source.CIFAR10_URL].checksum == tfds_source.CIFAR10_SHA256
+
+
+def test_preparing_again_does_nothing(prepared):
+    before = contents(prepared)
+    prepare_cifar10(str(prepared), NOWHERE)
+    ensure_prepared("cifar10", str(prepared))
+    assert contents(prepared) == before
+
+
+def test_without_a_network_the_error_says_at_once_what_to_do(offline, tmp_path):
+    start = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        load_images("cifar10", "train", str(tmp_path))
+    assert time.monotonic() - start < 5
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("cifar10", str(tmp_path), "TFDS_DATA_DIR", COMMAND, tfds_source.CIFAR10_URL):
+        assert part in message
+    assert not any(tmp_path.iterdir())
+
+
+def test_damaged_download_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(tfds_source, "_download", lambda url: b"damaged")
+    with pytest.raises(UserError, match="SHA-256"):
+        prepare_cifar10(str(tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
+def test_interrupted_preparation_leaves_nothing_behind(monkeypatch, original, tmp_path):
+    calls = iter(range(17))  # all of train's images, but not all of test's
+    encode = tfds_source._encode
+
+    def interrupted(image: np.ndarray) -> bytes:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return encode(image)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tfds_source, "_encode", interrupted)
+        prepare_cifar10(str(tmp_path), original.url)
+    assert not any((tmp_path / "cifar10").iterdir())
+    prepare_cifar10(str(tmp_path), original.url)
+    assert len(load_images("cifar10", "train", str(tmp_path))[0]) == 15
+
+
+def test_two_processes_may_prepare_at_once(monkeypatch, original, tmp_path):
+    encode = tfds_source._encode
+
+    def overtaken(image: np.ndarray) -> bytes:
+        monkeypatch.setattr(tfds_source, "_encode", encode)
+        prepare_cifar10(str(tmp_path), original.url)
+        return encode(image)
+
+    monkeypatch.setattr(tfds_source, "_encode", overtaken)
+    prepare_cifar10(str(tmp_path), original.url)
+    assert [path.name for path in (tmp_path / "cifar10").iterdir()] == ["3.0.2"]
+
+
+def test_part_of_a_data_set_is_not_taken_for_one(original, tmp_path):
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{folder} holds only a part"):
+        prepare_cifar10(str(tmp_path), original.url)
+
+
+def test_folder_that_cannot_be_written(original, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*file/cifar10"):
+        prepare_cifar10(str(tmp_path / "file"), original.url)
+
+
+def test_other_data_sets_are_not_prepared(tmp_path):
+    with pytest.raises(UserError, match=f"mnist is not in {tmp_path}/mnist/.*TFDS_DATA_DIR"):
+        ensure_prepared("mnist", str(tmp_path))
+    with pytest.raises(UserError, match="^TFDS has no data set 'no_such_data'$"):
+        ensure_prepared("no_such_data", str(tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
+def test_unknown_split(prepared):
+    with pytest.raises(UserError, match="Unknown split 'valid'"):
+        load_images("cifar10", "valid", str(prepared))
+
+
+def test_files_without_random_access(prepared, tmp_path):
+    info = Path("cifar10/3.0.2/dataset_info.json")
+    (tmp_path / info).parent.mkdir(parents=True)
+    text = (prepared / info).read_text().replace("array_record", "tfrecord")
+    (tmp_path / info).write_text(text)
+    (tmp_path / info).with_name("features.json").write_bytes(
+        (prepared / info).with_name("features.json").read_bytes()
+    )
+    with pytest.raises(UserError, match="TFRECORD.* not supported.*array_record") as caught:
+        load_images("cifar10", "train", str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_grey_images_without_labels_become_rgb(tmp_path):
+    grey = np.arange(2 * 5 * 7, dtype=np.uint8).reshape(2, 5, 7)
+    store(
+        tmp_path, {"image": tfds.features.Image(shape=(5, 7, 1))}, [{"image": png(x)} for x in grey]
+    )
+    images, labels = load_images("small", "train", str(tmp_path))
+    np.testing.assert_array_equal(images, np.repeat(grey[..., None], 3, axis=-1))
+    assert labels is None
+
+
+def test_images_of_several_sizes_are_refused(tmp_path):
+    shapes = [(5, 7, 3), (5, 8, 3)]
+    examples = [{"image": png(np.zeros(shape, np.uint8))} for shape in shapes]
+    store(tmp_path, {"image": tfds.features.Image()}, examples)
+    with pytest.raises(UserError, match="small train .* sizes, such as .5, 7. and .5, 8.$"):
+        load_images("small", "train", str(tmp_path))
+
+
+def test_data_set_without_images_is_refused(tmp_path):
+    store(tmp_path, {"text": tfds.features.Text()}, [{"text": "word"}])
+    with pytest.raises(UserError, match="no feature named image"):
+        load_images("small", "train", str(tmp_path))
+
+
+def test_command_line(offline, monkeypatch, prepared, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(prepared.parent))
+    assert prepare.main(["--dataset=cifar10", f"--out=~/{prepared.name}"]) == 0
+    assert "ready" in capsys.readouterr().out
+    assert prepare.main(["--dataset=cifar10", f"--out={tmp_path}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="TFDS_DATA_DIR does not hold cifar10/3.0.2")
+def test_real_cifar10():
+    train, train_labels = load_images("cifar10", "train", None)
+    test, test_labels = load_images("cifar10", "test", None)
+    assert (train.shape, test.shape) == ((50000, 32, 32, 3), (10000, 32, 32, 3))
+    mean = np.mean(train, axis=(0, 1, 2), dtype=np.float64) / 255
+    np.testing.assert_allclose(mean, (0.4914, 0.4822, 0.4465), atol=5e-5)
+    assert set(np.bincount(train_labels)) == {5000}
+    assert set(np.bincount(test_labels)) == {1000}
