@@ -26,6 +26,11 @@ def get_config() -> ConfigDict:
     data.threads = 4  # that make batches
     data.prefetch = 4  # batches made ahead
 
+    config.synthetic = synthetic = ConfigDict()  # the data set of that name
+    synthetic.side = 16  # of its images, pixels
+    synthetic.train = 256  # records of the train split
+    synthetic.test = 128  # records of the test split
+
     config.crop = crop = ConfigDict()
     crop.scale = (0.2, 1.0)  # range of the box's area, fraction of the frame's
     crop.ratio = (3 / 4, 4 / 3)  # range of the box's width / height

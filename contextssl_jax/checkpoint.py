@@ -57,7 +57,10 @@ class Checkpoints:
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Starts to save, unless the step is saved already; returns once arrays may change."""
+        """Starts to save in the background, unless the step is saved already.
+
+        The arrays must not change before `wait`, or the next save, returns.
+        """
         if checkpoint.step in self.steps():
             return
         host = {**checkpoint.host, "checksums": _checksums(checkpoint.state)}

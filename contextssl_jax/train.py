@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import grain
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
-from contextssl_jax.data.contexts import ContextBatch
+from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.figures import draw_curves
 from contextssl_jax.evaluation.monitor import build_monitor
@@ -54,7 +53,10 @@ def _loop(
     at = found or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
     step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
     _describe(config, experiment, at)
-    state, data = parallel.replicate(at.state), _read(config, experiment, at.host["batches"])
+    state = parallel.replicate(at.state)
+    data = read_batches(
+        experiment.batches, at.host["batches"], config.data.threads, config.data.prefetch
+    )
     del found, at  # the host's copy of the state
     look = build_monitor(config, experiment) if config.monitor.every else None
     with _writer(config, workdir, step) as writer, _stop_signals() as stopped:
@@ -96,12 +98,6 @@ def _writer(config: ConfigDict, workdir: epath.Path, step: int) -> Writer:
         tensorboard=config.log.tensorboard,
         enabled=jax.process_index() == 0,
     )
-
-
-def _read(config: ConfigDict, experiment: Experiment, start: int) -> Iterator[ContextBatch]:
-    """Reads batches from a position on, made ahead by threads."""
-    options = grain.ReadOptions(config.data.threads, config.data.prefetch)
-    return iter(experiment.batches[start:].to_iter_dataset(options))
 
 
 def _describe(config: ConfigDict, experiment: Experiment, at: Checkpoint) -> None:

@@ -38,7 +38,7 @@ def claim(folder: str, config: ConfigDict, write: bool) -> epath.Path:
         workdir.mkdir(parents=True, exist_ok=True)
         new = workdir / "config.json.new"
         new.write_text(to_json(config))
-        new.rename(file)
+        new.replace(file)
     return workdir
 
 

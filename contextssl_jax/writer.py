@@ -182,7 +182,7 @@ def _trim(file: epath.Path, start: int) -> None:
         _log.info("%s: took out %d lines after step %d", file.name, len(lines) - len(kept), start)
         new = file.with_name(f"{file.name}.new")
         new.write_text("".join(line + "\n" for line in kept))
-        new.rename(file)
+        new.replace(file)
 
 
 def _step_of(line: str) -> float:

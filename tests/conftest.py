@@ -1,9 +1,14 @@
 """Four forced CPU devices, and numbers recorded from the official code and torchvision."""
 
 import os
+import tempfile
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of the tests' time would else go into compiling the same small programs again.
+_cache = tempfile.TemporaryDirectory()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -1,12 +1,16 @@
 """Batches follow from (seed, index) alone, whoever reads them and from wherever."""
 
-import grain
 import jax
 import numpy as np
 import pytest
 
 from contextssl_jax.data import DATASETS
-from contextssl_jax.data.contexts import ContextBatch, context_batches, parse_environments
+from contextssl_jax.data.contexts import (
+    ContextBatch,
+    context_batches,
+    parse_environments,
+    read_batches,
+)
 from contextssl_jax.errors import UserError
 
 ENVIRONMENTS = np.array([[True, False], [False, True]])
@@ -73,8 +77,7 @@ def test_processes_split_the_global_batch_without_overlap_or_gap(split, processe
 
 def test_reading_on_from_a_position_with_threads_is_reading_through(split):
     stream = batches(split)
-    options = grain.ReadOptions(num_threads=3, prefetch_buffer_size=3)
-    reader = iter(stream[5:].to_iter_dataset(options))
+    reader = read_batches(stream, 5, threads=3, prefetch=3)
     assert all(same(next(reader), stream[i]) for i in range(5, 12))
 
 

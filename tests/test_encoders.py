@@ -7,6 +7,7 @@ import pytest
 
 from configs import base
 from contextssl_jax.models import ENCODERS
+from contextssl_jax.models.convolution import convolve
 from contextssl_jax.models.patch import PatchEncoder
 from contextssl_jax.models.resnet import BasicBlock, ResNet
 
@@ -86,7 +87,42 @@ def test_running_statistics_move_by_a_tenth():
     mean, var = y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))
     stats = updated["batch_stats"]["bn1"]
     np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-4)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * 512 / 511, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2), (5, 4), (3, 3)])
+def test_convolution_and_its_gradients_are_xlas(size, stride):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 12, 12, 5)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 5, 4)).astype(np.float32)
+
+    def plain(x, kernel):
+        pad = ((size // 2, size // 2),) * 2
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pad, dimension_numbers=layout
+        )
+
+    ours, pull = jax.vjp(lambda *args: convolve(*args, stride), x, kernel)
+    expected, pull_expected = jax.vjp(plain, x, kernel)
+    g = rng.normal(size=ours.shape).astype(np.float32)
+    for a, b in zip((ours, *pull(g)), (expected, *pull_expected(g)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+def test_convolution_of_chunks_and_of_sizes_that_the_stride_does_not_divide(monkeypatch):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
+
+    def gradient(x, stride):
+        return jax.grad(lambda w: jnp.sum(convolve(x, w, stride) ** 2))(kernel)
+
+    x = rng.normal(size=(12, 8, 8, 2)).astype(np.float32)
+    whole = gradient(x, 1)
+    monkeypatch.setattr("contextssl_jax.models.convolution._CHUNK_BYTES", 3 * x[0].nbytes * 5)
+    np.testing.assert_allclose(gradient(x, 1), whole, rtol=1e-4)
+    assert convolve(x[:, :7, :7], kernel, 2).shape == (12, 4, 4, 4)
+    assert np.isfinite(gradient(x[:, :7, :7], 2)).all()
 
 
 @pytest.mark.parametrize(

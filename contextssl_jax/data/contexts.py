@@ -7,7 +7,7 @@ that epoch. Contexts have one global order, whatever the number of processes tha
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -94,6 +94,14 @@ def context_batches(
         )
 
     return grain.MapDataset.range(sys.maxsize // local * local).map(make).batch(local)
+
+
+def read_batches(
+    batches: grain.MapDataset, start: int, threads: int, prefetch: int
+) -> Iterator[ContextBatch]:
+    """Yields the batches from position `start` on, `prefetch` of them made ahead by threads."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(batches[start:].to_iter_dataset(options))
 
 
 def make_context(

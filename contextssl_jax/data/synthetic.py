@@ -7,13 +7,15 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.data.stored import stored_dataset
 
 _CLASSES = 4
-_SIDE = 16
-_SIZES = {"train": 256, "test": 128}
 
 
 def build(config: ConfigDict) -> Dataset:
-    """Builds the data set from the options `groups`, `nuisances` and the groups' sections."""
-    splits = {name: draw_images(i, size, _SIDE) for i, (name, size) in enumerate(_SIZES.items())}
+    """Builds the data set from the sections `synthetic` and the groups', and `groups`."""
+    options = config.synthetic
+    splits = {
+        name: draw_images(seed, options[name], options.side)
+        for seed, name in enumerate(("train", "test"))
+    }
     return stored_dataset("synthetic", config, splits, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contextssl_jax.models.convolution import Conv
+
 
 class PatchEncoder(nn.Module):
     """Encodes images without state.
@@ -47,5 +49,5 @@ class PatchEncoder(nn.Module):
     def _activate(self, x: jax.Array) -> jax.Array:
         return nn.relu(nn.LayerNorm(dtype=self.dtype)(x))
 
-    def _conv(self, channels: int, stride: int) -> nn.Conv:
-        return nn.Conv(channels, (3, 3), stride, padding=1, dtype=self.dtype)
+    def _conv(self, channels: int, stride: int) -> Conv:
+        return Conv(channels, 3, stride, self.dtype)

@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# What torchvision calls momentum 0.1 is 0.9 here.
-_MOMENTUM, _EPSILON = 0.9, 1e-5
-_initial = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from contextssl_jax.models.batchnorm import BatchNorm
+from contextssl_jax.models.convolution import Conv
 
 Layer = Callable[..., Any]
 
@@ -93,27 +92,7 @@ class ResNet(nn.Module):
 
         In training, batch statistics normalise and the running ones ("batch_stats") move.
         """
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=_MOMENTUM,
-            epsilon=_EPSILON,
-            axis_name=self.axis,
-            dtype=self.dtype,
-        )
-
-        def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
-            return nn.Conv(
-                channels,
-                (size, size),
-                stride,
-                padding=size // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=_initial,
-                name=name,
-            )
-
+        norm, conv = partial(BatchNorm, train, self.axis), partial(Conv, dtype=self.dtype)
         x = conv(self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":

@@ -1,0 +1,60 @@
+"""How many pairs a second the host makes, without any training.
+
+    python -m contextssl_jax.benchmarks.pipeline --config=configs/cifar10_crop_blur.py
+
+Prints one JSON line: the median over several windows of batches, and the range.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+from contextssl_jax.config import parse_command_line
+from contextssl_jax.data import DATASETS
+from contextssl_jax.data.contexts import context_batches, parse_environments, read_batches
+from contextssl_jax.errors import UserError
+
+_WINDOWS, _SECONDS = 7, 2.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures the pipeline of the command line's config."""
+    try:
+        config, _, _ = parse_command_line(argv, ("train",))
+        data = config.data
+        batches = context_batches(
+            DATASETS[data.name](config).splits["train"],
+            parse_environments(config.environments, config.groups),
+            seed=config.seed,
+            contexts=data.contexts,
+            pairs=data.pairs,
+            environment_per=data.environment_per,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    reader = read_batches(batches, 0, data.threads, data.prefetch)
+    next(reader)
+    rates = []
+    for _ in range(_WINDOWS):
+        start, made = time.perf_counter(), 0
+        while time.perf_counter() - start < _SECONDS:
+            next(reader)
+            made += data.contexts * data.pairs
+        rates.append(made / (time.perf_counter() - start))
+    result = {
+        "pairs_per_second": round(statistics.median(rates)),
+        "range": [round(min(rates)), round(max(rates))],
+        "data": data.name,
+        "contexts": data.contexts,
+        "pairs": data.pairs,
+        "threads": data.threads,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,63 @@
+"""Seconds of one training step, on one batch that already lies on the devices.
+
+    python -m contextssl_jax.benchmarks.step --config=configs/cifar10_crop_blur.py \\
+        --config.data.name=synthetic --config.synthetic.side=32 --config.synthetic.train=1024
+
+Rendering the views is part of the step. Prints one JSON line: medians over steps.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+
+from contextssl_jax.config import parse_command_line
+from contextssl_jax.errors import UserError
+from contextssl_jax.experiment import build_experiment
+
+_STEPS, _WARM_UP = 7, 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures the step of the command line's config."""
+    try:
+        config, _, _ = parse_command_line(argv, ("train",))
+        experiment = build_experiment(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    state = experiment.parallel.replicate(experiment.init())
+    batch = experiment.parallel.shard(experiment.batches[0])
+    times = []
+    for _ in range(_WARM_UP + _STEPS):
+        start = time.perf_counter()
+        state, metrics = experiment.step(state, batch)
+        jax.block_until_ready((state, metrics))
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[_WARM_UP:])
+    views = 2 * config.data.contexts * config.data.pairs
+    device = jax.devices()[0]
+    result = {
+        "seconds_per_step": round(seconds, 5),
+        "range": [round(f(times[_WARM_UP:]), 5) for f in (min, max)],
+        "first_step_seconds": round(times[0], 1),
+        "views_per_second": round(views / seconds, 1),
+        "pairs": views // 2,
+        "encoder": config.model.encoder,
+        "width": config.model.transformer.width,
+        "dtype": config.model.dtype,
+        "devices": f"{jax.device_count()} x {device.device_kind}",
+        "parallel": experiment.parallel.mode,
+        "jax": jax.__version__,
+    }
+    if stats := device.memory_stats():
+        result["peak_memory_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 2)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,139 @@
+"""Convolution with gradients that are fast on CPUs too.
+
+XLA's CPU backend is fast at plain forward convolutions and at matrix products; its gradients of
+convolutions are neither, and take most of a naive ResNet's step. So there they are written as
+those. On accelerators the gradients are XLA's own.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Shifted inputs of a chunk of the filter gradient: about what a core's cache holds.
+_CHUNK_BYTES = 1 << 20
+
+
+class Conv(nn.Module):
+    """A square convolution without bias, padded with zeros, [N, H, W, C] -> [N, H/s, W/s, D].
+
+    Attributes:
+      channels: D.
+      size: side of the kernel, odd.
+      stride: s, a divisor of H and W.
+      dtype: of the arithmetic.
+    """
+
+    channels: int
+    size: int
+    stride: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x [N, H, W, C] to [N, H/s, W/s, D]."""
+        initial = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", initial, (self.size, self.size, x.shape[-1], self.channels))
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves x [N, H, W, C] with kernel [k, k, C, D], k odd, k // 2 zeros on every side."""
+    if len(kernel) == 1:
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    if x.shape[1] % stride or x.shape[2] % stride:
+        return _convolve(x, kernel, stride, len(kernel) // 2, len(kernel) // 2)
+    return _with_gradients(x, kernel, stride)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, before: int, after: int) -> jax.Array:
+    padding = ((before, after), (before, after))
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _with_gradients(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return _convolve(x, kernel, stride, len(kernel) // 2, len(kernel) // 2)
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _with_gradients(x, kernel, stride), (x, kernel)
+
+
+def _backward(
+    stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        by_kernel = _filter_gradient(x, g, len(kernel), stride)
+        return _input_gradient(g, kernel, stride), by_kernel.astype(kernel.dtype)
+
+    def elsewhere(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pad = len(kernel) // 2
+        _, pull = jax.vjp(lambda x, w: _convolve(x, w, stride, pad, pad), x, kernel)
+        return pull(g)
+
+    return lax.platform_dependent(*saved, g, cpu=on_cpu, default=elsewhere)
+
+
+_with_gradients.defvjp(_forward, _backward)
+
+
+def _input_gradient(g: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Gradient by the input as one convolution of stride 1: [N, h, w, D] -> [N, s h, s w, C].
+
+    Row s m + a of the input meets row m + d of the output through tap a + k // 2 - s d. So one
+    convolution makes the s x s phases (a, b) of each position as channels, which are then
+    interleaved (sub-pixel convolution, arXiv 1609.05158).
+    """
+    s, k = stride, len(kernel)
+    n, h, w, d = g.shape
+    c, pad = kernel.shape[2], k // 2
+    low, high = -((k - 1 - pad) // s), (s - 1 + pad) // s  # range of the row offset d
+    tap = np.arange(s) + pad - s * np.arange(low, high + 1)[:, None]  # [offsets, s]
+    tap = np.where((tap < 0) | (tap >= k), k, tap)  # k is out of bounds: a zero
+    pick = partial(jnp.take, indices=tap, mode="fill", fill_value=0)
+    phases = pick(pick(kernel, axis=1), axis=0)  # [offsets, s (a), offsets, s (b), C, D]
+    phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(len(tap), len(tap), d, s * s * c)
+    y = _convolve(g, phases, 1, -low, high).reshape(n, h, w, s, s, c)
+    return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, s * h, s * w, c)
+
+
+def _filter_gradient(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:
+    """Gradient by the kernel as matrix products over chunks of N: float32 [k, k, C, D]."""
+    product = partial(_filter_product, k=k, stride=stride)
+    n = len(x)
+    most = max(1, _CHUNK_BYTES // (k * x[0].size * x.dtype.itemsize))
+    size = next(m for m in range(min(most, n), 0, -1) if n % m == 0)
+    xs, gs = (a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
+
+    def add(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        return total + product(*chunk), None
+
+    return lax.scan(add, product(xs[0], gs[0]), (xs[1:], gs[1:]))[0]
+
+
+def _filter_product(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:
+    """One matrix product of shifted copies of x [N, H, W, C] and g [N, h, w, D]."""
+    (h, w), pad, c, d = g.shape[1:3], k // 2, x.shape[-1], g.shape[-1]
+    if stride == 1:  # column shifts of x against row shifts of g: a balanced [k C, k D]
+        x = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
+        g = jnp.pad(g, ((0, 0), (pad, pad), (0, 0), (0, 0)))
+        left = [x[:, :, j : j + w] for j in range(k)]
+        right = [g[:, k - 1 - i : k - 1 - i + h] for i in range(k)]
+    else:  # all k x k shifts of x: [k k C, D]
+        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        rows = [x[:, i : i + stride * h : stride] for i in range(k)]
+        left = [row[:, :, j : j + stride * w : stride] for row in rows for j in range(k)]
+        right = [g]
+    a, b = (jnp.concatenate(parts, axis=-1) for parts in (left, right))
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    out = lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    if stride == 1:
+        return out.reshape(k, c, k, d).transpose(2, 0, 1, 3)
+    return out.reshape(k, k, c, d)

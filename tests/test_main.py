@@ -1,0 +1,113 @@
+"""The command: what it writes, and one clear line for every mistake."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from contextssl_jax.main import main
+
+DEBUG = "--config=configs/debug.py"
+QUICK = ("--config.train.steps=6", "--config.train.warmup_steps=2", "--config.log.every=3",
+         "--config.monitor.every=0", "--config.checkpoint.every=3",
+         "--config.train.parallel=jit")  # fmt: skip
+
+
+def run(*arguments: object) -> int:
+    return main(["main", *map(str, arguments)])
+
+
+def test_a_run_writes_what_it_promises(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    arguments = (DEBUG, *QUICK, "--config.monitor.every=3", f"--workdir={workdir}")
+    assert run(*arguments) == 0
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    training = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in training] == [3, 6]
+    assert [line["step"] for line in lines if "monitor/knn" in line] == [0, 3, 6]
+    expected = {"loss", "loss_contrastive", "loss_predictor", "alignment_accuracy", "early_late",
+                "similarity_positive", "similarity_negative", "gradient_norm", "learning_rate",
+                "data_wait", "views_per_second", "predictor_r2/crop_x", "predictor_r2/crop_y",
+                "predictor_r2/blur_x", "predictor_r2/blur_y"}  # fmt: skip
+    assert expected <= training[-1].keys()
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 6
+    assert (workdir / "checkpoints" / "6").is_dir()
+    assert (workdir / "curves.png").stat().st_size > 10_000
+    assert list((workdir / "tensorboard").iterdir())
+    # The same command again has nothing left to do, and changes nothing.
+    before = (workdir / "metrics.jsonl").read_text()
+    assert run(*arguments) == 0
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "--config: name a config file"),
+        (("--config=configs/nope.py",), "cannot read 'configs/nope.py'"),
+        ((DEBUG, "--config.train.stpes=3"), "nearest is --config.train.steps"),
+        ((DEBUG, "--config.steps=3"), "nearest is --config.train.steps"),
+        ((DEBUG, "--config.train.steps=3.5"), "--config.train.steps=3.5"),
+        ((DEBUG, "--config.log.tensorboard=perhaps"), "--config.log.tensorboard"),
+        ((DEBUG, "--workdri=x"), "workdri"),
+        ((DEBUG, "--mode=fly"), "mode"),
+        ((DEBUG, "steps=3"), "unknown argument 'steps=3'"),
+        ((DEBUG, "--config.data.name=imagenet"), "data.name: 'imagenet' is none of"),
+        ((DEBUG, "--config.method=byol"), "method: 'byol' is none of"),
+        ((DEBUG, "--config.model.encoder=vit"), "model.encoder: 'vit' is none of"),
+        ((DEBUG, "--config.loss.negatives=all"), "loss.negatives: 'all'"),
+        ((DEBUG, "--config.data.environment_per=epoch"), "data.environment_per: 'epoch'"),
+        ((DEBUG, "--config.environments=('crop','hue')"), "environments: 'hue'"),
+        ((DEBUG, "--config.groups=('crop','spin')", "--config.environments=('crop',)"), "'spin'"),
+        ((DEBUG, "--config.data.pairs=1000"), "data.pairs: 1000"),
+        ((DEBUG, "--config.model.transformer.heads=3"), "model.transformer.heads"),
+        ((DEBUG, "--config.train.parallel=mpi"), "train.parallel: 'mpi'"),
+        ((DEBUG, "--config.train.warmup_steps=30"), "train.warmup_steps"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
+    assert run(*arguments, f"--workdir={tmp_path / 'run'}") == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and error.startswith("error: ") and "\n" not in error
+
+
+def test_a_workdir_of_another_config_names_what_differs(tmp_path, capsys):
+    workdir = f"--workdir={tmp_path}"
+    assert run(DEBUG, *QUICK, workdir) == 0
+    capsys.readouterr()
+    before = (tmp_path / "config.json").read_text()
+    assert run(DEBUG, *QUICK, "--config.loss.temperature=0.2", "--config.seed=1", workdir) == 2
+    error = capsys.readouterr().err
+    assert "loss.temperature (0.1 there, 0.2 here)" in error and "seed (0 there, 1 here)" in error
+    assert (tmp_path / "config.json").read_text() == before
+    # Options that do not change the result may differ.
+    assert run(DEBUG, *QUICK, "--config.log.every=2", "--config.data.threads=1", workdir) == 0
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert run(DEBUG, f"--workdir={tmp_path}") == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    arguments = (DEBUG, *QUICK, "--config.train.learning_rate=1e30", f"--workdir={tmp_path}")
+    arguments += ("--config.checkpoint.every=1", "--config.checkpoint.keep=10")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    bad = int(error.split("step ")[1].split(":")[0])
+    assert f"the last good checkpoint is step {kept[-1]}" in error and kept[-1] < bad
+
+
+def test_every_config_builds_and_states_its_command():
+    for path in sorted(Path("configs").glob("*.py")):
+        text = path.read_text()
+        scope: dict = {}
+        exec(compile(text, str(path), "exec"), scope)
+        assert scope["get_config"]().seed == 0
+        if path.name != "base.py":
+            assert f"--config={path}" in scope["__doc__"]

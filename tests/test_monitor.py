@@ -1,0 +1,75 @@
+"""The monitor reads latents through the context, and is the same however it is asked."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.monitor import build_monitor
+from contextssl_jax.experiment import build_experiment
+from contextssl_jax.methods.base import hide
+
+
+class Oracle:
+    """A method that embeds a view as its latents, those of hidden groups fading with length."""
+
+    def __init__(self, space):
+        self.space = space
+
+    def features(self, variables, record, latents):
+        return self.space.standardise(latents)
+
+    def read(self, variables, features, actions):
+        return (jnp.abs(actions).sum(axis=0) > 0)[jnp.asarray([0, 4])]  # shown groups
+
+    def embed(self, variables, context, length, features, actions):
+        kept = hide(features, context, self.space.latent_owner)
+        return jnp.where(length > 0, kept, features)
+
+
+@pytest.fixture
+def experiment(config):
+    return build_experiment(config)
+
+
+def test_it_sees_adaptation(config, experiment):
+    oracle = dataclasses.replace(experiment, method=Oracle(experiment.dataset.space))
+    config.monitor.penalty = 1e-3
+    seen = build_monitor(config, oracle)({})
+    longest = 2 * config.data.pairs - 2
+    for shown, hidden in (("crop", "blur"), ("blur", "crop")):
+        assert seen[f"r2/{shown}/{shown}/0"] > 0.99 and seen[f"r2/{shown}/{hidden}/0"] > 0.99
+        assert seen[f"r2/{shown}/{shown}/{longest}"] > 0.99
+        assert abs(seen[f"r2/{shown}/{hidden}/{longest}"]) < 0.2
+
+
+def test_looks_are_repeatable_and_length_zero_ignores_the_environment(config, experiment):
+    look, state = build_monitor(config, experiment), experiment.init()
+    first, second = look(state.variables), build_monitor(config, experiment)(state.variables)
+    assert first == second
+    for group in ("crop", "blur"):
+        assert first[f"r2/crop/{group}/0"] == first[f"r2/blur/{group}/0"]
+    assert 0 <= first["knn"] <= 1
+
+
+def test_too_many_views_are_told(config, experiment):
+    config.monitor.test_views = 10_000
+    with pytest.raises(UserError, match="monitor.test_views: needs 10000"):
+        build_monitor(config, experiment)
+
+
+def test_knn_reads_untouched_images(config, experiment):
+    seen = []
+
+    class Spy(Oracle):
+        def features(self, variables, record, latents):
+            jax.debug.callback(lambda t: seen.append(np.array(t)), latents)
+            return super().features(variables, record, latents)
+
+    spy = dataclasses.replace(experiment, method=Spy(experiment.dataset.space))
+    build_monitor(config, spy)({})
+    identity = experiment.dataset.space.identity
+    assert any((latents == identity).all() for latents in seen)
