@@ -33,7 +33,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int) -> None:
         """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
-        self._folder = workdir / "checkpoints"
+        self._folder = (workdir / "checkpoints").resolve()  # Orbax refuses relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
         self._damaged = workdir / "damaged"
         policy = ocp.checkpoint_managers.LatestN(keep)

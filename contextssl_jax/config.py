@@ -42,6 +42,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> tuple[Confi
         raise UserError(f"--config: {str(error).splitlines()[0]}") from error
     if extra:
         raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
+    _check_counts(config.value)
     name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
     return config.value, values.workdir or f"runs/{name}", values.mode
 
@@ -60,6 +61,16 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
 
 
+def _check_counts(config: ConfigDict) -> None:
+    """Raises UserError for a count that is too small to mean anything."""
+    values = dict(flatten(config))
+    smallest = {"data.pairs": 2, "monitor.every": 0, "train.warmup_steps": 0, "crop.padding": 0}
+    for name, value in values.items():
+        least = smallest.get(name, 0 if name == "seed" else 1)
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            raise UserError(f"--config.{name}: must be at least {least}, not {value}")
+
+
 def _config_path(argv: Sequence[str]) -> str:
     for i, argument in enumerate(argv):
         flag, _, value = argument.lstrip("-").partition("=")
@@ -75,7 +86,7 @@ def _load(path: str) -> ConfigDict:
     )
     try:
         values(["", f"--config={path}"])
-        return holder.value
+        return holder.value.copy_and_resolve_references()
     except (OSError, flags.Error) as error:
         raise UserError(f"--config: cannot read {path!r}; is it a config file?") from error
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
@@ -18,6 +20,7 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.figures import draw_curves
 from contextssl_jax.evaluation.monitor import build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.step import TrainState
 from contextssl_jax.workdir import claim
 from contextssl_jax.writer import NonFiniteError, Window, Writer
 
@@ -36,6 +39,7 @@ def train(config: ConfigDict, folder: str) -> None:
         try:
             _loop(config, workdir, experiment, checkpoints)
         except NonFiniteError as error:
+            checkpoints.wait()
             kept = checkpoints.steps()
             last = f"the last good checkpoint is step {kept[-1]}" if kept else "nothing was saved"
             raise UserError(
@@ -59,17 +63,21 @@ def _loop(
     )
     del found, at  # the host's copy of the state
     look = build_monitor(config, experiment) if config.monitor.every else None
-    with _writer(config, workdir, step) as writer, _stop_signals() as stopped:
+    writer = _writer(config, workdir, step)
+    with writer, logging_redirect_tqdm(), _stop_signals() as stopped:
         compiled = False
         while True:
             last = step == total
             if look and looked != step and (last or step % config.monitor.every == 0):
                 looked = step
+                window.host()  # what is not finite is told by the step that made it
                 writer.look(step, look(parallel.local(state.variables)))
             stop = last or stopped()
             if stop or (step and step % config.checkpoint.every == 0):
                 host = {"batches": step, "window": window.host(), "looked": looked}
-                checkpoints.save(Checkpoint(step, parallel.fetch(state), host))
+                fetched = parallel.fetch(state)
+                _check_finite(step, fetched)
+                checkpoints.save(Checkpoint(step, fetched, host))
             if stop:
                 break
             began = time.perf_counter()
@@ -87,6 +95,13 @@ def _loop(
     if last:
         draw_curves(workdir)
     _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
+
+
+def _check_finite(step: int, state: TrainState) -> None:
+    """Raises NonFiniteError for parameters or moments that must not be saved."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not np.isfinite(leaf).all():
+            raise NonFiniteError(step, f"state{jax.tree_util.keystr(path)}", math.nan)
 
 
 def _writer(config: ConfigDict, workdir: epath.Path, step: int) -> Writer:

@@ -22,9 +22,15 @@ def claim(folder: str, config: ConfigDict, write: bool) -> epath.Path:
       write: whether this process writes the folder's `config.json`; one of them does.
 
     Raises:
-      UserError: the folder belongs to another config, or to something else.
+      UserError: the folder belongs to another config, or to something else, or is not writable.
     """
-    workdir = epath.Path(folder)
+    try:
+        return _claim(epath.Path(folder), config, write)
+    except OSError as error:
+        raise UserError(f"--workdir: cannot use {folder} ({error.strerror or error})") from error
+
+
+def _claim(workdir: epath.Path, config: ConfigDict, write: bool) -> epath.Path:
     file = workdir / "config.json"
     if file.exists():
         try:

@@ -13,7 +13,6 @@ import jax
 from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 _log = logging.getLogger(__name__)
 
@@ -111,8 +110,8 @@ class Writer:
         plain = not (enabled and sys.stderr.isatty())
         self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=plain)
         if enabled:
-            if self._file.exists():
-                _trim(self._file, start)
+            self._file.touch()
+            _trim(self._file, start)
             if tensorboard:
                 self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
@@ -155,15 +154,18 @@ class Writer:
         self._write(step, {f"monitor/{name}": value for name, value in values.items()})
         if not self._enabled:
             return
-        rows: dict[str, list[str]] = {}
+        rows: dict[str, dict[str, list[str]]] = {}
+        lengths: dict[str, None] = {}
         for name, value in values.items():
             if name.startswith("r2/"):
-                _, environment, group, _ = name.split("/")
-                rows.setdefault(f"{environment} context: {group}", []).append(f"{value:.2f}")
-        told = "; ".join(f"{name} {' -> '.join(row)}" for name, row in rows.items())
-        knn = f"kNN {values['knn']:.3f}; " if "knn" in values else ""
-        with logging_redirect_tqdm():
-            _log.info("held out, step %d: %sR² by context length: %s", step, knn, told)
+                _, environment, group, length = name.split("/")
+                rows.setdefault(environment, {}).setdefault(group, []).append(f"{value:5.2f}")
+                lengths[length] = None
+        knn = f"; kNN accuracy {values['knn']:.3f}" if "knn" in values else ""
+        _log.info("held out, step %d: R² after %s tokens%s", step, " -> ".join(lengths), knn)
+        for environment, groups in rows.items():
+            told = "   ".join(f"{group} {' -> '.join(row)}" for group, row in groups.items())
+            _log.info("  %-14s %s", f"{environment} context", told)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self._enabled:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def run(*arguments: object) -> int:
 
 def test_a_run_writes_what_it_promises(tmp_path, capsys):
     workdir = tmp_path / "run"
-    arguments = (DEBUG, *QUICK, "--config.monitor.every=3", f"--workdir={workdir}")
+    arguments = (DEBUG, *QUICK, "--config.monitor.every=3", f"--workdir={os.path.relpath(workdir)}")
     assert run(*arguments) == 0
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     training = [line for line in lines if "loss" in line]
@@ -65,12 +66,24 @@ def test_a_run_writes_what_it_promises(tmp_path, capsys):
         ((DEBUG, "--config.model.transformer.heads=3"), "model.transformer.heads"),
         ((DEBUG, "--config.train.parallel=mpi"), "train.parallel: 'mpi'"),
         ((DEBUG, "--config.train.warmup_steps=30"), "train.warmup_steps"),
+        ((DEBUG, "--config.log.every=0"), "--config.log.every: must be at least 1"),
+        ((DEBUG, "--config.model.dtype=float16"), "model.dtype: 'float16'"),
+        ((DEBUG, "--config.model.patch.size=3"), "model.patch.size"),
+        ((DEBUG, "--config.model.encoder=resnet18", "--config.model.resnet.stem=a"), "resnet.stem"),
+        ((DEBUG, "--config.blur.taps=4"), "blur.taps: 4"),
+        ((DEBUG, "--config.crop.scale=(0.5,0.1)"), "crop.scale"),
+        ((DEBUG, "--workdir=/dev/null/run"), "--workdir: cannot use /dev/null/run"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
-    assert run(*arguments, f"--workdir={tmp_path / 'run'}") == 2
+    assert run(f"--workdir={tmp_path / 'run'}", *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and error.startswith("error: ") and "\n" not in error
+
+
+def test_a_run_without_lines_or_looks_ends_as_well(tmp_path):
+    assert run(DEBUG, *QUICK, "--config.log.every=100", f"--workdir={tmp_path}") == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 def test_a_workdir_of_another_config_names_what_differs(tmp_path, capsys):
@@ -97,7 +110,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     arguments = (DEBUG, *QUICK, "--config.train.learning_rate=1e30", f"--workdir={tmp_path}")
     arguments += ("--config.checkpoint.every=1", "--config.checkpoint.keep=10")
     assert run(*arguments) == 2
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     bad = int(error.split("step ")[1].split(":")[0])
     assert f"the last good checkpoint is step {kept[-1]}" in error and kept[-1] < bad

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contextssl_jax.errors import UserError
 from contextssl_jax.groups.base import Group, difference
 from contextssl_jax.groups.separable import apply_separable, filter_matrix
 
@@ -17,7 +18,12 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
       taps: pixels of the kernel along each axis, odd. Beyond sigma = taps / 4 the kernel is cut,
         and widths grow hard to tell apart.
       probability: chance that a view is blurred.
+
+    Raises:
+      UserError: an even kernel, or one that is wider than reflected borders can fill.
     """
+    if taps % 2 == 0 or taps > 2 * size - 1:
+        raise UserError(f"blur.taps: {taps} is even, or too wide for images of {size} pixels")
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         width = rng.uniform(*sigma, (n, 1))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from contextssl_jax.collectives import mean_over, sum_over
+from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset, Record
 from contextssl_jax.errors import UserError, pick
@@ -25,6 +25,7 @@ from contextssl_jax.losses import (
 )
 from contextssl_jax.masks import pair_mask, training_masks
 from contextssl_jax.methods.base import Metrics, Variables, hide
+from contextssl_jax.metrics import early_late, shown_r2
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.predictor import LatentPredictor
 from contextssl_jax.models.transformer import Cache, ContextTransformer
@@ -137,8 +138,10 @@ class ContextSSL:
             },
             self.axis,
         )
-        metrics["early_late"] = self._early_late(aligned.loss)
-        metrics |= self._predictor_r2(errors, batch.environments)
+        metrics["early_late"] = early_late(aligned.loss, self.axis)
+        r2 = shown_r2(errors, batch.environments, self.axis)
+        for i, name in enumerate(self.space.names):
+            metrics |= {f"predictor_r2/{name}_x": r2[0, i], f"predictor_r2/{name}_y": r2[1, i]}
         return loss, (updated.get("batch_stats", {}), metrics)
 
     def features(self, variables: Variables, record: Record, latents: jax.Array) -> jax.Array:
@@ -193,28 +196,6 @@ class ContextSSL:
         tokens = jnp.concatenate([features, both], axis=-1)
         return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
 
-    def _early_late(self, losses: jax.Array) -> jax.Array:
-        """InfoNCE of a context's first eighth over that of its last quarter.
-
-        Far below 1 late in training: later tokens are told apart by their contexts, a shortcut.
-        """
-        t = losses.shape[-1]
-        early, late = losses[..., : max(1, t // 8)].mean(), losses[..., -(t // 4) :].mean()
-        early, late = mean_over((early, late), self.axis)
-        return early / late
-
-    def _predictor_r2(self, errors: jax.Array, environments: jax.Array) -> Metrics:
-        """R² of each group where it is shown; standardised latents have variance 1."""
-        metrics: Metrics = {}
-        for token, start in (("x", 0), ("y", 1)):
-            error = errors[:, :, start::2].mean(axis=2) * environments  # [B, E, G]
-            total, count = sum_over((error.sum((0, 1)), environments.sum((0, 1))), self.axis)
-            r2 = 1 - total / jnp.where(count > 0, count, jnp.nan)
-            metrics |= {
-                f"predictor_r2/{name}_{token}": r2[i] for i, name in enumerate(self.space.names)
-            }
-        return metrics
-
 
 def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> ContextSSL:
     """Builds the method from the sections `model`, `loss` and `mask`.
@@ -227,6 +208,8 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> ContextSSL:
         raise UserError(f"loss.negatives: {loss.negatives!r} is neither 'batch' nor 'context'")
     if model.transformer.width % model.transformer.heads:
         raise UserError("model.transformer.heads: must divide model.transformer.width")
+    if model.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"model.dtype: {model.dtype!r} is neither 'float32' nor 'bfloat16'")
     dtype = jnp.dtype(model.dtype)
 
     def align(h: jax.Array) -> Alignment:

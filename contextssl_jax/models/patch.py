@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contextssl_jax.errors import UserError
 from contextssl_jax.models.convolution import Conv
 
 
@@ -35,6 +36,8 @@ class PatchEncoder(nn.Module):
         del train
         n, h, w, c = images.shape
         s = self.patch
+        if h % (2 * s) or w % (2 * s):
+            raise UserError(f"model.patch.size: twice {s} does not divide images of {h} x {w}")
         x = images.reshape(n, h // s, s, w // s, s, c).swapaxes(2, 3)
         x = x.reshape(n, h // s, w // s, s * s * c)
         x = nn.Dense(self.widths[0], dtype=self.dtype)(x)
