@@ -59,13 +59,17 @@ class Window:
         Raises:
           NonFiniteError: a step's loss or gradient is not finite.
         """
+        began = time.perf_counter()
         fetched = jax.device_get([metrics for _, metrics, _ in self._device])
+        waited = time.perf_counter() - began
         for (step, _, times), metrics in zip(self._device, fetched, strict=True):
             values = {name: float(value.reshape(-1)[0]) for name, value in metrics.items()}
             for name in ("loss", "gradient_norm"):
                 if not math.isfinite(values[name]):
                     raise NonFiniteError(step, name, values[name])
             self._host.append(values | times)
+        if self._device:  # the wait was for the newest step
+            self._host[-1]["step_seconds"] += waited
         self._device = []
         return self._host
 
