@@ -55,6 +55,7 @@ def _loop(
     parallel, total = experiment.parallel, config.train.steps
     found = checkpoints.restore(experiment.template())
     at = found or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
+    resumed = found is not None
     step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
     _describe(config, experiment, at)
     state = parallel.replicate(at.state)
@@ -63,7 +64,7 @@ def _loop(
     )
     del found, at  # the host's copy of the state
     look = build_monitor(config, experiment) if config.monitor.every else None
-    writer = _writer(config, workdir, step)
+    writer = _writer(config, workdir, step, resumed)
     with writer, logging_redirect_tqdm(), _stop_signals() as stopped:
         compiled = False
         while True:
@@ -104,10 +105,11 @@ def _check_finite(step: int, state: TrainState) -> None:
             raise NonFiniteError(step, f"state{jax.tree_util.keystr(path)}", math.nan)
 
 
-def _writer(config: ConfigDict, workdir: epath.Path, step: int) -> Writer:
+def _writer(config: ConfigDict, workdir: epath.Path, step: int, resumed: bool) -> Writer:
     return Writer(
         workdir,
         start=step,
+        resumed=resumed,
         total=config.train.steps,
         views=2 * config.data.contexts * config.data.pairs,
         tensorboard=config.log.tensorboard,

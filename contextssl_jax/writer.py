@@ -71,7 +71,7 @@ class Window:
         if self._device:  # the wait was for the newest step
             self._host[-1]["step_seconds"] += waited
         self._device = []
-        return self._host
+        return list(self._host)  # a copy: a save may still be writing it when the next steps come
 
     def close(self) -> dict[str, float]:
         """Returns each metric's mean over the steps that tell it, and empties the window."""
@@ -90,6 +90,7 @@ class Writer:
         workdir: epath.Path,
         *,
         start: int,
+        resumed: bool,
         total: int,
         views: int,
         tensorboard: bool,
@@ -103,6 +104,7 @@ class Writer:
         Args:
           workdir: of the run.
           start: steps taken.
+          resumed: from a checkpoint, so that lines up to `start` stay; else none does.
           total: steps of the whole run.
           views: of a step's global batch.
           tensorboard: write event files too.
@@ -115,7 +117,7 @@ class Writer:
         self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=plain)
         if enabled:
             self._file.touch()
-            _trim(self._file, start)
+            _trim(self._file, start if resumed else -1)
             if tensorboard:
                 self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
@@ -180,12 +182,13 @@ class Writer:
                 self._board.add_scalar(name, value, step)
 
 
-def _trim(file: epath.Path, start: int) -> None:
-    """Takes the lines of steps after `start` out of a JSON-lines file; of all steps, if 0."""
+def _trim(file: epath.Path, last: int) -> None:
+    """Takes the lines of steps after `last` out of a JSON-lines file."""
     lines = file.read_text().splitlines()
-    kept = [line for line in lines if start and _step_of(line) <= start]
+    kept = [line for line in lines if _step_of(line) <= last]
     if len(kept) < len(lines):
-        _log.info("%s: took out %d lines after step %d", file.name, len(lines) - len(kept), start)
+        dropped = len(lines) - len(kept)
+        _log.info("%s: took out %d lines of steps that are taken again", file.name, dropped)
         new = file.with_name(f"{file.name}.new")
         new.write_text("".join(line + "\n" for line in kept))
         new.replace(file)

@@ -14,9 +14,15 @@ def metrics(loss: float, r2: float = 0.5) -> dict:
     return {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1), "r2": jnp.float32(r2)}
 
 
-def writer(folder, start: int, total: int = 10) -> Writer:
+def writer(folder, start: int, resumed: bool = False, enabled: bool = True) -> Writer:
     return Writer(
-        epath.Path(folder), start=start, total=total, views=8, tensorboard=False, enabled=True
+        epath.Path(folder),
+        start=start,
+        resumed=resumed,
+        total=10,
+        views=8,
+        tensorboard=not enabled,
+        enabled=enabled,
     )
 
 
@@ -37,7 +43,10 @@ def test_a_window_goes_on_after_a_resume():
         whole.add(step, metrics(0.1 * step), began=math.nan, wait=0)
     for step in range(1, 4):
         first.add(step, metrics(0.1 * step), began=math.nan, wait=0)
-    second = Window(json.loads(json.dumps(first.host())))
+    saved = first.host()
+    first.add(4, metrics(99), began=math.nan, wait=0)  # while the save is being written
+    first.host()
+    second = Window(json.loads(json.dumps(saved)))
     for step in range(4, 6):
         second.add(step, metrics(0.1 * step), began=math.nan, wait=0)
     assert second.close() == whole.close()
@@ -59,10 +68,12 @@ def test_lines_of_lost_steps_are_taken_out(tmp_path):
             first.metrics(step, {"loss": float(step), "alignment_accuracy": 0.5})
     file = tmp_path / "metrics.jsonl"
     file.write_text(file.read_text() + '{"step": 8, "lo')  # cut short by a kill
-    with writer(tmp_path, 4) as second:
+    with writer(tmp_path, 4, resumed=True) as second:
         second.metrics(6, {"loss": 6.5, "alignment_accuracy": 0.5})
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(2, 2.0), (4, 4.0), (6, 6.5)]
+    with writer(tmp_path, 2, resumed=True):
+        assert json.loads(file.read_text())["step"] == 2
     with writer(tmp_path, 0):  # nothing was saved: all steps are taken again
         assert file.read_text() == ""
 
@@ -74,8 +85,7 @@ def test_rates_follow_from_the_steps_time(tmp_path):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    quiet = Writer(epath.Path(tmp_path), start=0, total=9, views=8, tensorboard=True, enabled=False)
-    with quiet:
+    with writer(tmp_path, 0, enabled=False) as quiet:
         quiet.metrics(1, {"loss": 1.0, "alignment_accuracy": 0.5})
         quiet.look(1, {"r2/crop/crop/0": 0.5})
     assert not list(tmp_path.iterdir())
