@@ -1,0 +1,120 @@
+"""The method: what a token says, what hides, and that training and evaluation read alike."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from contextssl_jax.experiment import build_experiment
+from contextssl_jax.masks import pair_mask
+from contextssl_jax.methods.base import hide
+
+
+@pytest.fixture
+def config(config):
+    config.mask.probability = 0.0
+    config.data.contexts = 2
+    return config
+
+
+def prepare(config):
+    """The method, its initial variables scaled up so that everything matters, and a batch."""
+    experiment = build_experiment(config)
+    state = experiment.init()
+    params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
+    return experiment.method, {"params": params, "batch_stats": {}}, experiment.batches[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss_of(loss, variables, batch):
+    return loss(variables["params"], variables["batch_stats"], batch, jax.random.key(0))
+
+
+def test_each_groups_action_has_the_asked_for_norm_and_y_tokens_have_none(config):
+    config.model.action_scale = 7.0
+    method, _, _ = prepare(config)
+    split = build_experiment(config).dataset.splits["train"]
+    _, t = split.draw(np.random.default_rng(0), np.zeros(20000, int), 2)
+    tokens = method._tokens(
+        jnp.zeros((1, len(t), 2, 3)), method.space.actions(t[:, 0], t[:, 1])[None]
+    )
+    actions = tokens[0, :, 3:].reshape(len(t), 2, 5)
+    np.testing.assert_array_equal(actions[:, 1], 0)
+    for entries in (slice(0, 4), slice(4, 5)):
+        rms = np.sqrt(np.mean(np.sum(actions[:, 0, entries] ** 2, axis=1)))
+        assert abs(rms / 7.0 - 1) < 0.02
+
+
+def test_a_hidden_groups_action_is_zero():
+    shown = jnp.asarray([[True, False], [False, False]])
+    actions = jnp.ones((3, 2, 5))
+    hidden = hide(actions, shown, np.array([0, 0, 0, 0, 1]))
+    np.testing.assert_array_equal(hidden[0], [[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+
+
+def test_reading_all_environments_is_reading_each(config):
+    config.mask.per_layer = False
+    method, variables, batch = prepare(config)
+    total, (_, metrics) = loss_of(method.loss, variables, batch)
+    each = [
+        loss_of(
+            method.loss, variables, batch._replace(environments=batch.environments[:, i : i + 1])
+        )
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(total, np.mean([loss for loss, _ in each]), rtol=1e-5)
+    for i, group in enumerate(("crop", "blur")):
+        told = metrics[f"predictor_r2/{group}_x"]
+        np.testing.assert_allclose(told, each[i][1][1][f"predictor_r2/{group}_x"], rtol=1e-4)
+        other = each[1 - i][1][1][f"predictor_r2/{group}_x"]
+        assert np.isnan(other)  # a hidden group is not told
+
+
+def test_evaluation_reads_a_context_as_training_does(config):
+    method, variables, batch = prepare(config)
+    k = batch.latents.shape[1]
+    record = np.broadcast_to(batch.record[0], (k, 2, 16, 16, 3)).reshape(2 * k, 16, 16, 3)
+    features = method.features(variables, record, batch.latents[0].reshape(2 * k, -1))
+    features = features.reshape(k, 2, -1)
+    actions = method.space.actions(batch.latents[0, :, 0], batch.latents[0, :, 1])
+    tokens = method._tokens(features[None], actions[None])
+    mask = pair_mask(2 * k)[None, None]
+    params = {"params": variables["params"]["transformer"]}
+    full = method.transformer.apply(params, tokens, mask)[0]
+    full = full / np.linalg.norm(full, axis=-1, keepdims=True)
+    context = method.read(variables, features, actions)
+    for pair in (0, 3, k - 1):  # x_k, with its action, after the pairs before it
+        h = method.embed(variables, context, 2 * pair, features[pair, :1], actions[pair][None])
+        np.testing.assert_allclose(h[0], full[2 * pair], atol=1e-5)
+
+
+def test_the_loss_is_infonce_plus_lambda_times_the_predictors_error(config):
+    config.loss.predictor_weight = 3.0
+    method, variables, batch = prepare(config)
+    loss, (_, metrics) = loss_of(method.loss, variables, batch)
+    parts = metrics["loss_contrastive"] + 3.0 * metrics["loss_predictor"]
+    np.testing.assert_allclose(loss, parts, rtol=1e-6)
+
+
+@pytest.mark.parametrize("negatives", ["batch", "context"])
+def test_the_loss_falls_on_a_fixed_batch(config, negatives):
+    config.loss.negatives = negatives
+    config.mask.probability = 0.5
+    method, variables, batch = prepare(config)
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, state):
+        gradient = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, _), grads = gradient(params, {}, batch, jax.random.key(0))
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, loss
+
+    params, state, losses = variables["params"], optimizer.init(variables["params"]), []
+    for _ in range(60):
+        params, state, loss = step(params, state)
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
