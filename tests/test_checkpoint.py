@@ -10,6 +10,9 @@ from etils import epath
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.errors import UserError
 
+# Orbax leaves callbacks of a failed read to an event loop that it has closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def state(seed: int) -> dict:
     rng = np.random.default_rng(seed)
@@ -112,8 +115,6 @@ def test_damaged_arrays_are_noticed_and_the_one_before_is_used(workdir, damage, 
     assert_is(restore(workdir), 3)
 
 
-# Orbax leaves callbacks of a failed read to an event loop that it has closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damage_to_any_file_never_gives_wrong_numbers(workdir):
     save(workdir, range(1, 3))
     names = [file.relative_to(Path(workdir) / "checkpoints" / "2") for file in files_of(workdir, 2)]
