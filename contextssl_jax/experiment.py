@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import grain
 import jax
@@ -45,7 +44,7 @@ class Experiment:
     init: Callable[[], TrainState]
     step: Callable[[TrainState, ContextBatch], tuple[TrainState, Metrics]]
 
-    def template(self) -> Any:
+    def template(self) -> TrainState:
         """Returns a state of the right structure, shapes and types, its values undefined."""
         shapes = jax.eval_shape(self.init)
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)

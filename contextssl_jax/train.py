@@ -18,10 +18,10 @@ from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.figures import draw_curves
-from contextssl_jax.evaluation.monitor import build_monitor
+from contextssl_jax.evaluation.monitor import Look, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.step import TrainState
-from contextssl_jax.workdir import claim
+from contextssl_jax.workdir import check, claim
 from contextssl_jax.writer import NonFiniteError, Window, Writer
 
 _log = logging.getLogger(__name__)
@@ -33,11 +33,15 @@ def train(config: ConfigDict, folder: str) -> None:
     Raises:
       UserError: an option is wrong, the folder is another run's, or the loss is not finite.
     """
-    workdir = claim(folder, config, write=jax.process_index() == 0)
+    workdir = check(folder, config)
     experiment = build_experiment(config)
+    template = experiment.template()
+    look = build_monitor(config, experiment) if config.monitor.every else None
+    if jax.process_index() == 0:  # only now: a mistake in the options must not claim the folder
+        claim(workdir, config)
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         try:
-            _loop(config, workdir, experiment, checkpoints)
+            _loop(config, workdir, experiment, look, checkpoints, template)
         except NonFiniteError as error:
             checkpoints.wait()
             kept = checkpoints.steps()
@@ -49,11 +53,16 @@ def train(config: ConfigDict, folder: str) -> None:
 
 
 def _loop(
-    config: ConfigDict, workdir: epath.Path, experiment: Experiment, checkpoints: Checkpoints
+    config: ConfigDict,
+    workdir: epath.Path,
+    experiment: Experiment,
+    look: Look | None,
+    checkpoints: Checkpoints,
+    template: TrainState,
 ) -> None:
     """Looks, saves and steps, in that order, until the last step or a signal to stop."""
     parallel, total = experiment.parallel, config.train.steps
-    found = checkpoints.restore(experiment.template())
+    found = checkpoints.restore(template)
     at = found or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
     resumed = found is not None
     step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
@@ -62,8 +71,7 @@ def _loop(
     data = read_batches(
         experiment.batches, at.host["batches"], config.data.threads, config.data.prefetch
     )
-    del found, at  # the host's copy of the state
-    look = build_monitor(config, experiment) if config.monitor.every else None
+    del found, at, template  # the host's copies of the state
     writer = _writer(config, workdir, step, resumed)
     with writer, logging_redirect_tqdm(), _stop_signals() as stopped:
         compiled = False

@@ -1,7 +1,6 @@
 """A run's folder: it belongs to one config, whose options decide the result."""
 
 import json
-from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -13,42 +12,47 @@ from contextssl_jax.errors import UserError
 _FREE = ("data.dir", "data.threads", "data.prefetch", "log.", "checkpoint.", "train.parallel")
 
 
-def claim(folder: str, config: ConfigDict, write: bool) -> epath.Path:
-    """Makes the folder this config's, or checks that it already is.
+_NAME = "config.json"
+_NEW = "config.json.new"  # while it is written
 
-    Args:
-      folder: the working directory.
-      config: of the run.
-      write: whether this process writes the folder's `config.json`; one of them does.
+
+def check(folder: str, config: ConfigDict) -> epath.Path:
+    """Returns the folder as a path, if it is this config's or is free.
 
     Raises:
-      UserError: the folder belongs to another config, or to something else, or is not writable.
+      UserError: it belongs to another config, or to something else, or cannot be read.
     """
+    workdir = epath.Path(folder)
     try:
-        return _claim(epath.Path(folder), config, write)
+        if (workdir / _NAME).exists():
+            _compare(workdir / _NAME, config)
+        elif workdir.exists() and any(path.name != _NEW for path in workdir.iterdir()):
+            raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
     except OSError as error:
         raise UserError(f"--workdir: cannot use {folder} ({error.strerror or error})") from error
-
-
-def _claim(workdir: epath.Path, config: ConfigDict, write: bool) -> epath.Path:
-    file = workdir / "config.json"
-    if file.exists():
-        try:
-            _compare(file, json.loads(file.read_text()), config)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file}: is damaged ({error}); choose another --workdir") from error
-        return workdir
-    if workdir.exists() and any(workdir.iterdir()):
-        raise UserError(f"{workdir}: is not empty and has no config.json; choose another --workdir")
-    if write:
-        workdir.mkdir(parents=True, exist_ok=True)
-        new = workdir / "config.json.new"
-        new.write_text(to_json(config))
-        new.replace(file)
     return workdir
 
 
-def _compare(file: epath.Path, saved: dict[str, Any], config: ConfigDict) -> None:
+def claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Makes a folder that `check` has passed this config's, by writing its config.json.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        if not (workdir / _NAME).exists():
+            workdir.mkdir(parents=True, exist_ok=True)
+            (workdir / _NEW).write_text(to_json(config))
+            (workdir / _NEW).replace(workdir / _NAME)
+    except OSError as error:
+        raise UserError(f"--workdir: cannot use {workdir} ({error.strerror or error})") from error
+
+
+def _compare(file: epath.Path, config: ConfigDict) -> None:
+    try:
+        saved = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: is damaged ({error}); choose another --workdir") from error
     old, new = dict(flatten(saved)), dict(flatten(json.loads(to_json(config))))
     differing = [
         f"{name} ({old.get(name)} there, {new.get(name)} here)"

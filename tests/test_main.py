@@ -71,6 +71,7 @@ def test_a_run_writes_what_it_promises(tmp_path, capsys):
         ((DEBUG, "--config.model.patch.size=3"), "model.patch.size"),
         ((DEBUG, "--config.model.encoder=resnet18", "--config.model.resnet.stem=a"), "resnet.stem"),
         ((DEBUG, "--config.blur.taps=4"), "blur.taps: 4"),
+        ((DEBUG, "--config.monitor.fit_views=9999"), "monitor.fit_views: needs 9999"),
         ((DEBUG, "--config.crop.scale=(0.5,0.1)"), "crop.scale"),
         ((DEBUG, "--workdir=/dev/null/run"), "--workdir: cannot use /dev/null/run"),
     ],
@@ -79,6 +80,7 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
     assert run(f"--workdir={tmp_path / 'run'}", *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and error.startswith("error: ") and "\n" not in error
+    assert not (tmp_path / "run").exists()  # so that the mended command can have it
 
 
 def test_a_run_without_lines_or_looks_ends_as_well(tmp_path):

@@ -19,6 +19,8 @@ from contextssl_jax.evaluation.probes import knn_accuracy, r2_per_entry, ridge_p
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables, hide
 
+Look = Callable[[Variables], dict[str, float]]
+
 _FIT, _TEST, _CONTEXT = range(3)  # streams of randomness
 _CHUNK = 250  # views encoded at once
 
@@ -40,9 +42,7 @@ def draw_views(split: Split, seed: tuple[int, ...], n: int) -> Views:
     return Views(jax.tree.map(lambda leaf: leaf[:, 0], record), latents[:, 0], labels)
 
 
-def build_monitor(
-    config: ConfigDict, experiment: Experiment
-) -> Callable[[Variables], dict[str, float]]:
+def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     """Draws the held-out views and the context once, and returns the look at a set of variables.
 
     The look returns `knn`, the accuracy of kNN on the encoder's features of untouched images
