@@ -21,7 +21,7 @@ from contextssl_jax.methods.base import Variables, hide
 
 Look = Callable[[Variables], dict[str, float]]
 
-_FIT, _TEST, _CONTEXT = range(3)  # streams of randomness
+_FIT, _TEST, _CONTEXT = range(10, 13)  # streams of randomness, apart from those of data.contexts
 _CHUNK = 250  # views encoded at once
 
 
