@@ -113,6 +113,7 @@ def get_config() -> ConfigDict:
     monitor.every = 5000  # steps between looks; 0 is never
     monitor.fit_views = 4000  # of the train split, that probes are fitted on
     monitor.test_views = 2000  # of the test split, that they are scored on
+    monitor.contexts = 8  # of the test split, that R² is averaged over
     monitor.penalty = 0.1  # of the ridge probe, relative to the features' variance
     monitor.neighbours = 20  # of the kNN classifier
     return config

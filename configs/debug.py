@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     config.train.update(steps=30, learning_rate=1e-3, warmup_steps=5)
     config.checkpoint.every = 10
     config.log.every = 5
-    config.monitor.update(every=15, fit_views=128, test_views=64, neighbours=5)
+    config.monitor.update(every=15, contexts=2, fit_views=128, test_views=64, neighbours=5)
     return config

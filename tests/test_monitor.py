@@ -55,6 +55,27 @@ def test_looks_are_repeatable_and_length_zero_ignores_the_environment(config, ex
     assert 0 <= first["knn"] <= 1
 
 
+def test_the_longest_context_is_a_mean_over_drawn_ones(config, experiment):
+    class OfContext(Oracle):
+        """Forgets a share of each latent that depends on the context it reads."""
+
+        def read(self, variables, features, actions):
+            return jnp.abs(features).sum() % 1.0
+
+        def embed(self, variables, context, length, features, actions):
+            noise = 3 * context * jnp.sin(1e4 * features)
+            return jnp.where(length > 0, features + noise, features)
+
+    method = OfContext(experiment.dataset.space)
+    oracle = dataclasses.replace(experiment, method=method)
+    seen = {}
+    for contexts in (1, 2, 4):
+        config.monitor.contexts = contexts
+        seen[contexts] = build_monitor(config, oracle)({})
+    assert len({s["r2/crop/crop/14"] for s in seen.values()}) == 3
+    assert len({s["r2/crop/crop/0"] for s in seen.values()}) == 1
+
+
 def test_too_many_views_are_told(config, experiment):
     config.monitor.test_views = 10_000
     with pytest.raises(UserError, match="monitor.test_views: needs 10000"):

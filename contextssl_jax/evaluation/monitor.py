@@ -48,7 +48,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     The look returns `knn`, the accuracy of kNN on the encoder's features of untouched images
     (where the data set has labels and knows untouched images, else of the drawn views), and
     `r2/<environment>/<group>/<tokens>`: ridge regression of single views' latents, mean over the
-    group's entries, after 0 and after 2K - 2 tokens of one context of the test split.
+    group's entries, after 0 tokens and after 2K - 2 of a context of the test split. The latter is
+    a mean over several drawn contexts: what one of them makes a model forget varies widely.
 
     Args:
       config: for `seed`, `data.pairs` and the section `monitor`.
@@ -61,7 +62,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     options, pairs, space = config.monitor, config.data.pairs, dataset.space
     for name, split, needed in (
         ("fit_views", "train", options.fit_views),
-        ("test_views", "test", max(options.test_views, pairs)),
+        ("test_views", "test", max(options.test_views, options.contexts * pairs)),
     ):
         if needed > dataset.splits[split].size:
             size = dataset.splits[split].size
@@ -71,15 +72,17 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     fit = draw_views(dataset.splits["train"], (config.seed, _FIT), options.fit_views)
     test = draw_views(dataset.splits["test"], (config.seed, _TEST), options.test_views)
     rng = np.random.default_rng((config.seed, _CONTEXT))
-    indices = rng.choice(dataset.splits["test"].size, pairs, replace=False)
+    drawn = options.contexts * pairs
+    indices = rng.choice(dataset.splits["test"].size, drawn, replace=False)
     record, latents = dataset.splits["test"].draw(rng, indices, 2)
     record = jax.tree.map(
-        lambda leaf: np.broadcast_to(leaf, (pairs, 2, *leaf.shape[2:])).reshape(
-            2 * pairs, *leaf.shape[2:]
+        lambda leaf: np.broadcast_to(leaf, (drawn, 2, *leaf.shape[2:])).reshape(
+            2 * drawn, *leaf.shape[2:]
         ),
         record,
     )
-    context = Views(record, latents.reshape(2 * pairs, -1), None)
+    paired = Views(record, latents.reshape(2 * drawn, -1), None)
+    latents = latents.reshape(options.contexts, pairs, 2, -1)
     encode = jax.jit(method.features)
 
     def features(variables: Variables, views: Views) -> jax.Array:
@@ -94,10 +97,11 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
         variables: Variables,
         views: tuple[jax.Array, jax.Array],
         pair_features: jax.Array,
+        t: jax.Array,
         shown: jax.Array,
         length: int,
     ) -> jax.Array:
-        t = latents  # [K, 2, T + nuisances]
+        """R² of each group, [G], after a context of features [K, 2, F] and latents t [K, 2, .]."""
         actions = hide(space.actions(t[:, 0], t[:, 1]), shown, space.action_owner)
         cache = method.read(variables, pair_features, actions)
         h = [
@@ -111,7 +115,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
 
     def look(variables: Variables) -> dict[str, float]:
         z = features(variables, fit), features(variables, test)
-        z_context = features(variables, context).reshape(pairs, 2, -1)
+        z_pairs = features(variables, paired).reshape(options.contexts, pairs, 2, -1)
+        contexts = list(zip(z_pairs, latents, strict=True))
         result = {}
         if fit.labels is not None:
             clean = space.identity
@@ -128,8 +133,9 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
                 )
             )
         for name, shown in experiment.environments.items():
-            for length in (0, 2 * pairs - 2):  # none, and the longest in training
-                scores = r2(variables, z, z_context, shown, length)
+            # No context, where any will do, and the longest in training.
+            for length, read in ((0, contexts[:1]), (2 * pairs - 2, contexts)):
+                scores = np.mean([r2(variables, z, *one, shown, length) for one in read], axis=0)
                 for group, score in zip(space.names, scores, strict=True):
                     result[f"r2/{name}/{group}/{length}"] = float(score)
         return result
