@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 
 from contextssl_jax.config import parse_command_line
-from contextssl_jax.data import DATASETS
-from contextssl_jax.data.contexts import context_batches, parse_environments, read_batches
+from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError
+from contextssl_jax.experiment import build_experiment
 
 _WINDOWS, _SECONDS = 7, 2.0
 
@@ -24,14 +24,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         config, _, _ = parse_command_line(argv, ("train",))
         data = config.data
-        batches = context_batches(
-            DATASETS[data.name](config).splits["train"],
-            parse_environments(config.environments, config.groups),
-            seed=config.seed,
-            contexts=data.contexts,
-            pairs=data.pairs,
-            environment_per=data.environment_per,
-        )
+        batches = build_experiment(config).batches
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -83,11 +83,6 @@ class LatentSpace:
         return tuple(group.name for group in self.groups)
 
     @property
-    def latent_entries(self) -> tuple[str, ...]:
-        """Names of the T entries of a standardised latent."""
-        return tuple(f"{g.name}.{entry}" for g in self.groups for entry in g.latent)
-
-    @property
     def latent_owner(self) -> np.ndarray:
         """Which group owns each latent entry, int [T]."""
         return np.repeat(np.arange(len(self.groups)), [g.dim for g in self.groups])
