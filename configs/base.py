@@ -116,4 +116,33 @@ def get_config() -> ConfigDict:
     monitor.contexts = 8  # of the test split, that R² is averaged over
     monitor.penalty = 0.1  # of the ridge probe, relative to the features' variance
     monitor.neighbours = 20  # of the kNN classifier
+
+    # --mode=eval, and every so often in training: the report of a checkpoint. None of these
+    # options changes what is trained.
+    config.eval = evaluation = ConfigDict()
+    evaluation.every = 0  # steps between reports in training, and at its end; 0 is never
+    evaluation.seed = 0  # decides views, contexts and probes, whatever the run's own seed
+    evaluation.environments = ()  # that contexts show; empty: each group, all groups, "none"
+    evaluation.lengths = (0, 2, 14, 30, 126)  # of contexts, tokens: two a pair
+    evaluation.draws = 1  # contexts drawn; of several, figures are the mean and the deviation
+    evaluation.context_split = "train"  # that contexts are drawn from, or "test"
+    # Read contexts as sparsely as in training: else a long context is more than was ever seen.
+    evaluation.sparse = False
+    evaluation.fit_records = 10_000  # of the train split, two views each, to fit probes on
+    evaluation.test_records = 2_000  # of the test split, two views each, to score them on
+    # Untouched images of each split for classification from features; unset, all of them.
+    evaluation.images = config_dict.placeholder(int)
+    evaluation.batch = 256  # views at once, over all devices
+    evaluation.probe = probe = ConfigDict()
+    probe.weak = 0.001  # penalty of a ridge probe, relative to the embeddings' variance
+    probe.strong = 0.1  # of another
+    probe.hidden = (256,)  # widths of the MLP probe's hidden layers
+    probe.steps = 2_000  # of Adam, for all trained probes
+    probe.batch = 256  # records a step
+    probe.learning_rate = 1e-3
+    probe.neighbours = 20  # of the kNN classifier
+    evaluation.retrieval = retrieval = ConfigDict()
+    retrieval.records = 100  # of the test split
+    retrieval.views = 50  # V, of each record
+    retrieval.exclude_source = False  # leave the query's own view out; the official code does not
     return config

@@ -20,4 +20,7 @@ def get_config() -> ConfigDict:
     config.checkpoint.every = 10
     config.log.every = 5
     config.monitor.update(every=15, contexts=2, fit_views=128, test_views=64, neighbours=5)
+    config.eval.update(lengths=(0, 2, 14), fit_records=128, test_records=48, images=64, batch=64)
+    config.eval.probe.update(steps=100, batch=32, hidden=(16,))
+    config.eval.retrieval.update(records=8, views=6)
     return config

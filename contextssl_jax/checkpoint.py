@@ -54,7 +54,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, whole or damaged, oldest first."""
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+        return _steps(self._folder)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Starts to save in the background, unless the step is saved already.
@@ -92,8 +92,9 @@ class Checkpoints:
                 return self._read(step, template)
             # Damage shows as whatever the reader trips over: it is told, and the folder kept.
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                _log.warning("checkpoint %d is damaged (%s); trying the one before", step, reason)
+                _log.warning(
+                    "checkpoint %d is damaged (%s); trying the one before", step, _reason(error)
+                )
                 self._set_aside(step)
         if steps:
             raise UserError(
@@ -123,9 +124,91 @@ class Checkpoints:
         self._manager.reload()
 
 
+def load(
+    workdir: epath.Path, template: dict[str, Any], step: int | None
+) -> tuple[int, dict[str, Any]]:
+    """Reads parts of a saved state, and changes nothing in the folder: a run may be using it.
+
+    Args:
+      workdir: of the run.
+      template: the parts by their names in the state; the values of their leaves do not matter.
+      step: to be read; None is the newest that is whole.
+
+    Returns:
+      The step, and the parts as they were saved, NumPy arrays.
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or it does not fit the template.
+    """
+    folder = (workdir / "checkpoints").resolve()
+    steps = _steps(folder) if folder.exists() else []
+    if not steps:
+        raise UserError(f"--workdir: {workdir} has no checkpoint; train first")
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps))
+        raise UserError(f"--step: {workdir} has no checkpoint {step}; it has {there}")
+    for one in reversed(steps) if step is None else [step]:
+        try:
+            return one, _load(folder / str(one), template)
+        except UserError:
+            raise
+        # Damage shows as whatever the reader trips over.
+        except Exception as error:
+            if step is not None:
+                raise UserError(
+                    f"--step: checkpoint {step} is damaged ({_reason(error)})"
+                ) from error
+            _log.warning("checkpoint %d is damaged (%s)", one, _reason(error))
+    raise UserError(f"--workdir: no checkpoint in {folder} can be read")
+
+
+def _steps(folder: epath.Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def _load(folder: epath.Path, template: dict[str, Any]) -> dict[str, Any]:
+    saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
+    there = {_name(path): tuple(leaf.shape) for path, leaf in _leaves(saved)}
+    for path, leaf in _leaves(template):
+        if there.get(_name(path)) != leaf.shape:
+            raise UserError(
+                f"--config: does not fit {folder}: {_name(path)} is"
+                f" {there.get(_name(path), 'missing')} there, {leaf.shape} here"
+            )
+    wanted = ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(
+            item=template,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+            partial_restore=True,
+        ),
+        host=ocp.args.JsonRestore(),
+    )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        restored = reader.restore(folder, args=wanted)
+    parts: dict[str, Any] = restored["state"]
+    saved = restored["host"]["checksums"]
+    for name, part in parts.items():
+        for path, checksum in _checksums(part).items():
+            if saved[f".{name}{path}"] != checksum:
+                raise ValueError("checksums do not match")
+    return parts
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
 def _checksums(state: Any) -> dict[str, int]:
     """Returns the CRC-32 of every array's bytes."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
+    leaves = _leaves(state)
     with ThreadPoolExecutor() as pool:
         sums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
         return {jax.tree_util.keystr(path): s for (path, _), s in zip(leaves, sums, strict=True)}

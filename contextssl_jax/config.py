@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -11,17 +11,24 @@ from ml_collections import ConfigDict, config_flags
 from contextssl_jax.errors import UserError
 
 
-def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> tuple[ConfigDict, str, str]:
-    """Reads --config, --config.x=y, --workdir and --mode.
+class Command(NamedTuple):
+    """What the command line asks for."""
+
+    config: ConfigDict  # locked
+    workdir: str
+    mode: str
+    step: int | None  # of a checkpoint
+
+
+def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
+    """Reads --config, --config.x=y, --workdir, --mode and --step.
 
     Args:
       argv: the command line, the program's name first.
       modes: possible modes; the first is the default.
 
     Returns:
-      config: locked.
-      workdir: given, or runs/<config file's name>.
-      mode: one of the modes.
+      The command; its workdir is by default runs/<config file's name>.
 
     Raises:
       UserError: an unknown flag or option, a value of the wrong type, or no such config file.
@@ -34,6 +41,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> tuple[Confi
     )
     flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
     flags.DEFINE_enum("mode", modes[0], list(modes), "what to do", flag_values=values)
+    flags.DEFINE_integer("step", None, "of a checkpoint", lower_bound=0, flag_values=values)
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
@@ -44,7 +52,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> tuple[Confi
         raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
     _check_counts(config.value)
     name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
-    return config.value, values.workdir or f"runs/{name}", values.mode
+    return Command(config.value, values.workdir or f"runs/{name}", values.mode, values.step)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -64,9 +72,11 @@ def to_json(config: ConfigDict) -> str:
 def _check_counts(config: ConfigDict) -> None:
     """Raises UserError for a count that is too small to mean anything."""
     values = dict(flatten(config))
-    smallest = {"data.pairs": 2, "monitor.every": 0, "train.warmup_steps": 0, "crop.padding": 0}
+    zero = ("seed", "crop.padding", "train.warmup_steps", "monitor.every")
+    smallest = dict.fromkeys((*zero, "eval.every", "eval.seed"), 0)
+    smallest |= {"data.pairs": 2, "eval.retrieval.views": 5}
     for name, value in values.items():
-        least = smallest.get(name, 0 if name == "seed" else 1)
+        least = smallest.get(name, 1)
         if isinstance(value, int) and not isinstance(value, bool) and value < least:
             raise UserError(f"--config.{name}: must be at least {least}, not {value}")
 
@@ -101,5 +111,6 @@ def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
         name = name.removeprefix("config.")
         if name not in known:
             same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+            same_leaf.sort(key=lambda option: option.count("."))
             near = same_leaf or difflib.get_close_matches(name, known, 1, 0.0)
             raise UserError(f"--config.{name}: no such option; the nearest is --config.{near[0]}")

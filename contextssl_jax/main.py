@@ -4,13 +4,15 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from ml_collections import ConfigDict
-
-from contextssl_jax.config import parse_command_line
+from contextssl_jax.config import Command, parse_command_line
 from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.command import evaluate
 from contextssl_jax.train import train
 
-MODES: dict[str, Callable[[ConfigDict, str], None]] = {"train": train}
+MODES: dict[str, Callable[[Command], None]] = {
+    "train": lambda command: train(command.config, command.workdir),
+    "eval": lambda command: evaluate(command.config, command.workdir, command.step),
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,8 +20,12 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("contextssl_jax").setLevel(logging.INFO)
     try:
-        config, workdir, mode = parse_command_line(argv, tuple(MODES))
-        MODES[mode](config, workdir)
+        command = parse_command_line(argv, tuple(MODES))
+        if command.step is not None and command.mode != "eval":
+            raise UserError(
+                "--step: is for --mode=eval; training resumes from the newest checkpoint"
+            )
+        MODES[command.mode](command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

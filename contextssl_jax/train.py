@@ -17,9 +17,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.figures import draw_curves
+from contextssl_jax.evaluation.command import reported, write_report
+from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Look, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.step import TrainState
 from contextssl_jax.workdir import check, claim
 from contextssl_jax.writer import NonFiniteError, Window, Writer
@@ -37,11 +39,12 @@ def train(config: ConfigDict, folder: str) -> None:
     experiment = build_experiment(config)
     template = experiment.template()
     look = build_monitor(config, experiment) if config.monitor.every else None
+    report = build_evaluation(config, experiment) if config.eval.every else None
     if jax.process_index() == 0:  # only now: a mistake in the options must not claim the folder
         claim(workdir, config)
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
         try:
-            _loop(config, workdir, experiment, look, checkpoints, template)
+            _loop(config, workdir, experiment, look, report, checkpoints, template)
         except NonFiniteError as error:
             checkpoints.wait()
             kept = checkpoints.steps()
@@ -57,10 +60,11 @@ def _loop(
     workdir: epath.Path,
     experiment: Experiment,
     look: Look | None,
+    report: Evaluate | None,
     checkpoints: Checkpoints,
     template: TrainState,
 ) -> None:
-    """Looks, saves and steps, in that order, until the last step or a signal to stop."""
+    """Looks, saves, reports and steps, in that order, until the last step or a signal to stop."""
     parallel, total = experiment.parallel, config.train.steps
     found = checkpoints.restore(template)
     at = found or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
@@ -87,6 +91,9 @@ def _loop(
                 fetched = parallel.fetch(state)
                 _check_finite(step, fetched)
                 checkpoints.save(Checkpoint(step, fetched, host))
+            if report and step and (last or step % config.eval.every == 0):
+                if jax.process_index() == 0 and not reported(workdir, step):
+                    write_report(workdir, step, report(parallel.local(state.variables), step))
             if stop:
                 break
             began = time.perf_counter()
@@ -102,7 +109,7 @@ def _loop(
             writer.advance()
     checkpoints.wait()
     if last:
-        draw_curves(workdir)
+        draw_curves(workdir, workdir / "curves.png")
     _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
 
 

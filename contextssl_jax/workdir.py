@@ -1,5 +1,6 @@
 """A run's folder: it belongs to one config, whose options decide the result."""
 
+import hashlib
 import json
 
 from etils import epath
@@ -9,11 +10,19 @@ from contextssl_jax.config import flatten, to_json
 from contextssl_jax.errors import UserError
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
-_FREE = ("data.dir", "data.threads", "data.prefetch", "log.", "checkpoint.", "train.parallel")
-
+_FREE = (
+    *("data.dir", "data.threads", "data.prefetch", "train.parallel"),
+    *("log.", "checkpoint.", "eval."),
+)
 
 _NAME = "config.json"
 _NEW = "config.json.new"  # while it is written
+
+
+def fingerprint(config: ConfigDict) -> str:
+    """Returns 12 hexadecimal digits that differ where options that decide the result differ."""
+    decisive = [[k, v] for k, v in sorted(flatten(config)) if not k.startswith(_FREE)]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
 
 
 def check(folder: str, config: ConfigDict) -> epath.Path:

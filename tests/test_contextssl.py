@@ -73,7 +73,9 @@ def test_reading_all_environments_is_reading_each(config):
         assert np.isnan(other)  # a hidden group is not told
 
 
-def test_evaluation_reads_a_context_as_training_does(config):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_evaluation_reads_a_context_as_training_does(config, sparse):
+    config.mask.update(probability=0.6, per_layer=True)
     method, variables, batch = prepare(config)
     k = batch.latents.shape[1]
     record = np.broadcast_to(batch.record[0], (k, 2, 16, 16, 3)).reshape(2 * k, 16, 16, 3)
@@ -81,12 +83,17 @@ def test_evaluation_reads_a_context_as_training_does(config):
     features = features.reshape(k, 2, -1)
     actions = method.space.actions(batch.latents[0, :, 0], batch.latents[0, :, 1])
     tokens = method._tokens(features[None], actions[None])
-    mask = pair_mask(2 * k)[None, None]
+    key, mask = None, pair_mask(2 * k)[None, None]
+    if sparse:  # the last pair is the query: the context is what comes before it
+        key = jax.random.key(3)
+        mask = method.draw_masks(key, jnp.zeros(1, int), 1, 2 * k)[:, 0]
+        assert (mask[:, :, -2].sum(axis=-1) < 2 * k - 1).any()
     params = {"params": variables["params"]["transformer"]}
     full = method.transformer.apply(params, tokens, mask)[0]
     full = full / np.linalg.norm(full, axis=-1, keepdims=True)
-    context = method.read(variables, features, actions)
-    for pair in (0, 3, k - 1):  # x_k, with its action, after the pairs before it
+    before = features[: k - 1], actions[: k - 1]
+    context = method.read(variables, *(before if sparse else (features, actions)), key)
+    for pair in (k - 1,) if sparse else (0, 3, k - 1):  # x_k, after the pairs before it
         h = method.embed(variables, context, 2 * pair, features[pair, :1], actions[pair][None])
         np.testing.assert_allclose(h[0], full[2 * pair], atol=1e-5)
 

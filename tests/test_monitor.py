@@ -22,12 +22,15 @@ class Oracle:
     def features(self, variables, record, latents):
         return self.space.standardise(latents)
 
-    def read(self, variables, features, actions):
+    def read(self, variables, features, actions, key=None):
         return (jnp.abs(actions).sum(axis=0) > 0)[jnp.asarray([0, 4])]  # shown groups
 
     def embed(self, variables, context, length, features, actions):
         kept = hide(features, context, self.space.latent_owner)
         return jnp.where(length > 0, kept, features)
+
+    def predict(self, variables, embeddings):
+        return embeddings
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_the_longest_context_is_a_mean_over_drawn_ones(config, experiment):
     class OfContext(Oracle):
         """Forgets a share of each latent that depends on the context it reads."""
 
-        def read(self, variables, features, actions):
+        def read(self, variables, features, actions, key=None):
             return jnp.abs(features).sum() % 1.0
 
         def embed(self, variables, context, length, features, actions):

@@ -43,6 +43,11 @@ def tokens_of(features: np.ndarray, actions: np.ndarray) -> np.ndarray:
     return np.concatenate([features, both], axis=1)
 
 
+def first(length: int, cache: Cache) -> jax.Array:
+    """Which tokens queries see: the context's first."""
+    return jnp.arange(cache.keys.shape[1])[None] < length
+
+
 OFFICIAL = ContextTransformer(width=64, blocks=2, heads=4, outputs=32)
 SMALL = ContextTransformer(width=32, blocks=3, heads=2, outputs=8)
 
@@ -52,7 +57,7 @@ def small(tokens: int = 12) -> tuple[dict, jax.Array, Cache]:
     x = jax.random.normal(KEY, (tokens, 7))
     variables = SMALL.init(KEY, x[None], pair_mask(tokens)[None, None])
     variables = jax.tree.map(lambda leaf: 5 * leaf, variables)
-    return variables, x, SMALL.apply(variables, x, pair_mask(tokens), method="prefix")
+    return variables, x, SMALL.apply(variables, x, pair_mask(tokens)[None], method="prefix")
 
 
 def test_full_pass_is_the_official_one(recorded):
@@ -65,10 +70,10 @@ def test_full_pass_is_the_official_one(recorded):
 def test_cached_queries_are_the_official_ones(recorded):
     record, variables = recorded("transformer"), official_variables(recorded("transformer"))
     context = tokens_of(record["context_features"], record["context_actions"])
-    cache = OFFICIAL.apply(variables, context, pair_mask(16), method="prefix")
+    cache = OFFICIAL.apply(variables, context, pair_mask(16)[None], method="prefix")
     queries = np.concatenate([record["query_features"], record["query_actions"]], axis=1)
     for length, name in ((int(record["context_tokens"]), "cached"), (0, "no_context")):
-        h = OFFICIAL.apply(variables, queries, cache, length, method="query")
+        h = OFFICIAL.apply(variables, queries, cache, first(length, cache), method="query")
         np.testing.assert_allclose(h, record[f"{name}_output"], atol=1e-5)
 
 
@@ -76,7 +81,7 @@ def test_cached_queries_are_the_official_ones(recorded):
 def test_a_cached_query_is_the_last_x_token_of_a_full_pass(length):
     variables, context, cache = small()
     queries = jax.random.normal(jax.random.key(1), (4, 7))
-    h = SMALL.apply(variables, queries, cache, length, method="query")
+    h = SMALL.apply(variables, queries, cache, first(length, cache), method="query")
     for query, cached in zip(queries, h, strict=True):
         sequence = jnp.concatenate([context[:length], query[None]])[None]
         mask = pair_mask(14)[: length + 1, : length + 1][None, None]
@@ -88,8 +93,8 @@ def test_length_zero_does_not_depend_on_the_context():
     variables, _, cache = small()
     queries = jax.random.normal(jax.random.key(1), (4, 7))
     other = jax.tree.map(lambda leaf: leaf + 1, cache)
-    none = [SMALL.apply(variables, queries, c, 0, method="query") for c in (cache, other)]
-    two = [SMALL.apply(variables, queries, c, 2, method="query") for c in (cache, other)]
+    none = [SMALL.apply(variables, queries, c, first(0, c), method="query") for c in (cache, other)]
+    two = [SMALL.apply(variables, queries, c, first(2, c), method="query") for c in (cache, other)]
     np.testing.assert_array_equal(*none)
     assert np.abs(two[0] - two[1]).max() > 1e-3
 

@@ -22,7 +22,7 @@ _WINDOWS, _SECONDS = 7, 2.0
 def main(argv: Sequence[str]) -> int:
     """Measures the pipeline of the command line's config."""
     try:
-        config, _, _ = parse_command_line(argv, ("train",))
+        config = parse_command_line(argv, ("train",)).config
         data = config.data
         batches = build_experiment(config).batches
     except UserError as error:

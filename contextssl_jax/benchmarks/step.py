@@ -24,7 +24,7 @@ _STEPS, _WARM_UP = 7, 2
 def main(argv: Sequence[str]) -> int:
     """Measures the step of the command line's config."""
     try:
-        config, _, _ = parse_command_line(argv, ("train",))
+        config = parse_command_line(argv, ("train",)).config
         experiment = build_experiment(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,10 +39,11 @@ class Dataset:
     """A source of records, the space of their latents, and the device function that renders views.
 
     `render` takes a record's leaves [N, ...] and latents [N, T + nuisances] and returns normalised
-    images, float32 [N, H, W, 3].
+    images, float32 [N, H, W, 3]; `pixels` takes these back to [0, 1], to be looked at.
     """
 
     name: str
     space: LatentSpace
     splits: Mapping[str, Split]  # "train" and "test"
     render: Callable[[Record, jax.Array], jax.Array]
+    pixels: Callable[[jax.Array], jax.Array]

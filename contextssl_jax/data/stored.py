@@ -69,9 +69,13 @@ def stored_dataset(
         images = render_latents(groups, record.astype(np.float32) / 255, latents)
         return (images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
+    def pixels(images: jax.Array) -> jax.Array:
+        return (images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)).clip(0, 1)
+
     return Dataset(
         name,
         space,
         {key: StoredImages(images, labels, groups) for key, (images, labels) in splits.items()},
         render,
+        pixels,
     )

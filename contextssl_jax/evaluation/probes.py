@@ -1,49 +1,55 @@
 """Closed-form probes of frozen vectors: ridge regression and k nearest neighbours."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-def ridge_predict(fit: jax.Array, targets: jax.Array, test: jax.Array, penalty: float) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=3)
+def ridge_predict(
+    fit: jax.Array, targets: jax.Array, test: jax.Array, penalties: Sequence[float]
+) -> jax.Array:
     """Fits ridge regression on standardised vectors and predicts for others.
 
     Args:
-      fit: vectors to fit on, [n, D]; each entry is scaled to variance 1.
+      fit: vectors to fit on, under U conditions, [U, n, D]; each entry is scaled to variance 1.
       targets: [n, T].
-      test: vectors to predict for, [m, D].
-      penalty: relative to the entries' variance. A weak one reads whatever is there, however small
-        its variance; a strong one only what is large.
+      test: vectors to predict for, [U, m, D].
+      penalties: relative to the entries' variance. A weak one reads whatever is there, however
+        small its variance; a strong one only what is large. A tuple of Q.
 
     Returns:
-      [m, T].
+      [Q, U, m, T].
     """
-    mean, std = fit.mean(axis=0), fit.std(axis=0) + 1e-6
-    x = (fit - mean) / std
     centre = targets.mean(axis=0)
-    gram = jnp.matmul(x.T, x, precision=_EXACT) / len(x) + penalty * jnp.eye(x.shape[1])
-    moment = jnp.matmul(x.T, targets - centre, precision=_EXACT) / len(x)
-    weights = jax.scipy.linalg.solve(gram, moment, assume_a="pos")
-    return jnp.matmul((test - mean) / std, weights, precision=_EXACT) + centre
+
+    def one(condition: tuple[jax.Array, jax.Array]) -> jax.Array:
+        fit, test = condition
+        x, scale, mean = standardise(fit)
+        gram = jnp.matmul(x.T, x, precision=_EXACT) / len(x)
+        moment = jnp.matmul(x.T, targets - centre, precision=_EXACT) / len(x)
+        weights = jnp.stack(
+            [
+                jax.scipy.linalg.solve(gram + q * jnp.eye(len(gram)), moment, assume_a="pos")
+                for q in penalties
+            ]
+        )
+        return jnp.matmul((test - mean) / scale, weights, precision=_EXACT) + centre
+
+    return jax.lax.map(one, (fit, test)).swapaxes(0, 1)
 
 
-def r2_per_entry(target: jax.Array, predicted: jax.Array) -> jax.Array:
-    """Coefficient of determination of each entry, [n, T], [n, T] -> [T]; a constant scores 0."""
-    residual = jnp.sum((target - predicted) ** 2, axis=0)
-    return 1 - residual / jnp.sum((target - target.mean(axis=0)) ** 2, axis=0)
+def standardise(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns vectors [..., n, D] with entries of mean 0, deviation 1; the deviation, the mean."""
+    mean, std = x.mean(axis=-2, keepdims=True), x.std(axis=-2, keepdims=True) + 1e-6
+    return (x - mean) / std, std, mean
 
 
-def r2_global(target: jax.Array, predicted: jax.Array) -> jax.Array:
-    """The official code's R²: one mean over samples and entries, so a constant may score above 0.
-
-    Args:
-      target: [n, T].
-      predicted: [n, T].
-    """
-    return 1 - jnp.sum((target - predicted) ** 2) / jnp.sum((target - target.mean()) ** 2)
-
-
+@functools.partial(jax.jit, static_argnums=4)
 def knn_accuracy(
     bank: jax.Array, bank_labels: jax.Array, test: jax.Array, labels: jax.Array, neighbours: int
 ) -> jax.Array:
@@ -58,11 +64,17 @@ def knn_accuracy(
       labels: int [m].
       neighbours: how many vote, at most n.
     """
-    bank, test = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (bank, test))
-    cosine, index = jax.lax.top_k(jnp.matmul(test, bank.T, precision=_EXACT), neighbours)
-    weights = jnp.exp((cosine - 1) / 0.1)
-    # A class's score at each neighbour is the sum of the votes for that neighbour's class.
-    classes = bank_labels[index]
-    votes = jnp.sum(weights[:, None, :] * (classes[:, :, None] == classes[:, None, :]), axis=2)
-    winner = jnp.take_along_axis(classes, votes.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return jnp.mean(winner == labels)
+    bank = bank / jnp.linalg.norm(bank, axis=1, keepdims=True)
+
+    def right(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
+        vector, label = asked
+        cosine, index = jax.lax.top_k(
+            jnp.matmul(bank, vector, precision=_EXACT) / jnp.linalg.norm(vector), neighbours
+        )
+        # A class's score at each neighbour is the sum of the votes for that neighbour's class.
+        classes = bank_labels[index]
+        votes = jnp.exp((cosine - 1) / 0.1) @ (classes[:, None] == classes[None, :])
+        return classes[votes.argmax()] == label
+
+    # In batches: all m x n cosines at once would not fit.
+    return jnp.mean(jax.lax.map(right, (test, labels), batch_size=256))

@@ -11,6 +11,7 @@ from contextssl_jax.groups import LatentSpace
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, both pytrees of float32 arrays
 Metrics = dict[str, jax.Array]
+Array = Any  # NumPy on the host, JAX on the device
 
 
 class Method(Protocol):
@@ -39,10 +40,21 @@ class Method(Protocol):
     def features(self, variables: Variables, record: Record, latents: jax.Array) -> jax.Array:
         """Encodes views: record leaves [N, ...], latents [N, T + nuisances] -> [N, F]."""
 
-    def read(self, variables: Variables, features: jax.Array, actions: jax.Array) -> Any:
-        """Reads a context of pairs' features [K, 2, F] and standardised actions [K, A].
+    def read(
+        self,
+        variables: Variables,
+        features: jax.Array,
+        actions: jax.Array,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """Reads a context once; the result serves `embed` for every prefix of it.
 
-        Actions of hidden groups are 0. The result serves `embed` for every prefix of the context.
+        Args:
+          variables: of the method.
+          features: of K pairs of views, [K, 2, F].
+          actions: standardised, those of hidden groups 0, [K, A].
+          key: where given, the context is seen as sparsely as in training, by masks drawn from the
+            key: 2 K tokens are then not more than the model has met. Else all of it is seen.
         """
 
     def embed(
@@ -63,6 +75,6 @@ class Method(Protocol):
         """Tells standardised latents [N, T] from embeddings [N, P]."""
 
 
-def hide(actions: jax.Array, shown: jax.Array, owner: np.ndarray) -> jax.Array:
+def hide(actions: Array, shown: Array, owner: np.ndarray) -> Array:
     """Zeroes the entries of actions [..., A] whose group is not shown, bool [..., G]."""
     return actions * shown[..., owner]

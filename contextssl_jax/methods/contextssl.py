@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,7 @@ from contextssl_jax.losses import (
     normalise,
     predictor_loss,
 )
-from contextssl_jax.masks import pair_mask, training_masks
+from contextssl_jax.masks import training_masks
 from contextssl_jax.methods.base import Metrics, Variables, hide
 from contextssl_jax.metrics import early_late, shown_r2
 from contextssl_jax.models import ENCODERS
@@ -31,6 +31,13 @@ from contextssl_jax.models.predictor import LatentPredictor
 from contextssl_jax.models.transformer import Cache, ContextTransformer
 
 PARTS = ("encoder", "transformer", "predictor")
+
+
+class Context(NamedTuple):
+    """A context of S tokens that has been read."""
+
+    cache: Cache
+    seen: jax.Array  # tokens that queries see in each block, bool [L or 1, S]
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class ContextSSL:
         hundreds of entries drown a handful of action entries of unit size.
       align: InfoNCE, from embeddings [B, E, 2K, P].
       predictor_weight: lambda.
-      draw_masks: (key, positions [B], E, tokens) -> masks, see training_masks.
+      draw_masks: (key, positions [B], E, tokens) -> masks, see training_masks; without a key, only
+        what is hidden always is hidden.
       axis: name of the axis over devices, or None.
     """
 
@@ -59,7 +67,7 @@ class ContextSSL:
     action_scale: float
     align: Callable[[jax.Array], Alignment]
     predictor_weight: float
-    draw_masks: Callable[[jax.Array, jax.Array, int, int], jax.Array]
+    draw_masks: Callable[[jax.Array | None, jax.Array, int, int], jax.Array]
     axis: str | None
 
     def init(self, key: jax.Array, batch: ContextBatch) -> Variables:
@@ -153,24 +161,36 @@ class ContextSSL:
         features: Any = self.encoder.apply(encoder, self.render(record, latents), train=False)
         return features
 
-    def read(self, variables: Variables, features: jax.Array, actions: jax.Array) -> Cache:
-        """See Method.read: keys and values of the context's 2K tokens, without random masks."""
+    def read(
+        self,
+        variables: Variables,
+        features: jax.Array,
+        actions: jax.Array,
+        key: jax.Array | None = None,
+    ) -> Context:
+        """See Method.read: keys and values of the context's 2K tokens."""
         tokens = self._tokens(features[None], actions[None])[0]
-        params, mask = variables["params"]["transformer"], pair_mask(len(tokens))
-        return _apply(self.transformer, params, tokens, mask, method="prefix")
+        # Queries are one more x token, so that they see what the x of a next pair would.
+        masks = self.draw_masks(key, jnp.zeros((1,), jnp.int32), 1, len(tokens) + 2)[:, 0, 0]
+        inside, seen = masks[:, :-2, :-2], masks[:, -2, :-2]
+        params = variables["params"]["transformer"]
+        return Context(_apply(self.transformer, params, tokens, inside, method="prefix"), seen)
 
     def embed(
         self,
         variables: Variables,
-        context: Cache,
+        context: Context,
         length: jax.Array | int,
         features: jax.Array,
         actions: jax.Array,
     ) -> jax.Array:
         """See Method.embed."""
         tokens = jnp.concatenate([features, self._scaled(actions)], axis=-1)
+        seen = context.seen & (jnp.arange(context.seen.shape[-1]) < length)
         params = variables["params"]["transformer"]
-        return normalise(_apply(self.transformer, params, tokens, context, length, method="query"))
+        return normalise(
+            _apply(self.transformer, params, tokens, context.cache, seen, method="query")
+        )
 
     def predict(self, variables: Variables, embeddings: jax.Array) -> jax.Array:
         """See Method.predict."""
@@ -219,15 +239,19 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> ContextSSL:
         return info_nce_context(h, **options)
 
     def draw_masks(
-        key: jax.Array, position: jax.Array, environments: int, tokens: int
+        key: jax.Array | None, position: jax.Array, environments: int, tokens: int
     ) -> jax.Array:
+        options = mask.to_dict()
+        if key is None:
+            key = jax.random.key(0)
+            options |= dict(probability=0.0, probability_low=None)
         return training_masks(
             key,
             position,
             environments=environments,
             tokens=tokens,
             layers=model.transformer.blocks,
-            **mask,
+            **options,
         )
 
     return ContextSSL(

@@ -102,37 +102,41 @@ class ContextTransformer(nn.Module):
         """
         return self._read(tokens, masks)[0]
 
-    def prefix(self, tokens: jax.Array, mask: jax.Array) -> Cache:
-        """Reads one context once, for any number of queries: tokens [S, F + A], mask [S, S].
+    def prefix(self, tokens: jax.Array, masks: jax.Array) -> Cache:
+        """Reads one context once, for any number of queries.
 
-        The mask is causal, so that the first c entries of the result are the cache of the
+        The masks are causal, so that the first c entries of the result are the cache of the
         context's first c tokens.
+
+        Args:
+          tokens: [S, F + A].
+          masks: bool [L or 1, S, S].
         """
-        _, keys, values = self._read(tokens[None], mask[None, None])
+        _, keys, values = self._read(tokens[None], masks[:, None])
         return Cache(
             jnp.stack([k[0] for k in keys]),
             jnp.stack([v[0] for v in values]),
         )
 
-    def query(self, tokens: jax.Array, cache: Cache, length: jax.Array | int) -> jax.Array:
-        """Reads single tokens, each after the first `length` tokens of one shared context.
+    def query(self, tokens: jax.Array, cache: Cache, seen: jax.Array) -> jax.Array:
+        """Reads single tokens, each on its own after one shared context.
 
         Args:
           tokens: [N, F + A].
           cache: of S tokens.
-          length: tokens of the context that queries see, 0 to S.
+          seen: which tokens of the context the queries see in each block, bool [L or 1, S].
 
         Returns:
           Embeddings, float32 [N, P], not normalised.
         """
         x = self.read_in(tokens)
-        seen = jnp.arange(cache.keys.shape[1]) < length
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+        seen = jnp.broadcast_to(seen, cache.keys.shape[:2])
+        for layer, keys, values, sees in zip(self.layers, *cache, seen, strict=True):
             q, k, v = layer.project(x)
             scale = q.shape[-1] ** -0.5
             context = jnp.einsum("nhd,shd->nhs", q, keys, preferred_element_type=jnp.float32)
             own = jnp.einsum("nhd,nhd->nh", q, k, preferred_element_type=jnp.float32)
-            logits = jnp.concatenate([jnp.where(seen, context, -jnp.inf), own[..., None]], axis=-1)
+            logits = jnp.concatenate([jnp.where(sees, context, -jnp.inf), own[..., None]], axis=-1)
             weights = nn.softmax(logits * scale, axis=-1).astype(v.dtype)
             attended = jnp.einsum("nhs,shd->nhd", weights[..., :-1], values)
             x = layer.finish(x, attended + weights[..., -1:] * v)

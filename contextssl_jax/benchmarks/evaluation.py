@@ -1,0 +1,52 @@
+"""Seconds of a whole report, part by part, beside one pass of the encoder over the same views.
+
+    python -m contextssl_jax.benchmarks.evaluation --config=configs/cifar10_crop_blur.py
+
+The model is untrained, which changes no part's time. Compiling is included. Prints one JSON line.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+
+from contextssl_jax.config import parse_command_line
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.evaluate import build_evaluation
+from contextssl_jax.experiment import build_experiment
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures the report of the command line's config."""
+    try:
+        config = parse_command_line(argv, ("eval",)).config
+        experiment = build_experiment(config)
+        evaluate = build_evaluation(config, experiment)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    variables = experiment.init().variables
+    began = time.perf_counter()
+    told = evaluate(variables, 0).report["provenance"]
+    total, parts = time.perf_counter() - began, told["seconds"]
+    result = {
+        "seconds": round(total, 1),
+        "of_one_encoding_pass": round(total / parts["encoding"], 2),
+        "parts": {name: round(seconds, 1) for name, seconds in parts.items()},
+        "views": sum(views["views"] for views in told["views"].values()),
+        "probe_steps": config.eval.probe.steps,
+        "draws": config.eval.draws,
+        "encoder": config.model.encoder,
+        "width": config.model.transformer.width,
+        "dtype": config.model.dtype,
+        "device": told["device"],
+        "jax": jax.__version__,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,113 @@
+"""The contexts that an evaluation reads, and the conditions that they make: who sees what."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from contextssl_jax.evaluation.reader import Reader
+from contextssl_jax.evaluation.views import Views
+from contextssl_jax.groups import LatentSpace
+from contextssl_jax.methods.base import Variables, hide
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Every (environment, length) under which views are embedded with no action.
+
+    Without a context all environments are the same, so that length 0 is one condition, not E.
+
+    Attributes:
+      environments: shown groups, bool [G], by name.
+      lengths: tokens of context, rising.
+    """
+
+    environments: Mapping[str, np.ndarray]
+    lengths: tuple[int, ...]
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The lengths above 0."""
+        return tuple(length for length in self.lengths if length)
+
+    @property
+    def size(self) -> int:
+        """U, the number of different conditions."""
+        return (0 in self.lengths) + len(self.environments) * len(self.read)
+
+    def row(self, environment: str, length: int) -> int:
+        """Returns the condition's place among the U."""
+        if not length:
+            return 0
+        place = list(self.environments).index(environment) * len(self.read)
+        return (0 in self.lengths) + place + self.read.index(length)
+
+    def by_length(self, environment: str, values: np.ndarray) -> dict[str, float]:
+        """Names one environment's values of all U conditions [U] by length, for reports."""
+        return {str(c): float(values[self.row(environment, c)]) for c in self.lengths}
+
+
+class ReadContexts:
+    """One drawn context of K pairs, read once in every environment, shared by all queries."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        variables: Variables,
+        space: LatentSpace,
+        conditions: Conditions,
+        views: Views,
+        key: jax.Array | None,
+    ) -> None:
+        """Encodes the context's pairs, [K, 2] views, and reads them.
+
+        Args:
+          reader: of the method.
+          variables: placed by the reader.
+          space: of the latents.
+          conditions: environments to read in, and lengths that will be asked for.
+          views: at least as many pairs as the longest length needs.
+          key: draws what is hidden, where the context is to be read as sparsely as in training.
+        """
+        self._reader, self._variables, self._conditions = reader, variables, conditions
+        self._space = space
+        features = reader.encode(variables, views)
+        actions = np.asarray(space.actions(views.latents[:, 0], views.latents[:, 1]))
+        self._contexts = {
+            name: reader.read(variables, features, self._shown(name, actions), key)
+            for name in conditions.environments
+        }
+
+    def plain(self, features: np.ndarray) -> np.ndarray:
+        """Embeds z⁺ = (view, no action): features [..., F] -> [U, ..., P]."""
+        flat = features.reshape(-1, features.shape[-1])
+        actions = np.zeros((len(flat), len(self._space.action_mean)), np.float32)
+        some = next(iter(self._contexts))
+        parts = [self._embed(some, (0,), flat, actions)] if 0 in self._conditions.lengths else []
+        for name in self._contexts if self._conditions.read else ():
+            parts.append(self._embed(name, self._conditions.read, flat, actions))
+        h = np.concatenate(parts)
+        return h.reshape(len(h), *features.shape[:-1], -1)
+
+    def asked(self, features: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Embeds z_r = (x, the action's shown groups): [..., F], [..., A] -> [E, C, ..., P]."""
+        flat = features.reshape(-1, features.shape[-1])
+        told = actions.reshape(len(flat), -1)
+        h = np.stack(
+            [
+                self._embed(name, self._conditions.lengths, flat, self._shown(name, told))
+                for name in self._contexts
+            ]
+        )
+        return h.reshape(*h.shape[:2], *features.shape[:-1], -1)
+
+    def _embed(
+        self, name: str, lengths: Sequence[int], features: np.ndarray, actions: np.ndarray
+    ) -> np.ndarray:
+        context = self._contexts[name]
+        return self._reader.embed(self._variables, context, lengths, features, actions)
+
+    def _shown(self, name: str, actions: np.ndarray) -> np.ndarray:
+        shown = self._conditions.environments[name]
+        return np.asarray(hide(actions, shown, self._space.action_owner))

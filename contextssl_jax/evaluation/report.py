@@ -1,0 +1,221 @@
+"""An evaluation's figures as one tree for JSON, each named by what it is and where it is from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from contextssl_jax.evaluation.contexts import Conditions
+from contextssl_jax.evaluation.measures import PROBES, TARGETS, Measures
+from contextssl_jax.evaluation.retrieval import chance
+from contextssl_jax.evaluation.scores import Target
+from contextssl_jax.evaluation.views import Looked
+from contextssl_jax.groups import LatentSpace
+from contextssl_jax.workdir import fingerprint
+
+Tree = dict[str, Any]
+_KINDS = {"mean": "r2", "global": "r2_global"}  # definitions of R², see scores.score
+
+
+class Measured(NamedTuple):
+    """All that was measured."""
+
+    floor: Measures  # of the constant predictor, by target
+    features: Measures  # of the encoder alone
+    draws: Sequence[Measures]  # under every condition, of each drawn context
+
+
+def assemble(
+    conditions: Conditions, space: LatentSpace, targets: Mapping[str, Target], found: Measured
+) -> Tree:
+    """Names every figure.
+
+    Figures that depend on contexts are means over the drawn ones; with more than one, the
+    deviation across them is beside, under the same name with `_std`.
+
+    Returns:
+      r2, r2_global: [environment][group][probe][target][length]; r2_entries ends in [entry].
+      r2_features, r2_features_global: [group][probe][target], of the encoder's features.
+      r2_floor: [group][target], what the best constant scores by both definitions.
+      adaptivity, adaptivity_global: [group][probe][target][length].
+      accuracy_features: [probe][share]; accuracy_embeddings: [environment][probe][share][length].
+      retrieval: [environment][measure][length].
+      predictor_r2: [environment][group][token][length].
+    """
+    groups = space.names
+    trees = [_of_draw(draw, conditions, space, targets) for draw in found.draws]
+    figures: Tree = map_tree(lambda *x: float(np.mean(x)), *trees)
+    if len(trees) > 1:
+        spread = map_tree(lambda *x: float(np.std(x, ddof=1)), *trees)
+        figures |= {f"{name}_std": tree for name, tree in spread.items()}
+    figures["r2_floor"] = {
+        group: {
+            target: {kind: float(found.floor[target][kind][g]) for kind in ("mean", "global")}
+            for target in TARGETS
+        }
+        for g, group in enumerate(groups)
+    }
+    for kind, name in _KINDS.items():
+        figures[name.replace("r2", "r2_features")] = {
+            group: {
+                probe: {t: float(found.features["r2"][probe][t][kind][0, g]) for t in TARGETS}
+                for probe in PROBES
+            }
+            for g, group in enumerate(groups)
+        }
+    if "accuracy" in found.features:
+        figures["accuracy_features"] = map_tree(lambda x: float(x[0]), found.features["accuracy"])
+    return figures
+
+
+def _of_draw(
+    draw: Measures, conditions: Conditions, space: LatentSpace, targets: Mapping[str, Target]
+) -> Tree:
+    """Names the figures of one drawn context."""
+    groups, environments = space.names, tuple(conditions.environments)
+    by_length = conditions.by_length
+    tree: Tree = {
+        name: {
+            e: {
+                group: {
+                    probe: {t: by_length(e, draw["r2"][probe][t][kind][:, g]) for t in TARGETS}
+                    for probe in PROBES
+                }
+                for g, group in enumerate(groups)
+            }
+            for e in environments
+        }
+        for kind, name in _KINDS.items()
+    }
+    tree["r2_entries"] = {
+        e: {
+            group: {
+                probe: {
+                    t: {
+                        entry: by_length(e, draw["r2"][probe][t]["entries"][:, i])
+                        for i, entry in enumerate(target.names)
+                        if target.owner[i] == g
+                    }
+                    for t, target in targets.items()
+                }
+                for probe in PROBES
+            }
+            for g, group in enumerate(groups)
+        }
+        for e in environments
+    }
+    for name in _KINDS.values():
+        tree[name.replace("r2", "adaptivity")] = adaptivity(tree[name], conditions, groups)
+    tree["retrieval"] = {
+        e: {
+            measure: dict(zip(map(str, conditions.lengths), values[place].tolist(), strict=True))
+            for measure, values in draw["retrieval"].items()
+        }
+        for place, e in enumerate(environments)
+    }
+    plain, asked = (draw["predictor"][token] for token in ("plain", "asked"))
+    tree["predictor_r2"] = {
+        e: {
+            group: {
+                "z+": by_length(e, plain[:, own].mean(axis=1)),
+                "z_r": dict(
+                    zip(
+                        map(str, conditions.lengths),
+                        asked[place][:, own].mean(axis=1).tolist(),
+                        strict=True,
+                    )
+                ),
+            }
+            for g, group in enumerate(groups)
+            for own in [space.latent_owner == g]
+        }
+        for place, e in enumerate(environments)
+    }
+    if "accuracy" in draw:
+        tree["accuracy_embeddings"] = {
+            e: {
+                probe: {share: by_length(e, values) for share, values in by_share.items()}
+                for probe, by_share in draw["accuracy"].items()
+            }
+            for e in environments
+        }
+    return tree
+
+
+def map_tree(f: Callable[..., Any], *trees: Any) -> Any:
+    """Applies f to the leaves of equal trees of dicts, whose order stays (JAX would sort it)."""
+    if isinstance(trees[0], dict):
+        return {key: map_tree(f, *(tree[key] for tree in trees)) for key in trees[0]}
+    return f(*trees)
+
+
+def adaptivity(r2: Tree, conditions: Conditions, groups: Sequence[str]) -> Tree:
+    """How far each group's R² under its own context lies above that under the others'.
+
+    Own is the environment that shows the group alone. The others show one other group alone; where
+    there is none, those that show no group at all.
+
+    Args:
+      r2: [environment][group][probe][target][length].
+      conditions: the environments.
+      groups: the groups' names.
+
+    Returns:
+      [group][probe][target][length]; without groups that have no own or no other environment.
+    """
+    shown = {name: np.flatnonzero(mask).tolist() for name, mask in conditions.environments.items()}
+    result = {}
+    for g, group in enumerate(groups):
+        own = [name for name, some in shown.items() if some == [g]]
+        others = [name for name, some in shown.items() if len(some) == 1 and some != [g]]
+        others = others or [name for name, some in shown.items() if not some]
+        if own and others:
+            result[group] = map_tree(
+                lambda mine, *theirs: mine - np.mean(theirs),
+                r2[own[0]][group],
+                *(r2[other][group] for other in others),
+            )
+    return result
+
+
+def provenance(
+    config: ConfigDict, step: int, looked: Looked, conditions: Conditions, seconds: Tree
+) -> Tree:
+    """Says what the figures are of: run, step, views, seeds, contexts, machine, time."""
+    options = config.eval
+    described = {
+        "fit": ("train", looked.fit),
+        "test": ("test", looked.test),
+        "fit_images": ("train", looked.fit_images),
+        "test_images": ("test", looked.test_images),
+        "retrieval": ("test", looked.retrieval),
+    }
+    return {
+        "config": fingerprint(config),
+        "method": config.method,
+        "data": config.data.name,
+        "groups": list(config.groups),
+        "seed": config.seed,
+        "step": step,
+        "steps": config.train.steps,
+        "evaluation_seed": options.seed,
+        "environments": list(conditions.environments),
+        "lengths": list(conditions.lengths),
+        "draws": options.draws,
+        "context_split": options.context_split,
+        "sparse": options.sparse,
+        "views": {
+            name: {"split": split, "records": len(views.indices), "views": views.total}
+            for name, (split, views) in described.items()
+        },
+        "probe": options.probe.to_dict(),
+        "exclude_source": options.retrieval.exclude_source,
+        "retrieval_chance": chance(
+            looked.retrieval.latents.shape[1] - int(options.retrieval.exclude_source)
+        ),
+        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+        "seconds": seconds,
+    }

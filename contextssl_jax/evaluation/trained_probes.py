@@ -1,0 +1,176 @@
+"""Linear and MLP probes trained with Adam, all of them together in one compiled loop.
+
+Every probe of every condition takes the same steps on the same views in the same order, from the
+same initial weights: between two conditions nothing differs but the embeddings. Adam works entry
+by entry and the losses are summed, so that probes do not touch one another.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Layers = list[dict[str, jax.Array]]  # of U probes: w [U, in, out], b [U, 1, out]
+
+
+class Training(NamedTuple):
+    """How probes are trained."""
+
+    steps: int
+    batch: int  # records a step
+    learning_rate: float
+
+
+def init_layers(key: jax.Array, probes: int, widths: Sequence[int]) -> Layers:
+    """Draws the layers of a linear probe (two widths) or an MLP, the same for all U probes."""
+    layers = []
+    for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        w = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, i), (before, after))
+        layers.append(
+            {"w": jnp.tile(w, (probes, 1, 1)), "b": jnp.zeros((probes, 1, after), jnp.float32)}
+        )
+    return layers
+
+
+def apply_layers(layers: Layers, x: jax.Array) -> jax.Array:
+    """Applies U probes to their inputs, [U, n, in] -> [U, n, out]."""
+    for i, layer in enumerate(layers):
+        x = (jax.nn.relu(x) if i else x) @ layer["w"] + layer["b"]
+    return x
+
+
+def inputs_of(h: jax.Array) -> dict[str, jax.Array]:
+    """What probes of each target read of two views' embeddings [U, n, 2, P].
+
+    Returns:
+      single: every view by itself, [U, 2n, P].
+      pair: both side by side, [U, n, 2P].
+    """
+    u, n, _, p = h.shape
+    return {"single": h.reshape(u, 2 * n, p), "pair": h.reshape(u, n, 2 * p)}
+
+
+def fit_latent_probes(
+    key: jax.Array,
+    h: jax.Array,
+    targets: Mapping[str, jax.Array],
+    hidden: Sequence[int],
+    training: Training,
+) -> dict[str, dict[str, Layers]]:
+    """Trains linear and MLP probes of latents by mean squared error, as the official code does.
+
+    Args:
+      key: draws initial weights and the order of records.
+      h: embeddings of two views of n records under U conditions, [U, n, 2, P].
+      targets: standardised latents `single` [2n, T] and actions `pair` [n, A].
+      hidden: widths of the MLP's hidden layers.
+      training: steps of Adam.
+
+    Returns:
+      Layers by probe ("linear", "mlp") and target.
+    """
+    u, n, _, p = h.shape
+    params: dict[str, dict[str, Layers]] = {}
+    for i, (probe, widths) in enumerate((("linear", ()), ("mlp", tuple(hidden)))):
+        params[probe] = {
+            target: init_layers(
+                jax.random.fold_in(key, 2 * i + (target == "pair")),
+                u,
+                (p * (1 + (target == "pair")), *widths, t.shape[1]),
+            )
+            for target, t in targets.items()
+        }
+    order = epochs(jax.random.fold_in(key, 4), n, training)
+    return _fit_latent(params, order, h, dict(targets), training.learning_rate)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def epochs(key: jax.Array, n: int, training: Training) -> jax.Array:
+    """Draws which of n records each step sees, every one once an epoch, int [steps, batch]."""
+    needed = training.steps * training.batch
+    keys = jax.random.split(key, -(-needed // n))
+    orders = jax.vmap(lambda one: jax.random.permutation(one, n))(keys)
+    return orders.reshape(-1)[:needed].reshape(training.steps, training.batch)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _fit_latent(
+    params: Any, order: jax.Array, h: jax.Array, targets: dict[str, jax.Array], rate: float
+) -> Any:
+    n = h.shape[1]
+    by_record = {name: t.reshape(n, -1, t.shape[-1]) for name, t in targets.items()}
+
+    def loss(params: Any, rows: jax.Array) -> jax.Array:
+        inputs = inputs_of(h[:, rows])
+        errors = [
+            jnp.mean((apply_layers(layers, inputs[target]) - aims) ** 2, axis=(1, 2)).sum()
+            for by_target in params.values()
+            for target, layers in by_target.items()
+            for aims in [by_record[target][rows].reshape(-1, by_record[target].shape[-1])]
+        ]
+        return sum(errors, jnp.float32(0))
+
+    return _descend(loss, params, order, rate)
+
+
+def fit_classifiers(
+    key: jax.Array,
+    x: jax.Array,
+    labels: jax.Array,
+    subsets: Sequence[np.ndarray],
+    training: Training,
+) -> Layers:
+    """Trains linear classifiers by cross-entropy on several subsets of the labels at once.
+
+    Args:
+      key: draws initial weights and orders.
+      x: vectors under U conditions, standardised, [U, n, D].
+      labels: int [n], classes from 0.
+      subsets: places in n that each of S classifiers may learn from.
+      training: steps of Adam.
+
+    Returns:
+      Layers of S U probes, those of the first subset first.
+    """
+    classes = int(labels.max()) + 1
+    layers = init_layers(key, len(subsets) * len(x), (x.shape[-1], classes))
+    order = jnp.stack(
+        [
+            jnp.asarray(subset)[epochs(jax.random.fold_in(key, 1 + i), len(subset), training)]
+            for i, subset in enumerate(subsets)
+        ],
+        axis=1,
+    )
+    fitted: Layers = _fit_classifiers(layers, order, x, labels, training.learning_rate)
+    return fitted
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _fit_classifiers(
+    layers: Layers, order: jax.Array, x: jax.Array, labels: jax.Array, rate: float
+) -> Layers:
+    def loss(layers: Layers, rows: jax.Array) -> jax.Array:
+        u, subsets = len(x), len(rows)
+        inputs = x[:, rows].swapaxes(0, 1).reshape(subsets * u, -1, x.shape[-1])
+        aims = jnp.repeat(labels[rows], u, axis=0)
+        logits = apply_layers(layers, inputs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, aims).mean(axis=1).sum()
+
+    fitted: Layers = _descend(loss, layers, order, rate)
+    return fitted
+
+
+def _descend(loss: Any, params: Any, order: jax.Array, rate: float) -> Any:
+    """Takes one step of Adam for each row of the order."""
+    optimizer = optax.adam(rate)
+
+    def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(params, rows), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), order)[0][0]

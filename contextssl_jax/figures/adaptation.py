@@ -1,0 +1,90 @@
+"""The paper's story in one picture: R² against the length of the context."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from contextssl_jax.figures.style import (
+    GREY,
+    PROBES,
+    Style,
+    band,
+    context_name,
+    curve,
+    finish,
+    footer,
+    legend_above,
+    length_axis,
+    marker,
+    origin,
+    save,
+    stroke,
+)
+
+# What Adam finds in its steps, and what is still there to be found.
+_ROWS = ("linear", "ridge_weak")
+_TARGET = "single"
+_FEATURES: Style = {"color": GREY, "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+_WIDE, _THIN = 3.4, 1.5
+
+
+def draw_adaptation(report: Mapping[str, Any], path: epath.Path) -> None:
+    """Draws how well probes tell each group after contexts of each environment, by length.
+
+    Args:
+      report: see `evaluation.report`.
+      path: of the PNG.
+    """
+    save(_figure(report), path, dpi=160)
+
+
+def _figure(report: Mapping[str, Any]) -> Figure:
+    groups = list(report["r2_features"])
+    figure = Figure(figsize=(max(3.6, 2.4 * len(groups)), 5.0), layout="constrained")
+    axes = figure.subplots(len(_ROWS), len(groups), sharex=True, sharey="col", squeeze=False)
+    for row, probe in enumerate(_ROWS):
+        axes[row, 0].set_ylabel("R², held out", fontsize=9)
+        for column, group in enumerate(groups):
+            _panel(axes[row, column], report, group, probe)
+    for column in range(len(groups)):
+        lowest = min(0.0, *(axis.dataLim.y0 for axis in axes[:, column]))
+        axes[0, column].set_ylim(lowest, 1)
+    for axis in axes[:-1].flat:
+        axis.set_xlabel("")
+    legend_above(figure, _legend(list(report["r2"])))
+    footer(figure, [origin(report["provenance"])])
+    return figure
+
+
+def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> None:
+    features = report["r2_features"][group][probe][_TARGET]
+    axis.axhline(features, label="encoder's features", **_FEATURES)
+    lengths: set[int] = set()
+    for i, (environment, r2) in enumerate(report["r2"].items()):
+        values = r2[group][probe][_TARGET]
+        x, y = curve(values)
+        lengths.update(x)
+        own = environment == group
+        # The own, wide line lies below the others, which it would hide where they agree.
+        line: Style = {"linewidth": _WIDE if own else _THIN, "zorder": 2.1 if own else 2.5}
+        axis.plot(
+            x, y, label=context_name(environment), clip_on=False, **line, **stroke(i), **marker(i)
+        )
+        if "r2_std" in report:
+            spread = report["r2_std"][environment][group][probe][_TARGET]
+            band(axis, values, spread, stroke(i)["color"])
+    length_axis(axis, lengths)
+    finish(axis, f"{group}: {PROBES[probe]}")
+
+
+def _legend(environments: Sequence[str]) -> list[Line2D]:
+    lines = [
+        Line2D([], [], label=context_name(environment), linewidth=_THIN, **stroke(i), **marker(i))
+        for i, environment in enumerate(environments)
+    ]
+    own = Line2D([], [], label="wide: the group's own", color=GREY, linewidth=_WIDE)
+    return [*lines, own, Line2D([], [], label="encoder's features", **_FEATURES)]

@@ -1,0 +1,112 @@
+"""Several runs in one picture: each group's R² under its own context, and under the others'."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from contextssl_jax.figures.style import (
+    COLORS,
+    GREY,
+    PROBES,
+    Style,
+    band,
+    curve,
+    finish,
+    footer,
+    legend_above,
+    length_axis,
+    marker,
+    origin,
+    save,
+)
+
+_OWN: Style = {"linestyle": "-"}
+_OTHER: Style = {"linestyle": (0, (3, 1.5))}
+_TARGETS = {"single": "latents", "pair": "actions"}
+Values = dict[str, float]  # by length
+
+
+def draw_comparison(
+    reports: Mapping[str, Mapping[str, Any]],
+    path: epath.Path,
+    probe: str = "linear",
+    target: str = "single",
+) -> None:
+    """Draws what runs keep of each group under its own context and under the other groups'.
+
+    Args:
+      reports: by the run's name; their lengths, groups and environments may differ.
+      path: of the PNG.
+      probe: one of the report's.
+      target: "single" for latents, "pair" for actions.
+    """
+    save(_figure(reports, probe, target), path, dpi=160)
+
+
+def _figure(reports: Mapping[str, Mapping[str, Any]], probe: str, target: str) -> Figure:
+    groups = list(dict.fromkeys(g for report in reports.values() for g in report["r2_features"]))
+    size = max(3.6, 2.4 * len(groups)), 3.2 + 0.3 * len(reports)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    axes[0].set_ylabel(f"R² of {_TARGETS[target]}, held out", fontsize=9)
+    for axis, group in zip(axes, groups, strict=True):
+        _panel(axis, reports, group, probe, target)
+    runs = [
+        Line2D([], [], color=_color(i), label=name, linewidth=1.8, **marker(i))
+        for i, name in enumerate(reports)
+    ]
+    kinds = [
+        Line2D([], [], color=GREY, label="own context", **_OWN),
+        Line2D([], [], color=GREY, label="other groups' (or none)", **_OTHER),
+    ]
+    legend_above(figure, [*kinds, *runs])
+    footer(figure, [f"{name}: {origin(r['provenance'])}" for name, r in reports.items()])
+    return figure
+
+
+def _panel(
+    axis: Axes, reports: Mapping[str, Mapping[str, Any]], group: str, probe: str, target: str
+) -> None:
+    lengths: set[int] = set()
+    for i, (name, report) in enumerate(reports.items()):
+        for kind, dashes, environments in (
+            ("own", _OWN, [group]),
+            ("other", _OTHER, _others(report, group)),
+        ):
+            values = _mean(report["r2"], environments, group, probe, target)
+            if not values:
+                continue
+            x, y = curve(values)
+            lengths.update(x)
+            line: Style = {"color": _color(i), "linewidth": 1.8} | dashes | marker(i)
+            axis.plot(x, y, label=f"{name}, {kind}", clip_on=False, **line)
+            # The mean of deviations: at least that of the mean, which the report does not hold.
+            spread = _mean(report.get("r2_std", {}), environments, group, probe, target)
+            if spread:
+                band(axis, values, spread, _color(i))
+    length_axis(axis, lengths)
+    axis.set_ylim(min(0.0, axis.dataLim.y0), 1)
+    finish(axis, f"{group}: {PROBES[probe]}")
+
+
+def _others(report: Mapping[str, Any], group: str) -> list[str]:
+    """Environments that show exactly one other group; where there is none, that show none."""
+    alone = [e for e in report["r2"] if "+" not in e and e not in ("none", group)]
+    return alone or ["none"]
+
+
+def _mean(
+    tree: Mapping[str, Any], environments: list[str], group: str, probe: str, target: str
+) -> Values:
+    """The mean over those of the environments that are in the tree with the group, by length."""
+    found = [tree[e][group][probe][target] for e in environments if group in tree.get(e, {})]
+    return {n: float(np.mean([values[n] for values in found])) for n in found[0]} if found else {}
+
+
+def _color(i: int) -> str:
+    return COLORS[i % len(COLORS)]

@@ -1,0 +1,107 @@
+"""Which views come nearest under each context, in the manner of the paper's Figures 1 and 6."""
+
+import textwrap
+
+import numpy as np
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from contextssl_jax.evaluation.neighbours import Neighbours
+from contextssl_jax.figures.style import GREY, context_name, save
+
+# All in inches, from the page's upper left corner.
+_TALLEST = 13.0
+_SIDE, _GAP, _APART, _LINE = 0.84, 0.06, 0.18, 0.12
+_LABEL = 0.3  # room for a row's label, which is upright
+_HEADING = 0.3
+
+
+def draw_neighbours(neighbours: Neighbours, path: epath.Path) -> None:
+    """Draws each record's source and target, and the views nearest to them under each context.
+
+    Args:
+      neighbours: of some records; those that one page has room for are drawn, at least one.
+      path: of the PNG.
+    """
+    save(_figure(neighbours), path, dpi=102)
+
+
+def _figure(neighbours: Neighbours) -> Figure:
+    environments, lengths, groups = neighbours[:3]
+    shown = neighbours.near.shape[3]
+    block = shown * (_SIDE + _GAP) - _GAP
+    first = _APART + 2 * _SIDE + _GAP + _APART + _LABEL  # left end of the first block
+    width = first + len(lengths) * (block + _APART)
+    row = _SIDE + _LINE * len(groups) + 0.08
+    record = len(environments) * row + _APART
+    words = textwrap.wrap(_explanation(shown), int((width - 2 * _APART) * 72 / (8 * 0.55)))
+    top = _APART + 0.16 * len(words) + _HEADING
+    records = max(1, min(len(neighbours.near), int((_TALLEST - top) / record)))
+    height = top + records * record
+    figure = Figure(figsize=(width, height))
+    page = _page(figure)
+    page.text(_APART, _APART / 2, "\n".join(words), fontsize=8, va="top", linespacing=1.3)
+    lefts = [first + c * (block + _APART) for c in range(len(lengths))]
+    for length, left in zip(lengths, lefts, strict=True):
+        heading = f"{length} tokens" if length else "no context"
+        page.text(left + block / 2, top - 0.1, heading, fontsize=9.5, weight="bold", ha="center")
+        page.plot([left, left + block], [top - 0.05] * 2, color="black", linewidth=0.8)
+    for m in range(records):
+        y = top + m * record
+        if m:
+            page.plot([_APART, width - _APART], [y - _APART / 2] * 2, color=GREY, linewidth=0.5)
+        middle = y + (len(environments) - 1) * row / 2
+        pair = {"source": neighbours.sources[m], "target": neighbours.targets[m]}
+        for i, (name, image) in enumerate(pair.items()):
+            x = _APART + i * (_SIDE + _GAP)
+            _show(page, image, x, middle)
+            page.text(x + _SIDE / 2, middle + _SIDE + _LINE, name, fontsize=8, ha="center")
+        for e in range(len(environments)):
+            _draw_row(page, neighbours, (m, e), y + e * row, lefts)
+    return figure
+
+
+def _page(figure: Figure) -> Axes:
+    """Axes over the whole figure, in inches from its upper left corner."""
+    page = figure.add_axes((0, 0, 1, 1))
+    page.set(xlim=(0, figure.get_figwidth()), ylim=(figure.get_figheight(), 0), autoscale_on=False)
+    page.set_axis_off()
+    return page
+
+
+def _explanation(shown: int) -> str:
+    return (
+        "The model is given the source and, of the action that leads to the target, what the row's"
+        f" context shows. Right: the record's {shown} views whose embeddings are nearest to what it"
+        " makes of them, nearest first. Numbers: a view's distance from the target in each group's"
+        " parameters, in standard deviations (0 = same); bold: what the context shows."
+    )
+
+
+def _draw_row(
+    page: Axes, neighbours: Neighbours, place: tuple[int, int], y: float, lefts: list[float]
+) -> None:
+    """Draws the nearest views of one record in one environment, after each length."""
+    environment = neighbours.environments[place[1]]
+    x = lefts[0] - _LABEL / 2
+    label = context_name(environment)
+    page.text(x, y + _SIDE / 2, label, rotation=90, fontsize=8.5, ha="center", va="center")
+    for c, left in enumerate(lefts):
+        for k, image in enumerate(neighbours.near[place][c]):
+            x = left + k * (_SIDE + _GAP)
+            _show(page, image, x, y)
+            for g, group in enumerate(neighbours.groups):
+                page.text(
+                    x + _SIDE / 2,
+                    y + _SIDE + (g + 1) * _LINE,
+                    f"{group} {neighbours.distances[place][c, k, g]:.1f}",
+                    fontsize=7.5,
+                    ha="center",
+                    weight="bold" if group in environment.split("+") else "normal",
+                )
+
+
+def _show(page: Axes, image: np.ndarray, x: float, y: float) -> None:
+    extent = (x, x + _SIDE, y + _SIDE, y)
+    page.imshow(np.clip(image, 0, 1), extent=extent, aspect="auto", interpolation="bicubic")

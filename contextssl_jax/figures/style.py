@@ -1,0 +1,132 @@
+"""What all pictures share: colours, dashes, markers, and how axes are finished."""
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from PIL import Image
+
+Style = dict[str, Any]  # options of `Axes.plot`
+
+# Okabe and Ito's colors, told apart by all eyes and in print; dashes tell them apart again.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+GREY = "#777777"
+
+PROBES = {
+    "ridge_weak": "ridge probe (weak)",
+    "ridge_strong": "ridge probe (strong)",
+    "linear": "linear probe (Adam)",
+    "mlp": "MLP probe (Adam)",
+}
+
+
+def stroke(i: int) -> Style:
+    """Returns the color and dashes of the i-th line, for `Axes.plot`."""
+    return {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
+
+
+def marker(i: int) -> Style:
+    """Returns the marker of the i-th line, for `Axes.plot`."""
+    shape = MARKERS[i % len(MARKERS)]
+    return {"marker": shape, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+
+
+def context_name(environment: str) -> str:
+    """Returns what pictures call an environment."""
+    plain = "+" in environment or environment == "none"
+    return environment if plain else f"{environment} context"
+
+
+def finish(axis: Axes, title: str) -> None:
+    """Sets title, ticks' size and grid."""
+    axis.set_title(title, fontsize=10)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+
+
+def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
+    """Makes x the context's length: logarithmic, with 0 at the left, a tick at each length."""
+    axis.set_xlabel("tokens of context", fontsize=9)
+    ticks = sorted(set(lengths))
+    shortest = min((length for length in ticks if length), default=1)
+    # From 0 to the shortest is linear, and as wide as half a decade.
+    axis.set_xscale("symlog", linthresh=shortest, linscale=0.45)
+    places = axis.xaxis.get_transform().transform(np.array(ticks, float))
+    labels: list[str] = []
+    free = math.inf
+    for length, place in zip(ticks[::-1], places[::-1], strict=True):
+        labels.append(str(length) if place <= free else "")  # two labels must not touch
+        free = place - 0.125 * (places[-1] - places[0]) if labels[-1] else free
+    axis.set_xticks(ticks, labels[::-1])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def curve(values: Mapping[str, float]) -> tuple[list[int], list[float]]:
+    """Returns a report's {length: value} as rising lengths and their values."""
+    lengths = sorted(map(int, values))
+    return lengths, [values[str(length)] for length in lengths]
+
+
+def band(axis: Axes, values: Mapping[str, float], spread: Mapping[str, float], color: str) -> None:
+    """Draws a light band of one standard deviation about the values."""
+    lengths, middle = curve(values)
+    _, std = curve(spread)
+    low, high = np.subtract(middle, std), np.add(middle, std)
+    axis.fill_between(lengths, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Puts one legend above all panels, in as few even rows as the figure has room for."""
+    for rows in range(1, len(handles) + 1):
+        legend = figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=math.ceil(len(handles) / rows),
+            fontsize=8.5,
+            handlelength=3.0,
+            columnspacing=1.4,
+            frameon=False,
+        )
+        if legend.get_window_extent().width <= figure.bbox.width or rows == len(handles):
+            break
+        legend.remove()
+
+
+def footer(figure: Figure, lines: Iterable[str]) -> None:
+    """Writes small lines below all panels, those that are too long broken at semicolons."""
+    characters = int(figure.get_figwidth() * 72 / (6.5 * 0.55))
+    parts = [
+        textwrap.fill(part, characters)
+        for line in lines
+        for part in (line if len(line) <= characters else line.replace("; ", ";\n")).split("\n")
+    ]
+    figure.supxlabel("\n".join(parts), fontsize=6.5, color=GREY)
+
+
+def origin(provenance: Mapping[str, Any]) -> str:
+    """Says in one line what a report is of."""
+    p, test = provenance, provenance["views"]["test"]
+    contexts = f"{p['draws']} {p['context_split']} context{'s' if p['draws'] > 1 else ''}"
+    spread = " (mean ± std)" if p["draws"] > 1 else ""
+    return (
+        f"{p['data']}, config {p['config']}, seed {p['seed']}, step {p['step']};"
+        f" {contexts}{spread}, {test['views']:,} {test['split']} views"
+    )
+
+
+def save(figure: Figure, path: epath.Path, dpi: int) -> None:
+    """Writes a figure, made without pyplot so that none needs a display or closing, as a PNG."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    with path.open("wb") as file:  # without alpha, which nothing uses, a tenth smaller
+        Image.open(drawn).convert("RGB").save(file, "PNG", optimize=True)

@@ -1,0 +1,126 @@
+"""--mode=eval: what it writes, and one clear line for every mistake."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from contextssl_jax.main import main
+
+DEBUG = ("--config=configs/debug.py", "--config.train.parallel=jit")
+QUICK = (*DEBUG, "--config.train.steps=6", "--config.train.warmup_steps=2",
+         "--config.monitor.every=0", "--config.checkpoint.every=3",
+         "--config.log.every=3", "--config.log.tensorboard=False")  # fmt: skip
+SMALL = ("--config.eval.lengths=(0,4)", "--config.eval.environments=('crop','blur')",
+         "--config.eval.probe.steps=5", "--config.eval.fit_records=40",
+         "--config.eval.test_records=20", "--config.eval.images=30",
+         "--config.eval.retrieval.records=3")  # fmt: skip
+
+
+def run(*arguments: object) -> int:
+    return main(["main", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with checkpoints 3 and 6, and the report of step 6 that was made in training."""
+    workdir = tmp_path_factory.mktemp("run")
+    assert run(*QUICK, *SMALL, "--config.eval.every=6", f"--workdir={workdir}") == 0
+    return workdir
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def report_of(workdir: Path, step: int) -> dict:
+    report = json.loads((workdir / "eval" / str(step) / "report.json").read_text())
+    del report["provenance"]["seconds"]
+    return report
+
+
+def files(workdir: Path) -> list[str]:
+    return sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*"))
+
+
+def test_a_checkpoint_gives_the_report_that_training_gave(copied, capsys):
+    before = report_of(copied, 6)
+    shutil.rmtree(copied / "eval")
+    assert run(*QUICK, *SMALL, "--mode=eval", f"--workdir={copied}") == 0
+    assert report_of(copied, 6) == before
+    folder = copied / "eval" / "6"
+    assert {p.name for p in folder.iterdir()} == {
+        *("report.json", "report.md", "report.html"),
+        *("adaptation.png", "neighbours.png", "curves.png"),
+    }
+    markdown, page = ((folder / f"report.{kind}").read_text() for kind in ("md", "html"))
+    value = before["r2"]["crop"]["blur"]["mlp"]["pair"]["4"]
+    for text in (markdown, page):
+        assert f"{value:.3f}" in text and before["provenance"]["config"] in text
+        assert "Retrieval" in text and "Adaptivity" in text
+    assert page.count("data:image/png;base64,") == 3
+
+
+def test_another_step_and_other_views_can_be_asked_for(copied):
+    arguments = (*QUICK, *SMALL, "--config.eval.test_records=10", "--config.eval.lengths=(0,2,4)")
+    arguments += ("--config.eval.draws=2", "--config.eval.sparse=True")
+    assert run(*arguments, "--mode=eval", "--step=3", f"--workdir={copied}") == 0
+    told = report_of(copied, 3)["provenance"]
+    assert (told["step"], told["lengths"], told["draws"]) == (3, [0, 2, 4], 2)
+    text = (copied / "eval" / "3" / "report.md").read_text()
+    assert "Beside the paper's Table 3" in text and "0.925" in text and "±" in text
+    assert "does not publish" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--mode=eval", "--step=4"), "--step: {} has no checkpoint 4; it has 3, 6"),
+        (("--mode=eval", "--step=-1"), "step"),
+        (("--step=3",), "--step: is for --mode=eval"),
+        (("--mode=eval", "--config.model.transformer.width=64"), "model.transformer.width (32 the"),
+        (("--mode=eval", "--config.eval.lengths=(0,600)"), "a context of 600 tokens needs 300"),
+        (("--mode=eval", "--config.eval.lengths=(0,5)"), "eval.lengths: 5 is no even"),
+        (("--mode=eval", "--config.eval.environments=('spin',)"), "'spin'"),
+        (("--mode=eval", "--config.eval.context_split=dev"), "eval.context_split: 'dev'"),
+        (("--mode=eval", "--config.eval.images=999"), "eval.images: 999"),
+        (("--mode=eval", "--config.eval.retrieval.views=2"), "eval.retrieval.views: must be at"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(arguments, message, trained, capsys):
+    before = files(trained)
+    assert run(*QUICK, *SMALL, *arguments, f"--workdir={trained}") == 2
+    error = capsys.readouterr().err.strip()
+    assert message.format(trained) in error and error.startswith("error: ") and "\n" not in error
+    assert files(trained) == before
+
+
+def test_without_a_checkpoint_nothing_is_made(tmp_path, capsys):
+    assert run(*QUICK, "--mode=eval", f"--workdir={tmp_path / 'none'}") == 2
+    assert f"--workdir: {tmp_path / 'none'} has no checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_model_that_does_not_fit_names_the_parameter(copied, capsys):
+    config = json.loads((copied / "config.json").read_text())
+    config["model"]["predictor"]["hidden"] = [8]
+    (copied / "config.json").write_text(json.dumps(config))
+    wrong = "--config.model.predictor.hidden=(8,)"
+    assert run(*QUICK, *SMALL, wrong, "--mode=eval", f"--workdir={copied}") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "does not fit" in error and "params.predictor" in error
+    assert "(32,) there, (8,) here" in error
+
+
+def test_a_damaged_checkpoint_is_told_and_left_where_it_is(copied, capsys):
+    (copied / "checkpoints" / "6" / "host" / "metadata").write_text("{")
+    before = files(copied / "checkpoints")
+    assert run(*QUICK, *SMALL, "--mode=eval", "--step=6", f"--workdir={copied}") == 2
+    assert "--step: checkpoint 6 is damaged (JSONDecodeError" in capsys.readouterr().err
+    assert run(*QUICK, *SMALL, "--mode=eval", f"--workdir={copied}") == 0
+    assert "checkpoint 6 is damaged" in capsys.readouterr().err
+    assert (copied / "eval" / "3" / "report.json").exists()
+    assert files(copied / "checkpoints") == before

@@ -1,0 +1,155 @@
+"""The evaluation finds what a method with known symmetries does."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.contexts import Conditions
+from contextssl_jax.evaluation.evaluate import build_conditions, build_evaluation
+from contextssl_jax.evaluation.measures import PROBES, TARGETS
+from contextssl_jax.evaluation.report import adaptivity
+from contextssl_jax.evaluation.tables import tables
+from contextssl_jax.experiment import build_experiment
+from contextssl_jax.methods.base import hide
+
+
+class Oracle:
+    """Embeds a view as its latents; with a context, those of the groups that it shows alone.
+
+    A query with an action is embedded as the view that the action leads to.
+    """
+
+    def __init__(self, space):
+        self.space = space
+
+    def features(self, variables, record, latents):
+        return self.space.standardise(latents)
+
+    def read(self, variables, features, actions, key=None):
+        return (jnp.abs(actions).sum(axis=0) > 0)[jnp.asarray([0, 4])]  # shown groups
+
+    def embed(self, variables, context, length, features, actions):
+        space = self.space
+        raw = actions * space.action_std + space.action_mean
+        raw = jnp.where(jnp.abs(actions).sum(axis=1, keepdims=True) > 0, raw, 0)
+        reached = features + raw / space.latent_std
+        kept = jnp.where(length > 0, hide(reached, context, space.latent_owner), reached)
+        # On a sphere, so that the nearest by dot product is the nearest.
+        flat = jnp.concatenate([0.1 * kept, jnp.ones((len(kept), 1))], axis=1)
+        return flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
+
+    def predict(self, variables, embeddings):
+        return 10 * embeddings[..., :5] / embeddings[..., 5:]
+
+
+@pytest.fixture
+def oracle(config):
+    config.eval.probe.update(steps=600, learning_rate=0.03)
+    experiment = build_experiment(config)
+    return dataclasses.replace(experiment, method=Oracle(experiment.dataset.space))
+
+
+def test_it_finds_what_an_oracle_knows_and_forgets(config, oracle):
+    report = build_evaluation(config, oracle)({}, 7).report
+    for probe in PROBES:
+        for target in TARGETS:
+            for shown, hidden in (("crop", "blur"), ("blur", "crop")):
+                own = report["r2"][shown][shown][probe][target]
+                other = report["r2"][shown][hidden][probe][target]
+                assert all(value > 0.9 for value in own.values()), (probe, target, own)
+                assert other["0"] > 0.9 and other["14"] < 0.3
+                gap = report["adaptivity"][hidden][probe][target]
+                assert abs(gap["0"]) < 1e-6 and gap["14"] > 0.7
+            both, none = (report["r2"][e]["crop"][probe][target] for e in ("crop+blur", "none"))
+            assert both["14"] > 0.9 and none["14"] < 0.3
+    assert report["r2_features"]["crop"]["mlp"]["single"] > 0.9
+    assert report["predictor_r2"]["crop"]["crop"]["z+"]["14"] > 0.99
+    assert report["predictor_r2"]["crop"]["blur"]["z+"]["14"] < 0.01
+    # All groups told: the target is the nearest. None told: no better than chance.
+    chance = report["provenance"]["retrieval_chance"]
+    assert report["retrieval"]["crop+blur"]["hit@1"]["14"] == 1.0
+    assert report["retrieval"]["crop"]["hit@1"]["14"] > 0.7
+    assert report["retrieval"]["none"]["mrr"]["14"] == pytest.approx(chance["mrr"])
+    assert "r2_std" not in report
+
+
+def test_a_report_has_every_figure_by_its_name_and_says_where_it_is_from(config):
+    experiment = build_experiment(config)
+    variables = experiment.init().variables
+    config.eval.draws = 3
+    report = build_evaluation(config, experiment)(variables, 7).report
+    report = json.loads(json.dumps(report, allow_nan=False))
+    environments, lengths = ["crop", "blur", "crop+blur", "none"], ["0", "2", "14"]
+    assert list(report["r2"]) == environments
+    for name in ("r2", "r2_std", "r2_global"):
+        for environment in environments:
+            for group in ("crop", "blur"):
+                for probe in ("ridge_weak", "ridge_strong", "linear", "mlp"):
+                    for target in ("single", "pair"):
+                        row = report[name][environment][group][probe][target]
+                        assert list(row) == lengths
+    assert list(report["adaptivity"]["crop"]["linear"]["single"]) == lengths
+    assert list(report["r2_entries"]["none"]["crop"]["mlp"]["single"]) == [
+        f"crop {entry}" for entry in experiment.dataset.space.groups[0].latent
+    ]
+    # Spread: none without a context, some with one.
+    spread = report["r2_std"]["crop"]["blur"]["ridge_weak"]["single"]
+    assert spread["0"] == 0 and spread["14"] > 0
+    assert list(report["accuracy_features"]["knn"]) == ["1.0", "0.1", "0.01"]
+    told = report["provenance"]
+    assert (told["step"], told["seed"], told["draws"]) == (7, 0, 3) and len(told["config"]) == 12
+    assert told["views"]["test"] == {"split": "test", "records": 48, "views": 96}
+    assert {"encoding", "embedding", "Adam probes"} <= told["seconds"].keys()
+    for table in tables(report).values():
+        assert all(len(row) == len(table.header) for row in table.rows)
+        assert told["config"] in table.caption and "step 7" in table.caption
+
+
+def test_evaluating_twice_or_on_more_draws_keeps_the_first(config):
+    experiment = build_experiment(config)
+    variables = jax.tree.map(lambda leaf: 2 * leaf, experiment.init().variables)
+    reports = [build_evaluation(config, experiment)(variables, 1).report for _ in range(2)]
+    for report in reports:
+        del report["provenance"]["seconds"]
+    assert reports[0] == reports[1]
+
+
+def test_adaptivity_is_own_minus_the_mean_of_the_others():
+    def shown(*on):
+        return np.isin(np.arange(3), on)
+
+    environments = {"a": shown(0), "b": shown(1), "c": shown(2), "a+b": shown(0, 1)}
+    r2 = {
+        e: {g: {"linear": {"single": {"2": value}}} for g in "abc"}
+        for e, value in zip(environments, (0.9, 0.5, 0.1, 77.0), strict=True)
+    }
+    found = adaptivity(r2, Conditions(environments, (2,)), "abc")
+    assert found["a"]["linear"]["single"]["2"] == pytest.approx(0.9 - (0.5 + 0.1) / 2)
+    # One group: the others show none.
+    one = {"a": np.array([True]), "none": np.array([False])}
+    found = adaptivity({"a": r2["a"], "none": r2["b"]}, Conditions(one, (2,)), "a")
+    assert found["a"]["linear"]["single"]["2"] == pytest.approx(0.4)
+    assert adaptivity({"a": r2["a"]}, Conditions({"a": shown(0)}, (2,)), "a") == {}
+
+
+def test_environments_are_each_group_all_and_none_unless_told(config):
+    found = build_conditions(config.eval, ("crop", "blur"))
+    assert list(found.environments) == ["crop", "blur", "crop+blur", "none"]
+    assert list(build_conditions(config.eval, ("crop",)).environments) == ["crop", "none"]
+    config.eval.environments, config.eval.lengths = ("none", "blur"), (6, 2, 2)
+    found = build_conditions(config.eval, ("crop", "blur"))
+    assert list(found.environments) == ["none", "blur"] and found.lengths == (2, 6)
+    assert [found.row(e, c) for e in found.environments for c in (2, 6)] == [0, 1, 2, 3]
+    for options, message in (
+        (dict(lengths=(0, 3)), "eval.lengths: 3"),
+        (dict(lengths=()), "eval.lengths: name"),
+        (dict(lengths=(2,), environments=("spin",)), "'spin'"),
+    ):
+        config.eval.update(options)
+        with pytest.raises(UserError, match=message):
+            build_conditions(config.eval, ("crop", "blur"))
