@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from contextssl_jax.data.contexts import parse_environments
 from contextssl_jax.errors import UserError
@@ -87,7 +88,8 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
             )
         draws: list[measures.Measures] = []
         neighbours: list[Neighbours] = []
-        for i, pairs in enumerate(looked.contexts):
+        bar = tqdm(looked.contexts, "contexts", unit="context", disable=None, leave=False)
+        for i, pairs in enumerate(bar):
             with clock.part("contexts"):
                 key = jax.random.fold_in(keys[2], i) if options.sparse else None
                 contexts = ReadContexts(reader, variables, space, conditions, pairs, key)

@@ -57,8 +57,8 @@ def _views(report: Report, fit: str, test: str) -> str:
     views = report["provenance"]["views"]
     return (
         f"Fitted on {views[fit]['views']:,} views of {views[fit]['records']:,} records of the"
-        f" {views[fit]['split']} split, scored on {views[test]['views']:,} of"
-        f" {views[test]['records']:,} of the {views[test]['split']} split."
+        f" {views[fit]['split']} split, scored on {views[test]['views']:,} views of"
+        f" {views[test]['records']:,} records of the {views[test]['split']} split."
     )
 
 
