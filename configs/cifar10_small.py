@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     )
     config.checkpoint.every = 1500
     config.monitor.every = 1500
+    config.eval.every = config.train.steps
     config.eval.draws = 4
     config.eval.probe.hidden = (128,)
     return config

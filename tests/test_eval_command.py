@@ -8,9 +8,8 @@ import pytest
 
 from contextssl_jax.main import main
 
-DEBUG = ("--config=configs/debug.py", "--config.train.parallel=jit")
-QUICK = (*DEBUG, "--config.train.steps=6", "--config.train.warmup_steps=2",
-         "--config.monitor.every=0", "--config.checkpoint.every=3",
+QUICK = ("--config=configs/debug.py", "--config.train.steps=6", "--config.train.warmup_steps=2",
+         "--config.monitor.every=0", "--config.checkpoint.every=3", "--config.data.contexts=3",
          "--config.log.every=3", "--config.log.tensorboard=False")  # fmt: skip
 SMALL = ("--config.eval.lengths=(0,4)", "--config.eval.environments=('crop','blur')",
          "--config.eval.probe.steps=5", "--config.eval.fit_records=40",
@@ -26,7 +25,8 @@ def run(*arguments: object) -> int:
 def trained(tmp_path_factory):
     """A run with checkpoints 3 and 6, and the report of step 6 that was made in training."""
     workdir = tmp_path_factory.mktemp("run")
-    assert run(*QUICK, *SMALL, "--config.eval.every=6", f"--workdir={workdir}") == 0
+    training = ("--config.eval.every=6", "--config.train.parallel=jit")
+    assert run(*QUICK, *SMALL, *training, f"--workdir={workdir}") == 0
     return workdir
 
 
@@ -46,7 +46,8 @@ def files(workdir: Path) -> list[str]:
     return sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*"))
 
 
-def test_a_checkpoint_gives_the_report_that_training_gave(copied, capsys):
+def test_a_checkpoint_gives_the_report_that_training_gave(copied):
+    """Also on four devices, over which the run's three contexts would not split."""
     before = report_of(copied, 6)
     shutil.rmtree(copied / "eval")
     assert run(*QUICK, *SMALL, "--mode=eval", f"--workdir={copied}") == 0
@@ -62,6 +63,14 @@ def test_a_checkpoint_gives_the_report_that_training_gave(copied, capsys):
         assert f"{value:.3f}" in text and before["provenance"]["config"] in text
         assert "Retrieval" in text and "Adaptivity" in text
     assert page.count("data:image/png;base64,") == 3
+
+
+def test_training_does_not_make_a_report_again(copied):
+    report = copied / "eval" / "6" / "report.json"
+    report.write_text("kept")
+    training = ("--config.eval.every=3", "--config.train.parallel=jit")
+    assert run(*QUICK, *SMALL, *training, f"--workdir={copied}") == 0
+    assert report.read_text() == "kept"
 
 
 def test_another_step_and_other_views_can_be_asked_for(copied):

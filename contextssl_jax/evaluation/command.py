@@ -33,6 +33,8 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
       UserError: no such checkpoint, one of another config, or a mistake in the options.
     """
     workdir = check(folder, config)
+    config = config.copy_and_resolve_references()
+    config.train.parallel = "jit"  # views are split over devices by the reader, whatever trained
     experiment = build_experiment(config)
     run = build_evaluation(config, experiment)
     step, variables = load(workdir, experiment.template().variables, step)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,14 +12,15 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from contextssl_jax.data.contexts import parse_environments
+from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation import measures
 from contextssl_jax.evaluation.contexts import Conditions, ReadContexts
 from contextssl_jax.evaluation.neighbours import Neighbours, find_neighbours
 from contextssl_jax.evaluation.reader import Reader
 from contextssl_jax.evaluation.report import Measured, assemble, provenance
-from contextssl_jax.evaluation.scores import r2_per_entry
-from contextssl_jax.evaluation.views import draw_all
+from contextssl_jax.evaluation.scores import Target, r2_per_entry
+from contextssl_jax.evaluation.views import Looked, Views, draw_all
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables
 
@@ -35,6 +37,110 @@ class Evaluation(NamedTuple):
 Evaluate = Callable[[Variables, int], Evaluation]
 
 
+class Clock:
+    """Seconds of each part, in all its turns."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to the part."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+class Encoded(NamedTuple):
+    """The encoder's features of all views but the contexts', [n, V, F]; see Looked."""
+
+    fit: np.ndarray
+    test: np.ndarray
+    fit_images: np.ndarray
+    test_images: np.ndarray
+    retrieval: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Measurer:
+    """Measures features, and embeddings under one drawn context."""
+
+    dataset: Dataset
+    reader: Reader
+    conditions: Conditions
+    looked: Looked
+    targets: dict[str, Target]
+    probing: measures.Probing
+    root: jax.Array  # key of all that is drawn beside the views
+    sparse: bool
+    exclude_source: bool
+
+    def features(self, z: Encoded, clock: Clock) -> measures.Measures:
+        """Measures the encoder's features: R² of views, classes of untouched images."""
+        images = self.looked.fit_images, self.looked.test_images
+        return {
+            "r2": self._r2(z.fit[None], z.test[None], clock),
+            **self._classes(z.fit_images[None], z.test_images[None], images, clock),
+        }
+
+    def context(
+        self, variables: Variables, z: Encoded, pairs: Views, draw: int, clock: Clock
+    ) -> tuple[measures.Measures, Neighbours]:
+        """Measures embeddings under all conditions of one context; draw is its number."""
+        looked, conditions, space = self.looked, self.conditions, self.dataset.space
+        with clock.part("contexts"):
+            key = jax.random.fold_in(self._key(_SPARSE), draw) if self.sparse else None
+            context = ReadContexts(self.reader, variables, space, conditions, pairs, key)
+        with clock.part("embedding"):
+            fit, test, bank = (context.plain(x) for x in (z.fit, z.test, z.retrieval))
+            t = looked.retrieval.latents
+            sources = np.broadcast_to(z.retrieval[:, :1], z.retrieval.shape)
+            queries = context.asked(sources, np.asarray(space.actions(t[:, :1], t)))
+        measured = {
+            "r2": self._r2(fit, test, clock),
+            **self._classes(fit, test, (looked.fit, looked.test), clock),
+        }
+        with clock.part("retrieval"):
+            measured["retrieval"] = measures.retrievals(
+                bank, queries, conditions, self.exclude_source
+            )
+        with clock.part("predictor"):
+            measured["predictor"] = {
+                "plain": self._predictor_r2(variables, bank),
+                "asked": self._predictor_r2(variables, queries),
+            }
+        with clock.part("neighbours"):
+            found = find_neighbours(self.dataset, looked.retrieval, bank, queries, conditions)
+        return measured, found
+
+    def _key(self, stream: int) -> jax.Array:
+        return jax.random.fold_in(self.root, stream)
+
+    def _r2(self, fit: np.ndarray, test: np.ndarray, clock: Clock) -> measures.Measures:
+        groups = len(self.dataset.space.names)
+        with clock.part("ridge probes"):
+            closed = measures.closed_r2(fit, test, self.targets, self.probing, groups)
+        with clock.part("Adam probes"):
+            trained = measures.trained_r2(
+                self._key(_PROBES), fit, test, self.targets, self.probing, groups
+            )
+        return closed | trained
+
+    def _classes(
+        self, fit: np.ndarray, test: np.ndarray, views: tuple[Views, Views], clock: Clock
+    ) -> measures.Measures:
+        with clock.part("classes"):
+            labels = views[0].labels, views[1].labels
+            return measures.classes(self._key(_CLASSES), fit, test, labels, self.probing)
+
+    def _predictor_r2(self, variables: Variables, h: np.ndarray) -> np.ndarray:
+        """How well the predictor tells the retrieval views' latents, [..., n, V, P] -> [..., T]."""
+        t = np.asarray(self.dataset.space.standardise(self.looked.retrieval.latents))
+        told = self.reader.predict(variables, h)
+        told = told.reshape(*told.shape[:-3], -1, told.shape[-1])
+        return r2_per_entry(t.reshape(-1, t.shape[-1]), told)
+
+
 def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     """Draws all views once, and returns the evaluation of variables at a step.
 
@@ -45,77 +151,36 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     Raises:
       UserError: an option is wrong, or a split has too few records.
     """
-    options, dataset, method = config.eval, experiment.dataset, experiment.method
+    options, dataset = config.eval, experiment.dataset
     space = dataset.space
     conditions = build_conditions(options, space.names)
     looked = draw_all(options, dataset, conditions.lengths[-1])
-    reader = Reader(method, options.batch)
-    probing, root = measures.Probing.of(options.probe), jax.random.key(options.seed)
-    keys = [jax.random.fold_in(root, i) for i in (_PROBES, _CLASSES, _SPARSE)]
+    reader = Reader(experiment.method, options.batch)
     targets = measures.latent_targets(space, looked.fit, looked.test)
-    t = looked.retrieval.latents
-    from_first = np.asarray(space.actions(t[:, :1], t))
-    reached = np.asarray(space.standardise(t))
-
-    def r2(fit: np.ndarray, test: np.ndarray, clock: Clock) -> measures.Measures:
-        with clock.part("ridge probes"):
-            closed = measures.closed_r2(fit, test, targets, probing, len(space.names))
-        with clock.part("Adam probes"):
-            trained = measures.trained_r2(keys[0], fit, test, targets, probing, len(space.names))
-        return closed | trained
-
-    def predictor_r2(variables: Variables, h: np.ndarray) -> np.ndarray:
-        """How well the predictor tells the retrieval views' latents, [..., n, V, P] -> [..., T]."""
-        told = reader.predict(variables, h)
-        return r2_per_entry(
-            reached.reshape(-1, reached.shape[-1]),
-            told.reshape(*told.shape[:-3], -1, told.shape[-1]),
-        )
+    floor = measures.constants(targets, len(space.names))
+    measurer = _Measurer(
+        dataset,
+        reader,
+        conditions,
+        looked,
+        targets,
+        measures.Probing.of(options.probe),
+        jax.random.key(options.seed),
+        sparse=options.sparse,
+        exclude_source=options.retrieval.exclude_source,
+    )
 
     def evaluate(variables: Variables, step: int) -> Evaluation:
         clock = Clock()
         variables = reader.place(variables)
         with clock.part("encoding"):
-            fit, test, fit_images, test_images, retrieval = (
-                reader.encode(variables, views) for views in looked[:-1]
-            )
-        features: measures.Measures = {"r2": r2(fit[None], test[None], clock)}
-        image_labels = looked.fit_images.labels, looked.test_images.labels
-        view_labels = looked.fit.labels, looked.test.labels
-        with clock.part("classes"):
-            features |= measures.classes(
-                keys[1], fit_images[None], test_images[None], image_labels, probing
-            )
-        draws: list[measures.Measures] = []
-        neighbours: list[Neighbours] = []
+            z = Encoded(*(reader.encode(variables, views) for views in looked[:-1]))
+        features = measurer.features(z, clock)
         bar = tqdm(looked.contexts, "contexts", unit="context", disable=None, leave=False)
-        for i, pairs in enumerate(bar):
-            with clock.part("contexts"):
-                key = jax.random.fold_in(keys[2], i) if options.sparse else None
-                contexts = ReadContexts(reader, variables, space, conditions, pairs, key)
-            with clock.part("embedding"):
-                h_fit, h_test, bank = (contexts.plain(z) for z in (fit, test, retrieval))
-                sources = np.broadcast_to(retrieval[:, :1], retrieval.shape)
-                queries = contexts.asked(sources, from_first)
-            draw: measures.Measures = {"r2": r2(h_fit, h_test, clock)}
-            with clock.part("classes"):
-                draw |= measures.classes(keys[1], h_fit, h_test, view_labels, probing)
-            with clock.part("retrieval"):
-                draw["retrieval"] = measures.retrievals(
-                    bank, queries, conditions, options.retrieval.exclude_source
-                )
-            with clock.part("predictor"):
-                draw["predictor"] = {
-                    "plain": predictor_r2(variables, bank),
-                    "asked": predictor_r2(variables, queries),
-                }
-            draws.append(draw)
-            if not neighbours:
-                with clock.part("neighbours"):
-                    neighbours.append(
-                        find_neighbours(dataset, looked.retrieval, bank, queries, conditions)
-                    )
-        floor = measures.constants(targets, len(space.names))
+        draws, neighbours = zip(
+            *(measurer.context(variables, z, pairs, i, clock) for i, pairs in enumerate(bar)),
+            strict=True,
+        )
         figures = assemble(conditions, space, targets, Measured(floor, features, draws))
         report = {"provenance": provenance(config, step, looked, conditions, clock.seconds)}
         return Evaluation(report | figures, neighbours[0])
@@ -138,17 +203,3 @@ def build_conditions(options: ConfigDict, groups: tuple[str, ...]) -> Conditions
         raise UserError("eval.lengths: name at least one, such as (0, 126)")
     shown = parse_environments(names, groups)
     return Conditions(dict(zip(names, shown, strict=True)), tuple(sorted(set(options.lengths))))
-
-
-class Clock:
-    """Seconds of each part, in all its turns."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to the part."""
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
