@@ -24,4 +24,5 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.nuisances = ("flip",)
     config.model.dtype = "bfloat16"
+    config.eval.batch = 1024
     return config

@@ -4,7 +4,7 @@ Every batch has the same shape, so that each pass is compiled once; what the las
 filled up and cut off again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -49,11 +49,11 @@ class Reader:
 
     def encode(self, variables: Variables, views: Views) -> np.ndarray:
         """Encodes every view once, [n, V, F]."""
-        chunks = []
-        for rows, real in self._batches(views.total, "encoding"):
-            record, latents = jax.device_put(views.rows(rows), self._split)
-            chunks.append(np.asarray(self._features(variables, record, latents))[:real])
-        return np.concatenate(chunks).reshape(*views.latents.shape[:2], -1)
+
+        def run(rows: np.ndarray) -> jax.Array:
+            return self._features(variables, *jax.device_put(views.rows(rows), self._split))
+
+        return self._run(run, views.total, "encoding").reshape(*views.latents.shape[:2], -1)
 
     def read(
         self,
@@ -74,25 +74,33 @@ class Reader:
         actions: np.ndarray,
     ) -> np.ndarray:
         """Embeds queries [N, F] and [N, A] after each of C lengths of one context, [C, N, P]."""
-        chunks = []
-        for rows, real in self._batches(len(features), "embedding"):
+
+        def run(rows: np.ndarray) -> jax.Array:
             queries = jax.device_put((features[rows], actions[rows]), self._split)
-            h = self._embed(variables, context, np.asarray(lengths, np.int32), *queries)
-            chunks.append(np.asarray(h)[:, :real])
-        return np.concatenate(chunks, axis=1)
+            return self._embed(variables, context, np.asarray(lengths, np.int32), *queries)
+
+        return self._run(run, len(features), "embedding")
 
     def predict(self, variables: Variables, embeddings: np.ndarray) -> np.ndarray:
         """Tells standardised latents [..., T] from embeddings [..., P]; see Method.predict."""
         flat = embeddings.reshape(-1, embeddings.shape[-1])
-        chunks = []
-        for rows, real in self._batches(len(flat), "predicting"):
-            h = jax.device_put(flat[rows], self._split)
-            chunks.append(np.asarray(self._predict(variables, h))[:real])
-        return np.concatenate(chunks).reshape(*embeddings.shape[:-1], -1)
 
-    def _batches(self, n: int, what: str) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields the rows of each batch, and how many of them are not filling."""
+        def run(rows: np.ndarray) -> jax.Array:
+            return self._predict(variables, jax.device_put(flat[rows], self._split))
+
+        return self._run(run, len(flat), "predicting").reshape(*embeddings.shape[:-1], -1)
+
+    def _run(self, run: Callable[[np.ndarray], jax.Array], n: int, what: str) -> np.ndarray:
+        """Runs all n rows in batches, [..., n, D]; the last batch is filled up with its last row.
+
+        A result is fetched while the devices work on the next batch.
+        """
         starts = range(0, n, self._batch)
+        chunks: list[np.ndarray] = []
+        before: jax.Array | None = None
         for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
-            rows = np.arange(start, start + self._batch)
-            yield np.minimum(rows, n - 1), min(self._batch, n - start)
+            result = run(np.minimum(np.arange(start, start + self._batch), n - 1))
+            if before is not None:
+                chunks.append(np.asarray(before))
+            before = result
+        return np.concatenate([*chunks, np.asarray(before)], axis=-2)[..., :n, :]
