@@ -124,6 +124,16 @@ def test_a_model_that_does_not_fit_names_the_parameter(copied, capsys):
     assert "(32,) there, (8,) here" in error
 
 
+def test_parameters_that_are_not_those_saved_are_refused(copied, capsys):
+    file = copied / "checkpoints" / "6" / "host" / "metadata"
+    host = json.loads(file.read_text())
+    name = next(name for name in host["checksums"] if name.startswith(".params"))
+    host["checksums"][name] += 1
+    file.write_text(json.dumps(host))
+    assert run(*QUICK, *SMALL, "--mode=eval", "--step=6", f"--workdir={copied}") == 2
+    assert "is damaged (ValueError: checksums do not match)" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_is_told_and_left_where_it_is(copied, capsys):
     (copied / "checkpoints" / "6" / "host" / "metadata").write_text("{")
     before = files(copied / "checkpoints")
