@@ -57,8 +57,6 @@ def compare(reports: Reports, folder: epath.Path, probe: str, target: str) -> No
       UserError: the folder cannot be written.
     """
     made = tables(reports, probe, target)
-    for table in made:
-        print(f"{table.title}\n\n{aligned(table)}\n")
     title = f"Comparison of {len(reports)} runs"
     said = [f"{name}: {_source(report)}" for name, report in reports.items()]
     picture = Picture(
@@ -77,6 +75,8 @@ def compare(reports: Reports, folder: epath.Path, probe: str, target: str) -> No
         (folder / "comparison.html").write_text(html(title, said, parts, images))
     except OSError as error:
         raise UserError(f"--out: cannot write {folder} ({error.strerror or error})") from error
+    for table in made:  # last, since a pager or head may close the output
+        print(f"{table.title}\n\n{aligned(table)}\n")
     print(f"see {folder / 'comparison.html'}")
 
 
