@@ -107,6 +107,14 @@ def test_a_mistake_is_one_line_and_changes_nothing(arguments, message, trained, 
     assert files(trained) == before
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(copied, capsys):
+    shutil.rmtree(copied / "eval")
+    (copied / "eval").write_text("in the way")
+    assert run(*QUICK, *SMALL, "--mode=eval", f"--workdir={copied}") == 2
+    error = capsys.readouterr().err.strip()
+    assert f"--workdir: cannot write {copied / 'eval' / '6'}" in error and "\n" not in error
+
+
 def test_without_a_checkpoint_nothing_is_made(tmp_path, capsys):
     assert run(*QUICK, "--mode=eval", f"--workdir={tmp_path / 'none'}") == 2
     assert f"--workdir: {tmp_path / 'none'} has no checkpoint" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.checkpoint import load
+from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
 from contextssl_jax.evaluation.page import Picture, Table, html, markdown
 from contextssl_jax.evaluation.tables import source, tables
@@ -38,13 +39,17 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
     experiment = build_experiment(config)
     run = build_evaluation(config, experiment)
     step, variables = load(workdir, experiment.template().variables, step)
+    try:  # before the work, not after it
+        _folder(workdir, step).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir: cannot write {_folder(workdir, step)} ({error})") from error
     _log.info("evaluating step %d of %s", step, workdir)
     write_report(workdir, step, run(variables, step))
 
 
 def reported(workdir: epath.Path, step: int) -> bool:
     """Says whether the step's report is there, whole."""
-    return (workdir / "eval" / str(step) / REPORT).exists()
+    return (_folder(workdir, step) / REPORT).exists()
 
 
 def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None:
@@ -52,7 +57,7 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
 
     report.json comes last, so that where it lies all else does too.
     """
-    folder = workdir / "eval" / str(step)
+    folder = _folder(workdir, step)
     folder.mkdir(parents=True, exist_ok=True)
     report = evaluation.report
     draw_adaptation(report, folder / "adaptation.png")
@@ -73,6 +78,10 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
     for line in _summary(report):
         _log.info("%s", line)
     _log.info("see %s", folder / "report.html")
+
+
+def _folder(workdir: epath.Path, step: int) -> epath.Path:
+    return workdir / "eval" / str(step)
 
 
 def _parts(report: dict[str, Any], curves: bool) -> list[Table | Picture]:
