@@ -31,6 +31,19 @@ def get_config() -> ConfigDict:
     synthetic.train = 256  # records of the train split
     synthetic.test = 128  # records of the test split
 
+    config.folder = folder = ConfigDict()  # the data set of that name: images of one's own
+    folder.path = config_dict.placeholder(str)  # images anywhere below; to be set
+    folder.side = 64  # that the central square of each image is brought to, pixels
+    folder.test = 0.1  # share of the images in the test split, drawn by their paths
+    folder.labels = False  # take the folders in `path` as the classes of what is below them
+
+    config.tfds = tfds = ConfigDict()  # the data set of that name: any of TFDS with images
+    tfds.name = "cifar100"  # as TFDS calls it
+    tfds.train = "train"  # its split to train on, or a slice such as "train[:90%]"
+    tfds.test = "test"  # its split to test on
+    # That the central square of each image is brought to, pixels; unset, images stay as they are.
+    tfds.side = config_dict.placeholder(int)
+
     config.crop = crop = ConfigDict()
     crop.scale = (0.2, 1.0)  # range of the box's area, fraction of the frame's
     crop.ratio = (3 / 4, 4 / 3)  # range of the box's width / height
@@ -51,6 +64,27 @@ def get_config() -> ConfigDict:
 
     config.flip = flip = ConfigDict()
     flip.probability = 0.5  # that a view is mirrored
+
+    config.objects3d = objects3d = ConfigDict()  # the data set of that name
+    objects3d.classes = 24  # of objects
+    objects3d.train = 10_000  # objects of the train split
+    objects3d.test = 1_000  # objects of the test split
+    objects3d.side = 64  # of the pictures, pixels
+    objects3d.samples = 1  # rays of a pixel along each axis; at 1, edges are smooth already
+    # Views of each train object that are rendered once and kept; 0 renders each view when used.
+    objects3d.pool = 0
+
+    config.bench3d = bench3d = ConfigDict()  # the data set "3diebench"
+    bench3d.path = config_dict.placeholder(str)  # prepared, or as its archive unpacks; to be set
+    # The official lists, of an unpacked archive; unset, they lie in `path` or in data within it.
+    bench3d.lists = config_dict.placeholder(str)
+    bench3d.side = 128  # that views are, or were, resized to, pixels
+
+    config.scene = scene = ConfigDict()  # what 3D data sets are told of their scenes
+    scene.angle = 90.0  # largest turn about each of three axes, degrees
+    scene.canonical = True  # of the two quaternions of a relative rotation, the one with w >= 0
+    # Hues as their cosine and sine on the "circle", which learn faster; or "linear" (official).
+    scene.hue = "circle"
 
     config.model = model = ConfigDict()
     model.encoder = "resnet18"  # a name in models.ENCODERS

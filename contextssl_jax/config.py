@@ -73,7 +73,7 @@ def _check_counts(config: ConfigDict) -> None:
     """Raises UserError for a count that is too small to mean anything."""
     values = dict(flatten(config))
     zero = ("seed", "crop.padding", "train.warmup_steps", "monitor.every")
-    smallest = dict.fromkeys((*zero, "eval.every", "eval.seed"), 0)
+    smallest = dict.fromkeys((*zero, "eval.every", "eval.seed", "objects3d.pool"), 0)
     smallest |= {"data.pairs": 2, "eval.retrieval.views": 5}
     for name, value in values.items():
         least = smallest.get(name, 1)

@@ -12,6 +12,7 @@ from contextssl_jax.errors import UserError
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (
     *("data.dir", "data.threads", "data.prefetch", "train.parallel"),
+    *("folder.path", "bench3d.path", "bench3d.lists"),
     *("log.", "checkpoint.", "eval."),
 )
 

@@ -81,6 +81,11 @@ def test_reading_on_from_a_position_with_threads_is_reading_through(split):
     assert all(same(next(reader), stream[i]) for i in range(5, 12))
 
 
+def test_one_context_a_batch_can_be_read_too(split):
+    stream = batches(split, contexts=1)
+    assert same(next(read_batches(stream, 3, threads=1, prefetch=1)), stream[3])
+
+
 def test_environments_are_drawn_per_context_per_batch_or_all_read(split):
     per_context = np.stack([batches(split)[i].environments for i in range(50)])
     assert (per_context.sum(axis=-1) == 1).all()

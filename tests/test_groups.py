@@ -185,3 +185,9 @@ def test_groups_are_read_from_their_sections():
     data = stored_dataset("t", config, {"train": images, "test": images}, (0,) * 3, (1,) * 3)
     _, latents = data.splits["train"].draw(np.random.default_rng(0), np.arange(8), 2)
     assert (latents[..., 4] == 3).all()
+
+
+def test_a_group_without_its_options_is_told(monkeypatch):
+    monkeypatch.setitem(GROUPS, "gamma", GROUPS["flip"])
+    with pytest.raises(UserError, match="groups: 'gamma' has no section config.gamma"):
+        dataset(groups=("gamma",))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,8 +82,8 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def store(folder: Path, features: dict, examples: list[dict]) -> None:
-    """Writes the examples as the train split of a TFDS data set named small."""
+def store(folder: Path, features: dict, train: list[dict], test: Sequence[dict] = ()) -> None:
+    """Writes the examples as the splits of a TFDS data set named small."""
 
     class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -93,9 +94,10 @@ def store(folder: Path, features: dict, examples: list[dict]) -> None:
             return tfds.core.DatasetInfo(builder=self, features=spec, disable_shuffling=True)
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
+            splits = {"train": train, "test": test}
+            return {k: self._generate_examples(v) for k, v in splits.items() if v}
 
-        def _generate_examples(self):
+        def _generate_examples(self, examples):
             yield from enumerate(examples)
 
     Small(data_dir=str(folder)).download_and_prepare(file_format="array_record")
@@ -230,9 +232,19 @@ def test_other_data_sets_are_not_prepared(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_unknown_split(prepared):
-    with pytest.raises(UserError, match="Unknown split 'valid'"):
-        load_images("cifar10", "valid", str(prepared))
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        ("valid", "Unknown split 'valid'"),
+        ("train[:", "Unrecognized split format"),
+        ("train[:0]", "can not be of 0 length"),
+        ("train[5:3]", "should return >= 0"),
+    ],
+)
+def test_split_that_cannot_be_read(prepared, split, reason):
+    with pytest.raises(UserError, match=f"^cannot read cifar10 .*{reason}") as caught:
+        load_images("cifar10", split, str(prepared))
+    assert "\n" not in str(caught.value)
 
 
 def test_files_without_random_access(prepared, tmp_path):
@@ -249,21 +261,60 @@ def test_files_without_random_access(prepared, tmp_path):
 
 
 def test_grey_images_without_labels_become_rgb(tmp_path):
-    grey = np.arange(2 * 5 * 7, dtype=np.uint8).reshape(2, 5, 7)
+    grey = np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5)
     store(
-        tmp_path, {"image": tfds.features.Image(shape=(5, 7, 1))}, [{"image": png(x)} for x in grey]
+        tmp_path, {"image": tfds.features.Image(shape=(5, 5, 1))}, [{"image": png(x)} for x in grey]
     )
     images, labels = load_images("small", "train", str(tmp_path))
     np.testing.assert_array_equal(images, np.repeat(grey[..., None], 3, axis=-1))
     assert labels is None
 
 
-def test_images_of_several_sizes_are_refused(tmp_path):
-    shapes = [(5, 7, 3), (5, 8, 3)]
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (
+            [(5, 5, 3), (5, 7, 3)],
+            r"small train .* several sizes, such as \(5, 5\) and \(5, 7\): set",
+        ),
+        ([(5, 7, 3), (5, 7, 3)], r"small train .* not square, such as \(5, 7\): set"),
+    ],
+)
+def test_images_that_are_not_squares_of_one_size_need_a_side(tmp_path, shapes, message):
     examples = [{"image": png(np.zeros(shape, np.uint8))} for shape in shapes]
     store(tmp_path, {"image": tfds.features.Image()}, examples)
-    with pytest.raises(UserError, match="small train .* sizes, such as .5, 7. and .5, 8.$"):
+    with pytest.raises(UserError, match=message + " --config.tfds.side$"):
         load_images("small", "train", str(tmp_path))
+    images, _ = load_images("small", "train", str(tmp_path), 4)
+    assert images.shape == (2, 4, 4, 3)
+
+
+def test_a_side_keeps_the_central_square_and_a_slice_its_examples(tmp_path):
+    thirds = np.repeat(np.uint8([0, 200, 100]), 10)[None, :, None].repeat(10, 0).repeat(3, 2)
+    examples = [{"image": png(thirds + np.uint8(i))} for i in range(4)]
+    store(tmp_path, {"image": tfds.features.Image()}, examples)
+    images, _ = load_images("small", "train[50%:]", str(tmp_path), 10)
+    np.testing.assert_array_equal(images, np.full((2, 10, 10, 3), 200) + [[[[2]]], [[[3]]]])
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "expected"),
+    [
+        (tfds.features.ClassLabel(num_classes=7), [6, 0], [6, 0]),
+        (tfds.features.Scalar(dtype=np.int64), [6, 0], [6, 0]),
+        (tfds.features.ClassLabel(num_classes=7), [-1, -1], None),  # as of stl10's unlabelled
+        (tfds.features.Text(), ["cat", "dog"], None),
+        (tfds.features.Scalar(dtype=np.float32), [0.5, 1.5], None),
+        (tfds.features.Sequence(tfds.features.ClassLabel(num_classes=7)), [[6], [1, 2]], None),
+        (tfds.features.FeaturesDict({"fine": np.int64}), [{"fine": 6}, {"fine": 0}], None),
+    ],
+)
+def test_only_whole_numbers_that_are_known_are_classes(tmp_path, feature, values, expected):
+    examples = [{"image": png(np.zeros((4, 4, 3), np.uint8)), "label": v} for v in values]
+    store(tmp_path, {"image": tfds.features.Image(), "label": feature}, examples)
+    _, labels = load_images("small", "train", str(tmp_path))
+    assert expected == (None if labels is None else labels.tolist())
+    assert labels is None or labels.dtype == np.int32
 
 
 def test_data_set_without_images_is_refused(tmp_path):

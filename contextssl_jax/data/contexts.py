@@ -93,7 +93,9 @@ def context_batches(
             split, environments, seed, batch * contexts + position, position, pairs, environment_per
         )
 
-    return grain.MapDataset.range(sys.maxsize // local * local).map(make).batch(local)
+    # Half of what an index can be, as Grain adds to lengths.
+    endless = sys.maxsize // 2 // local * local
+    return grain.MapDataset.range(endless).map(make).batch(local)
 
 
 def read_batches(

@@ -58,7 +58,7 @@ def stored_dataset(
     names = (*config.groups, *config.nuisances)
     if len(set(names)) < len(names):
         raise UserError(f"groups, nuisances: a group is named twice in {names}")
-    groups = tuple(pick(GROUPS, name, "groups")(side, **config[name]) for name in names)
+    groups = tuple(_build_group(name, side, config) for name in names)
     told, nuisances = groups[: len(config.groups)], groups[len(config.groups) :]
     # Enough draws that the statistics are the sampler's to a fraction of a percent; a fixed seed,
     # so that they are the same in every run.
@@ -79,3 +79,10 @@ def stored_dataset(
         render,
         pixels,
     )
+
+
+def _build_group(name: str, side: int, config: ConfigDict) -> Group:
+    builder = pick(GROUPS, name, "groups")
+    if name not in config:
+        raise UserError(f"groups: {name!r} has no section config.{name} with its options")
+    return builder(side, **config[name])

@@ -18,6 +18,7 @@ from PIL import Image
 from tensorflow_datasets.image_classification.cifar import Cifar10
 from tqdm import tqdm
 
+from contextssl_jax.data.images import rgb, square
 from contextssl_jax.errors import UserError
 
 # The archive that TFDS makes CIFAR-10 from, and the SHA-256 that TFDS has on record for it.
@@ -32,28 +33,47 @@ _Example = tuple[int, dict[str, Any]]  # what a TFDS builder takes: a key and th
 
 
 def load_images(
-    name: str, split: str, data_dir: str | None
+    name: str, split: str, data_dir: str | None, side: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Loads a split: uint8 images [N, H, W, 3], and int32 labels [N] or None if it has none.
+    """Loads a split of square images and their classes.
+
+    Args:
+      name: of the TFDS data set.
+      split: its name, or a slice such as "train[:90%]".
+      data_dir: that holds the data set; None: TFDS' own choice.
+      side: that images are brought to; None leaves them as they are.
+
+    Returns:
+      images: uint8 [N, side, side, 3].
+      labels: int32 [N]; None if the data set has no integer named label, or some are below 0.
 
     Raises:
-      UserError: if it cannot be had or read, or if its images are not all of one size.
+      UserError: if it cannot be had or read, or if without `side` its images are not square and
+        all of one size.
     """
     ensure_prepared(name, data_dir)
     source = _open(_builder(name, data_dir), split)
-    images = np.empty((len(source), *_decode(source[0]["image"]).shape), np.uint8)
-    has_labels = "label" in source.dataset_info.features
-    labels = np.empty(len(source), np.int32) if has_labels else None
+    shape = (side, side, 3) if side else _decode(source[0]["image"], None).shape
+    if shape[0] != shape[1]:
+        raise UserError(
+            f"{name} {split} has images that are not square, such as {shape[:2]}: set"
+            " --config.tfds.side"
+        )
+    images = np.empty((len(source), *shape), np.uint8)
+    labels = np.empty(len(source), np.int32) if _has_labels(source) else None
     # In one thread: small images spend so little time outside the GIL that more are slower.
     for index, example in enumerate(_examples(source, f"{name} {split}")):
-        image = _decode(example["image"])
-        if image.shape != images.shape[1:]:
-            sizes = f"{images.shape[1:3]} and {image.shape[:2]}"
-            raise UserError(f"{name} {split} has images of several sizes, such as {sizes}")
+        image = _decode(example["image"], side)
+        if image.shape != shape:
+            raise UserError(
+                f"{name} {split} has images of several sizes, such as {shape[:2]} and"
+                f" {image.shape[:2]}: set --config.tfds.side"
+            )
         images[index] = image
         if labels is not None:
             labels[index] = example["label"]
-    return images, labels
+    # Below 0 is how TFDS writes a class that is not known.
+    return images, None if labels is None or labels.min() < 0 else labels
 
 
 def ensure_prepared(name: str, data_dir: str | None) -> None:
@@ -154,12 +174,22 @@ def _open(builder: tfds.core.DatasetBuilder, split: str) -> Any:
     """Opens a split as a TFDS data source whose images are still encoded; or raises UserError."""
     try:
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        if not len(source):
+            raise ValueError("it has no examples")
     except (NotImplementedError, ValueError) as error:  # not array_record; no such split
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read {builder.name} {split}: {reason}") from error
     if "image" not in builder.info.features:
         raise UserError(f"{builder.name} is no data set of images: it has no feature named image")
     return source
+
+
+def _has_labels(source: Any) -> bool:
+    """Says whether a data source's examples have one class each: an integer named label."""
+    features = source.dataset_info.features
+    if "label" not in features or features["label"].shape != ():
+        return False
+    return np.issubdtype(features["label"].np_dtype, np.integer)
 
 
 def _examples(source: Any, description: str) -> Iterator[dict[str, Any]]:
@@ -171,9 +201,10 @@ def _examples(source: Any, description: str) -> Iterator[dict[str, Any]]:
             bar.update(len(chunk))
 
 
-def _decode(data: bytes) -> np.ndarray:
-    """Decodes an image file to uint8 [H, W, 3], grey ones too."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+def _decode(data: bytes, side: int | None) -> np.ndarray:
+    """Decodes an image file to uint8 [side, side, 3], or [H, W, 3] as it is; grey ones too."""
+    image = rgb(Image.open(io.BytesIO(data)))
+    return np.asarray(image) if side is None else square(image, side)
 
 
 def _encode(image: np.ndarray) -> bytes:

@@ -182,8 +182,8 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
             strict=True,
         )
         figures = assemble(conditions, space, targets, Measured(floor, features, draws))
-        report = {"provenance": provenance(config, step, looked, conditions, clock.seconds)}
-        return Evaluation(report | figures, neighbours[0])
+        origin = provenance(config, dataset.name, step, looked, conditions, clock.seconds)
+        return Evaluation({"provenance": origin} | figures, neighbours[0])
 
     return evaluate
 

@@ -28,7 +28,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     """Draws the held-out views and the contexts once, and returns the look at variables.
 
     The look returns `knn`, the accuracy of kNN on the encoder's features of untouched images
-    (where the data set has labels and knows untouched images, else of the drawn views), and
+    (where the data set knows such, else of the drawn views), if both splits have labels; and
     `r2/<environment>/<group>/<tokens>`: ridge regression of single views' latents, mean over the
     group's entries, after 0 tokens and after 2K - 2 of a context of the test split. The latter is
     a mean over several drawn contexts: what one of them makes a model forget varies widely.
@@ -67,7 +67,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     def look(variables: Variables) -> dict[str, float]:
         variables = reader.place(variables)
         result = {}
-        if views[0].labels is not None:
+        if views[0].labels is not None and views[1].labels is not None:
             bank, asked = (reader.encode(variables, v)[:, 0] for v in still)
             found = knn_accuracy(bank, views[0].labels, asked, views[1].labels, options.neighbours)
             result["knn"] = float(found)

@@ -181,9 +181,9 @@ def adaptivity(r2: Tree, conditions: Conditions, groups: Sequence[str]) -> Tree:
 
 
 def provenance(
-    config: ConfigDict, step: int, looked: Looked, conditions: Conditions, seconds: Tree
+    config: ConfigDict, data: str, step: int, looked: Looked, conditions: Conditions, seconds: Tree
 ) -> Tree:
-    """Says what the figures are of: run, step, views, seeds, contexts, machine, time."""
+    """Says what the figures are of: run, data set, step, views, seeds, contexts, machine, time."""
     options = config.eval
     described = {
         "fit": ("train", looked.fit),
@@ -195,7 +195,7 @@ def provenance(
     return {
         "config": fingerprint(config),
         "method": config.method,
-        "data": config.data.name,
+        "data": data,
         "groups": list(config.groups),
         "seed": config.seed,
         "step": step,

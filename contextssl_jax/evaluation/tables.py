@@ -1,10 +1,10 @@
 """A report's figures as tables for people, each with what its figures are of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from contextssl_jax.evaluation.page import Table
-from contextssl_jax.evaluation.paper import LENGTHS, PAPER_TABLES
+from contextssl_jax.evaluation.paper_tables import beside_r2, beside_retrieval
 
 Report = Mapping[str, Any]
 Cell = str | float | int | None
@@ -24,7 +24,11 @@ _DEFINITIONS = {
 def tables(report: Report) -> dict[str, Table]:
     """Returns the report's tables by a short name, those that have figures, in their order."""
     made = {
-        "paper": _paper(report),
+        "paper": beside_r2(
+            report,
+            _PROBE_NAMES,
+            f"{_views(report, 'fit', 'test')} {_probes(report)} {source(report)}",
+        ),
         "adaptivity": _adaptivity(report),
         "r2": _r2(report, "r2", "R² of latents"),
         "r2_global": _r2(report, "r2_global", "R² of latents, the official definition"),
@@ -32,6 +36,7 @@ def tables(report: Report) -> dict[str, Table]:
         "accuracy_features": _features_accuracy(report),
         "accuracy_embeddings": _embeddings_accuracy(report),
         "retrieval": _retrieval(report),
+        "paper_retrieval": beside_retrieval(report, f"{_retrieved(report)} {source(report)}"),
         "predictor": _predictor(report),
         "seconds": _seconds(report),
     }
@@ -90,41 +95,6 @@ def _row(report: Report, *path: str) -> list[Cell]:
         return [means[length] for length in _lengths(report)]
     spread = at(f"{path[0]}_std")
     return [f"{means[c]:.3f} ± {spread[c]:.3f}" for c in _lengths(report)]
-
-
-def _paper(report: Report) -> Table | None:
-    groups = report["provenance"]["groups"]
-    table = PAPER_TABLES.get(frozenset(groups))
-    if table is None or not set(LENGTHS) & set(_lengths(report)):
-        return None
-    quoted: list[list[Cell]] = [
-        [f"paper: {row.method}", *_spread(row.r2, groups), row.accuracy] for row in table.rows
-    ]
-    accuracy = report.get("accuracy_features", {}).get("linear", {}).get("1.0")
-    ours: list[list[Cell]] = []
-    for environment in groups:
-        for probe, name in _PROBE_NAMES.items():
-            row: list[Cell] = [f"this run: {environment} context; {name}"]
-            for group in groups:
-                here = report["r2_global"][environment][group][probe]["pair"]
-                row += [here.get(length) for length in LENGTHS]
-            ours.append([*row, None if accuracy is None else 100 * accuracy])
-    header = ("", *(f"{g} {c}" for g in groups for c in LENGTHS), "top-1 %")
-    return Table(
-        f"Beside the paper's {table.name.split(' (')[0]}",
-        header,
-        [*quoted, *ours],
-        f"{table.name}. Columns: R² of the group by tokens of context; linear accuracy on the"
-        " encoder's features. A method without context has one figure, in the first column. This"
-        f" run: R² of relative actions told from pairs, official definition. {table.difference}"
-        f" {_views(report, 'fit', 'test')} {_probes(report)} {source(report)}",
-        frozenset(range(len(quoted))),
-    )
-
-
-def _spread(r2: Mapping[str, tuple[float, ...]], groups: list[str]) -> Iterator[Cell]:
-    for group in groups:
-        yield from (*r2[group], *(None,) * (len(LENGTHS) - len(r2[group])))
 
 
 def _adaptivity(report: Report) -> Table:
@@ -248,16 +218,23 @@ def _retrieval(report: Report) -> Table:
         for environment, by_measure in report["retrieval"].items()
         for measure in by_measure
     ]
-    views = p["views"]["retrieval"]
-    each = views["views"] // views["records"]
-    left_out = "left out" if p["exclude_source"] else "among them, as in the official code"
     return Table(
         "Retrieval",
         ("context", "measure", *_lengths(report), "chance"),
         rows,
+        f"{_retrieved(report)} {source(report)}",
+    )
+
+
+def _retrieved(report: Report) -> str:
+    p = report["provenance"]
+    views = p["views"]["retrieval"]
+    each = views["views"] // views["records"]
+    left_out = "left out" if p["exclude_source"] else "among them, as in the official code"
+    return (
         f"Query: a view and the action to another; candidates: the record's {each} views, the"
         f" query's own {left_out}. Ties count as a random order would."
-        f" {views['records']} records of the {views['split']} split. {source(report)}",
+        f" {views['records']} records of the {views['split']} split."
     )
 
 

@@ -1,0 +1,47 @@
+"""The experiment of cifar10_small.py with a transformation group that is defined here: gamma.
+
+python -m contextssl_jax.main --config=configs/own_group.py
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import cifar10_small
+from contextssl_jax.groups import GROUPS, Group, difference
+
+
+def gamma(size: int, *, largest: float) -> Group:
+    """Builds gamma correction, images ** exp(latent), its latent uniform in [-largest, largest]."""
+    del size
+
+    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
+        return rng.uniform(-largest, largest, (n, 1)).astype(np.float32)
+
+    def render(images: jax.Array, latents: jax.Array) -> jax.Array:
+        # A crop's rounding may leave [0, 1], and a power of less than 0 is no number.
+        return images.clip(0, 1) ** jnp.exp(latents)[:, :, None, None]
+
+    return Group(
+        name="gamma",
+        latent=("log_gamma",),
+        action=("log_gamma",),
+        sample=sample,
+        relative=difference,
+        identity=(0.0,),
+        render=render,
+        stage=2,  # after the crop
+    )
+
+
+GROUPS["gamma"] = gamma
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    config = cifar10_small.get_config()
+    config.gamma = ConfigDict({"largest": 0.7})
+    config.groups = config.environments = ("crop", "gamma")
+    config.nuisances = ("flip",)  # without color, whose brightness could pass for gamma
+    return config

@@ -1,0 +1,23 @@
+"""The experiment of cifar10_small.py on any image data set of TFDS, such as CIFAR-100.
+
+    python -m contextssl_jax.main --config=configs/tfds_images.py --config.tfds.name=cifar100
+
+TFDS has to prepare a data set first. Unlike reading, that needs TensorFlow, here or in another
+environment:
+
+    pip install tensorflow importlib_resources
+    python -c "import tensorflow_datasets as tfds
+    tfds.builder('cifar100').download_and_prepare(file_format='array_record')"
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10_small
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    config = cifar10_small.get_config()
+    config.data.name = "tfds"
+    config.tfds.side = 32
+    return config

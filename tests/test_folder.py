@@ -1,0 +1,287 @@
+"""A folder of images as a data set: what is read, how it is split, and what goes wrong."""
+
+import json
+import logging
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import TINY, run
+
+from contextssl_jax.data import images
+from contextssl_jax.data.folder import (
+    build,
+    class_labels,
+    find_images,
+    held_out,
+    read_image,
+    read_images,
+)
+from contextssl_jax.data.images import channel_statistics, rgb, square
+from contextssl_jax.errors import UserError
+
+OWN = (
+    "--config=configs/own_images.py",
+    *TINY,
+    "--config.folder.side=16",
+    "--config.folder.test=0.3",
+)
+
+
+def save(path: Path, image: np.ndarray | Image.Image, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def scenes(root: Path, n: int, side: int = 20, seed: int = 0) -> None:
+    """Saves n images of noise as PNGs in `root`."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (n, side, side + 4, 3), np.uint8)
+    for i, image in enumerate(drawn):
+        save(root / f"{i:03d}.png", image)
+
+
+def test_a_folder_without_classes_trains_and_evaluates(tmp_path, capsys):
+    scenes(tmp_path / "images", 60)
+    (tmp_path / "images" / "notes.jpg").write_text("no image")
+    workdir = tmp_path / "run"
+    where = (f"--config.folder.path={tmp_path / 'images'}", f"--workdir={workdir}")
+    assert run(*OWN, *where) == 0
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    looked = {name for line in lines for name in line if name.startswith("monitor/")}
+    assert "monitor/r2/crop/blur/6" in looked and "monitor/knn" not in looked
+    report = json.loads((workdir / "eval" / "2" / "report.json").read_text())
+    assert report["provenance"]["data"] == "folder"
+    assert set(report["r2"]["crop"]) == {"crop", "blur"}
+    assert not any(name.startswith("accuracy") for name in report)
+    assert "Classes" not in (workdir / "eval" / "2" / "report.html").read_text()
+    assert "left out 1 of 61 files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "files, arguments, message",
+    [
+        ((), ("--config.folder.path=",), "--config.folder.path: name a folder"),
+        ((), ("--config.folder.path={}/none",), "folder.path: cannot read {}/none: No such file"),
+        (("a.png",), ("--config.folder.path={}/a.png",), "cannot read {}/a.png: Not a directory"),
+        (("a.txt", ".b.png"), (), "folder.path: no images in {} (bmp, jpeg, jpg, png, webp;"),
+        (("a.jpg", "b.PNG"), (), "folder.path: none of 2 files could be read as images"),
+        (("a.png",), ("--config.folder.test=0.5",), "0.5 of 1 images leave the"),
+        (("a.png",), ("--config.folder.test=0",), "folder.test: 0.0 is no share"),
+        (("a.png",), ("--config.folder.test=1.0",), "folder.test: 1.0 is no share"),
+        (("c/a.png", "b.png"), ("--config.folder.labels=True",), "labels: b.png lies in no folder"),
+        (("a.png",), ("--config.folder.side=0",), "folder.side: must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(files, arguments, message, tmp_path, capsys):
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for name in files:
+        file = data / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("no image")
+        if file.suffix == ".png":
+            save(file, np.zeros((4, 4, 3), np.uint8))
+    path = (f"--config.folder.path={data}",)
+    told = (*path, *(argument.format(data) for argument in arguments))
+    assert run(*OWN, *told, f"--workdir={workdir}") == 2
+    error = capsys.readouterr().err.strip()
+    assert message.format(data) in error and error.startswith("error: ") and "\n" not in error
+    assert not workdir.exists()
+
+
+def test_images_are_found_in_order_and_links_and_hidden_files_are_not(tmp_path):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for path in (
+        "b/B.JPG",
+        "b/a.jpeg",
+        "a.webp",
+        "Z.png",
+        "c d/é.bmp",
+        "d.png",
+        ".hidden/a.png",
+        "._a.png",
+    ):
+        save(root / path, np.zeros((2, 2, 3), np.uint8))
+    save(elsewhere / "x.png", np.zeros((2, 2, 3), np.uint8))
+    (root / "notes.txt").touch()
+    (root / "folder.png").mkdir()
+    os.mkfifo(root / "pipe.png")  # who opens it waits for ever
+    (root / "file.png").symlink_to(elsewhere / "x.png")
+    (root / "same.png").symlink_to(root / "Z.png")
+    (root / "outside").symlink_to(elsewhere, target_is_directory=True)
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (root / "gone.png").symlink_to(root / "nothing")
+    expected = ["Z.png", "a.webp", "b/B.JPG", "b/a.jpeg", "c d/é.bmp", "d.png"]
+    assert find_images(str(root)) == (root, expected)
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    assert find_images(str(tmp_path / "link"))[1] == expected  # the folder itself may be a link
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "photos" / "a.png", np.zeros((2, 2, 3), np.uint8))
+    assert find_images("~/photos") == (tmp_path / "photos", ["a.png"])
+
+
+def test_the_split_is_by_path_alone():
+    names = [f"some folder/{i}.jpg" for i in range(5000)]
+    share = sum(held_out(name, 0.1) for name in names) / len(names)
+    assert abs(share - 0.1) < 0.02
+    # Recorded, since other machines and later versions must split alike.
+    assert [i for i, name in enumerate(names[:40]) if held_out(name, 0.1)] == [23, 28, 29]
+    part = int(sha256("é/ü.png".encode()).hexdigest(), 16) / 2**256
+    assert held_out("é/ü.png", part + 1e-9) and not held_out("é/ü.png", part - 1e-9)
+
+
+def test_the_split_stays_when_images_come_and_break(tmp_path, config):
+    def split_of() -> dict[bytes, str]:
+        splits = build(config).splits
+        return {im.tobytes(): name for name, split in splits.items() for im in split.images}
+
+    config.folder.update(path=str(tmp_path), side=20, test=0.3)
+    scenes(tmp_path, 40)
+    before = split_of()
+    assert set(before.values()) == {"train", "test"} and len(before) == 40
+    scenes(tmp_path / "0 more", 25, seed=1)
+    for i in range(10):
+        (tmp_path / f"{i:03d}.png").write_bytes(b"")
+    assert {held_out(f"{i:03d}.png", 0.3) for i in range(10)} == {False, True}
+    after = split_of()
+    kept = before.keys() & after.keys()
+    assert len(kept) == 30 and len(after) == 55
+    assert all(before[image] == after[image] for image in kept)
+
+
+def test_classes_are_first_folders_and_stay_with_their_images(tmp_path, config):
+    """Also where files before them cannot be read."""
+    for i in range(60):
+        name = ("ape", "bee", "cat")[i % 3]
+        save(tmp_path / name / f"{i // 6}" / f"{i}.png", np.full((8, 8, 3), i % 3, np.uint8))
+    for name in ("ape/0/0.png", "bee/1/broken.png", "bee/0/.hidden.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG")
+    config.folder.update(path=str(tmp_path), side=8, test=0.3, labels=True)
+    dataset = build(config)
+    assert sum(split.size for split in dataset.splits.values()) == 59
+    for split in dataset.splits.values():
+        assert split.labels.dtype == np.int32 and split.images.shape[1:] == (8, 8, 3)
+        np.testing.assert_array_equal(split.images[:, 0, 0, 0], split.labels)
+        assert set(split.labels) == {0, 1, 2}
+    config.folder.labels = False
+    assert all(split.labels is None for split in build(config).splits.values())
+    np.testing.assert_array_equal(class_labels(["b/x/1.png", "B/2.png", "b/3.png"]), [1, 0, 1])
+
+
+def test_one_line_tells_all_that_is_left_out(tmp_path, config, caplog):
+    scenes(tmp_path, 20)
+    for i in range(5):
+        (tmp_path / f"no {i}.jpg").write_text("no image")
+    config.folder.update(path=str(tmp_path), side=8, test=0.3)
+    build(config)
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    names = "no 0.jpg, no 1.jpg, no 2.jpg, ..."
+    assert warning == f"left out 5 of 25 files that cannot be read as images: {names}"
+
+
+def test_files_that_are_broken_are_left_out(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    files = [save(tmp_path / f"a.{kind}", noise) for kind in ("jpg", "png", "bmp", "webp")]
+    assert all(read_image(file, 8).shape == (8, 8, 3) for file in files)
+    for i, file in enumerate(files):
+        cut = file.with_name(f"cut{i}{file.suffix}")
+        cut.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        assert read_image(cut, 8) is None
+    (tmp_path / "empty.png").touch()
+    assert read_image(tmp_path / "empty.png", 8) is None
+    assert read_image(tmp_path / "gone.png", 8) is None
+    read, places = read_images([tmp_path / "empty.png", *files], 8)
+    assert read.shape == (4, 8, 8, 3) and places.tolist() == [1, 2, 3, 4]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32 // 2 - 1)  # what PIL takes for a bomb
+    assert read_image(files[1], 8) is None
+    with pytest.raises(UserError, match="none of 1 files"):
+        read_images([files[1]], 8)
+
+
+def test_images_are_turned_upright(tmp_path):
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[:, :20] = 255  # white on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned a quarter to the right: what was left is above
+    upright = read_image(save(tmp_path / "a.png", image, exif=exif), 20)
+    assert upright[:9].min() == 255 and upright[11:].max() == 0
+    assert read_image(save(tmp_path / "b.png", image), 20)[:, :9].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (4, 4), 90), 90),
+        (Image.new("1", (4, 4), 1), 255),
+        (Image.new("LA", (4, 4), (90, 7)), 90),
+        (Image.new("RGBA", (4, 4), (1, 2, 3, 0)), (1, 2, 3)),
+        (Image.fromarray(np.full((4, 4), 0x5AFF, np.uint16)), 0x5A),
+        (Image.new("L", (4, 4), 90).convert("P"), 90),
+    ],
+    ids=lambda x: x.mode if isinstance(x, Image.Image) else "",
+)
+def test_every_mode_becomes_rgb(tmp_path, image, expected):
+    read = read_image(save(tmp_path / "a.png", image), 4)
+    np.testing.assert_array_equal(read, np.broadcast_to(expected, (4, 4, 3)))
+    assert read.dtype == np.uint8
+
+
+def test_modes_of_other_kinds_of_files(tmp_path):
+    palette = Image.new("L", (4, 4), 90).convert("P")
+    transparent = save(tmp_path / "a.png", palette, transparency=bytes(range(256)))
+    np.testing.assert_array_equal(read_image(transparent, 4), np.full((4, 4, 3), 90))
+    cyan = save(tmp_path / "a.jpg", Image.new("CMYK", (16, 16), (255, 0, 0, 0)))
+    assert np.abs(read_image(cyan, 4).astype(int) - (0, 255, 255)).max() < 5
+    whole = Image.fromarray(np.full((2, 2), 0x5AFF, np.int32))  # as older versions read 16 bits
+    assert np.asarray(rgb(whole)).tolist() == np.full((2, 2, 3), 0x5A).tolist()
+
+
+def test_the_central_square_is_resized_without_aliasing():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (12, 37, 3), np.uint8)
+    np.testing.assert_array_equal(square(Image.fromarray(noise), 12), noise[:, 12:24])
+    tall = noise.swapaxes(0, 1)
+    np.testing.assert_array_equal(square(Image.fromarray(tall), 12), tall[12:24])
+    # As resizing the whole to that height and cutting the middle out.
+    wide = Image.fromarray(rng.integers(0, 256, (20, 60, 3), np.uint8))
+    whole = np.asarray(wide.resize((15, 5), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(square(wide, 5), whole[:, 5:10])
+    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    small = square(Image.fromarray(board.astype(np.uint8)).convert("RGB"), 8).astype(int)
+    assert np.abs(small - 127).max() <= 2
+    assert square(Image.new("RGB", (1, 9), (7, 8, 9)), 4)[3, 3].tolist() == [7, 8, 9]
+
+
+def test_a_large_jpeg_is_read_as_if_whole(tmp_path):
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
+    smooth = coarse.resize((640, 480), Image.Resampling.BICUBIC)
+    read = read_image(save(tmp_path / "a.jpg", smooth, quality=95), 32).astype(int)
+    assert np.abs(read - square(smooth, 32)).max() < 6
+
+
+def test_channel_statistics(monkeypatch):
+    monkeypatch.setattr(images, "_CHUNK", 3)
+    drawn = np.random.default_rng(0).integers(0, 200, (7, 5, 6, 3), np.uint8) // (1, 2, 3)
+    drawn = drawn.astype(np.uint8)
+    mean, std = channel_statistics(drawn)
+    np.testing.assert_allclose(mean, (drawn / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, (drawn / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+    assert channel_statistics(np.full((2, 4, 4, 3), 51, np.uint8)) == ([0.2] * 3, [1 / 255] * 3)
+
+
+def test_constant_images_render_to_numbers(tmp_path, config):
+    for i in range(20):
+        save(tmp_path / f"{i}.png", np.full((16, 16, 3), 255, np.uint8))
+    config.folder.update(path=str(tmp_path), side=16, test=0.3)
+    dataset = build(config)
+    record, latents = dataset.splits["train"].draw(np.random.default_rng(0), np.arange(3), 1)
+    rendered = dataset.render(record[:, 0], latents[:, 0])
+    assert np.isfinite(rendered).all()
