@@ -32,7 +32,9 @@ class StoredImages:
     ) -> tuple[Record, np.ndarray]:
         """See Split.draw; all views share their record's image."""
         latents = sample_latents(self.groups, rng, len(indices) * views)
-        return self.images[indices][:, None], latents.reshape(len(indices), views, -1)
+        return self.images[indices][:, None], latents.reshape(
+            len(indices), views, latents.shape[-1]
+        )
 
 
 def stored_dataset(

@@ -45,7 +45,7 @@ class SceneGroups(NamedTuple):
         flat = scenes.reshape(-1, scenes.shape[-1])
         parts = [one.latent(flat) for one in (*self.told, *self.nuisances)]
         latents = np.concatenate(parts, axis=1).astype(np.float32)
-        return latents.reshape(*scenes.shape[:-1], -1)
+        return latents.reshape(*scenes.shape[:-1], latents.shape[-1])
 
     def space(self) -> LatentSpace:
         """Returns the space of latents, with the statistics of the law that scenes are drawn by."""
@@ -98,7 +98,7 @@ def color(options: ConfigDict) -> SceneGroup:
     def told(hues: np.ndarray) -> np.ndarray:
         turns = 2 * np.pi * hues
         parts = [np.cos(turns), np.sin(turns)] if circle else [hues]
-        return np.stack(parts, axis=-1).reshape(len(hues), -1)
+        return np.stack(parts, axis=-1).reshape(len(hues), 2 * len(parts))
 
     def latent(scenes: np.ndarray) -> np.ndarray:
         return told(scenes[:, [3, 6]])

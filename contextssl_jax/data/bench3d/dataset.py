@@ -78,7 +78,7 @@ class StoredViews:
         shape = len(indices), views
         return (
             images.reshape(*shape, *images.shape[1:]),
-            self.groups.latents(scenes.reshape(*shape, -1)),
+            self.groups.latents(scenes.reshape(*shape, scenes.shape[1])),
         )
 
 

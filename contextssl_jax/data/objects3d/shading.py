@@ -30,6 +30,7 @@ _VIEW = 0.275  # tangent of half the angle of view
 _AMBIENT = 0.28
 _SOFTNESS = 0.16  # tangent of the angle over which shadows fade
 _GAMMA = 1.8
+_CPU_RAYS = 1 << 14  # that a CPU follows at once: what is known of them stays in its caches
 
 
 class Scene(NamedTuple):
@@ -50,6 +51,22 @@ def render(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
       side: pixels.
       samples: rays per pixel along each axis.
     """
+    n, few = len(scene.rotation), max(_CPU_RAYS // (side * samples) ** 2, 1)
+
+    def in_parts(shape: Shape, scene: Scene) -> jax.Array:
+        parts = jax.tree.map(lambda leaf: leaf.reshape(-1, few, *leaf.shape[1:]), (shape, scene))
+        drawn = jax.lax.map(lambda part: _draw(part[0], part[1], side, samples), parts)
+        return drawn.reshape(n, *drawn.shape[2:])
+
+    def at_once(shape: Shape, scene: Scene) -> jax.Array:
+        return _draw(shape, scene, side, samples)
+
+    cpu = in_parts if n > few and n % few == 0 else at_once
+    return jax.lax.platform_dependent(shape, scene, cpu=cpu, default=at_once)
+
+
+def _draw(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
+    """Draws all pictures together; see render."""
     eye, rays = _camera(side * samples)
     width = 2 * _VIEW / (side * samples)  # of a pixel, at distance 1
     to_light = _to_light(scene.towards)

@@ -10,8 +10,8 @@ from contextssl_jax.data.objects3d.shapes import PARTS, RADIUS, Array, Shape
 
 Vector = tuple[Array, Array, Array]  # x, y, z apart: [N, M], pixels last
 
-_STEPS = 24  # of a ray; the last ones refine grazing rays
-_SHADOW_STEPS = 15
+_STEPS = 18  # of a ray; with more, fewer than 1 in 100 pixels differ visibly
+_SHADOW_STEPS = 12
 _STRIDE = 0.07  # least step towards the light: rays that graze a part must get past it
 _FAR = 1e3
 
@@ -144,15 +144,14 @@ def _part_distance(part: Shape, p: Vector) -> jax.Array:
     )
     end = of(part.core[:, 1] + part.rounding)
     wide = 1 - of(part.taper) * (jnp.clip(y, -end, end) + end)
-    x, z = x / wide, z / wide
     turned = of(part.turned) > 0
-    radial = jnp.abs(jnp.sqrt(x * x + z * z + 1e-12) - of(part.ring))
-    a = jnp.where(turned, radial, jnp.abs(x)) - of(part.core[:, 0])
+    radial = jnp.sqrt(x * x + z * z + 1e-12) - of(part.ring) * wide
+    a = jnp.abs(jnp.where(turned, radial, x)) - of(part.core[:, 0]) * wide
     b = jnp.abs(y) - of(part.core[:, 1])
-    c = jnp.where(turned, -1.0, jnp.abs(z) - of(part.core[:, 2]))
+    c = jnp.where(turned, -1.0, jnp.abs(z) - of(part.core[:, 2]) * wide)
     inside = jnp.minimum(jnp.maximum(jnp.maximum(a, b), c), 0)
     a, b, c = jnp.maximum(a, 0), jnp.maximum(b, 0), jnp.maximum(c, 0)
     d = jnp.sqrt(a * a + b * b + c * c + 1e-12) + inside - of(part.rounding)
-    # Sides that lean in are nearer than the distance in the widened frame tells.
-    reach = jnp.maximum(part.core[:, 0], part.core[:, 2]) + part.ring + part.rounding
-    return d * (wide / of(1 + part.taper * reach))
+    # Sides that lean in are nearer than they are at the same height.
+    lean = part.taper * (part.core[:, 0] + part.core[:, 2] + part.ring)
+    return d * of(jax.lax.rsqrt(1 + lean * lean))

@@ -50,7 +50,7 @@ class Objects:
         seeds = [(self.stream, int(index)) for index in indices]
         shape = draw_instances(self.recipes, self.labels[indices], seeds)
         shape = Shape(*(leaf[:, None] for leaf in shape))
-        return shape, latents.reshape(len(indices), views, -1)
+        return shape, latents.reshape(len(indices), views, latents.shape[-1])
 
 
 @dataclass(frozen=True)
