@@ -2,7 +2,11 @@
 
     python -m contextssl_jax.main --config=configs/quickstart.py
 
-Objects are drawn by the program, so nothing is downloaded; two CPU cores are enough.
+Objects are drawn by the program, so nothing is downloaded. Hardware: two CPU cores, some 3 GB of
+memory. Time: about seven minutes, the report included. Expected numbers (seed 0, linear probe,
+single views of held-out objects, after 126 tokens): R2 .81 for rotation under the rotation context
+and .02 under the color context, .97 for color under the color context and .02 under the rotation
+context; see results/quickstart.
 """
 
 from ml_collections import ConfigDict

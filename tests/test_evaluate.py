@@ -148,6 +148,7 @@ def test_environments_are_each_group_all_and_none_unless_told(config):
     for options, message in (
         (dict(lengths=(0, 3)), "eval.lengths: 3"),
         (dict(lengths=()), "eval.lengths: name"),
+        (dict(lengths=(0,)), "eval.lengths: name at least one above 0"),
         (dict(lengths=(2,), environments=("spin",)), "'spin'"),
     ):
         config.eval.update(options)

@@ -199,7 +199,7 @@ def build_conditions(options: ConfigDict, groups: tuple[str, ...]) -> Conditions
     for length in options.lengths:
         if length < 0 or length % 2:
             raise UserError(f"eval.lengths: {length} is no even number of tokens, 2 for each pair")
-    if not options.lengths:
-        raise UserError("eval.lengths: name at least one, such as (0, 126)")
+    if not any(options.lengths):
+        raise UserError("eval.lengths: name at least one above 0, such as (0, 126)")
     shown = parse_environments(names, groups)
     return Conditions(dict(zip(names, shown, strict=True)), tuple(sorted(set(options.lengths))))
