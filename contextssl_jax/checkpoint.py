@@ -1,7 +1,16 @@
-"""Checkpoints: saved beside the training, verified when read, none ever silently lost."""
+"""Checkpoints: saved beside the training by all processes, verified when read, none silently lost.
 
+Saved arrays are the same on all processes; each writes a part of them. Beside them lie a checksum
+of every array, a checksum of what the host keeps, and, in `checkpoints.json`, which steps were
+saved: so that whatever is damaged, or gone, is noticed.
+"""
+
+import functools
+import json
 import logging
+import re
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -12,8 +21,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from contextssl_jax.errors import UserError
+from contextssl_jax.processes import agree, first
 
 _log = logging.getLogger(__name__)
+_SAVED = "checkpoints.json"
+# What matters in a writer's long message.
+_KNOWN = "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 
 
 class Checkpoint(NamedTuple):
@@ -28,18 +41,19 @@ class Checkpoints:
     """The checkpoints of a working directory, in `<workdir>/checkpoints/<step>/`.
 
     Saving happens in the background and is atomic: a folder bears its step's name only once it is
-    whole. Each array's checksum is saved beside it.
+    whole. Every process calls the same functions in the same order.
     """
 
     def __init__(self, workdir: epath.Path, keep: int) -> None:
         """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
         self._folder = (workdir / "checkpoints").resolve()  # Orbax refuses relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._damaged = workdir / "damaged"
-        policy = ocp.checkpoint_managers.LatestN(keep)
-        self._manager = ocp.CheckpointManager(
-            self._folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy)
+        self._workdir, self._damaged = workdir, workdir / "damaged"
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            cleanup_tmp_directories=True,  # of saves that a kill cut short
         )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -50,33 +64,56 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        if error is None:
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, whole or damaged, oldest first."""
         return _steps(self._folder)
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint, arrays: Any) -> None:
         """Starts to save in the background, unless the step is saved already.
 
-        The arrays must not change before `wait`, or the next save, returns.
+        Args:
+          checkpoint: what to save; its state on the host serves for the checksums.
+          arrays: the state on the devices, whole on every one of them.
+
+        Raises:
+          UserError: this save, or the one before, failed, such as on a full disk.
         """
-        if checkpoint.step in self.steps():
+        if first(lambda: checkpoint.step in self.steps()):
             return
-        host = {**checkpoint.host, "checksums": _checksums(checkpoint.state)}
-        self._manager.save(
-            checkpoint.step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(checkpoint.state), host=ocp.args.JsonSave(host)
-            ),
-        )
+        self.wait()
+        host = {"step": checkpoint.step, **checkpoint.host, "arrays": _sums(checkpoint.state)}
+        host["checksum"] = _checksum(host)
+        try:
+            self._manager.save(
+                checkpoint.step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host)
+                ),
+            )
+        except Exception as error:  # whatever the writer trips over
+            raise self._failed(checkpoint.step, error) from error
 
     def wait(self) -> None:
-        """Returns once everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns once everything is on disk, and noted.
+
+        Raises:
+          UserError: a save failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # whatever the writer tripped over
+            raise self._failed(None, error) from error
+        if jax.process_index() == 0 and self.steps():
+            try:
+                self._note(self.steps())
+            except OSError as error:
+                raise self._failed(None, error) from error
 
     def restore(self, template: Any) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; None where there is none at all.
+        """Reads the newest checkpoint that is whole; None where none was ever saved.
 
         A damaged one is moved to `<workdir>/damaged/`, with a warning that says why.
 
@@ -84,36 +121,35 @@ class Checkpoints:
           template: a state of the same structure, shapes and types; its values do not matter.
 
         Raises:
-          UserError: every checkpoint is damaged.
+          UserError: every checkpoint is damaged or gone, or is of another model.
         """
-        steps = self.steps()
+        steps, noted = first(lambda: [self.steps(), _noted(self._workdir)])
+        gone = [step for step in noted if step not in steps]
+        for step in gone if steps else ():
+            _log.warning("checkpoint %d is gone from %s", step, self._folder)
         for step in reversed(steps):
+            found, reason = None, None
             try:
-                return self._read(step, template)
+                found = _read(self._folder / str(step), template)
+            except UserError:
+                raise
             # Damage shows as whatever the reader trips over: it is told, and the folder kept.
             except Exception as error:
-                _log.warning(
-                    "checkpoint %d is damaged (%s); trying the one before", step, _reason(error)
-                )
-                self._set_aside(step)
-        if steps:
+                reason = _reason(error)
+            reason = next((told for told in agree(reason) if told), None)
+            if reason is None:
+                return found
+            _log.warning("checkpoint %d is damaged (%s); trying the one before", step, reason)
+            first(functools.partial(self._set_aside, step))
+            self._manager.reload()
+        if steps or gone:
+            what = "can be read" if steps else f"is left of steps {', '.join(map(str, gone))}"
+            where = f" (they were moved to {self._damaged})" if steps else ""
             raise UserError(
-                f"{self._folder}: no checkpoint can be read (they were moved to {self._damaged});"
-                " to train anew, choose another --workdir"
+                f"{self._folder}: no checkpoint {what}{where}; put one back, or, to train anew,"
+                " choose another --workdir"
             )
         return None
-
-    def _read(self, step: int, template: Any) -> Checkpoint:
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(template), host=ocp.args.JsonRestore()
-            ),
-        )
-        host = dict(restored["host"])
-        if host.pop("checksums") != _checksums(restored["state"]):
-            raise ValueError("checksums do not match")
-        return Checkpoint(step, restored["state"], host)
 
     def _set_aside(self, step: int) -> None:
         self._damaged.mkdir(exist_ok=True)
@@ -121,7 +157,18 @@ class Checkpoints:
         names = [str(step), *(f"{step}.{i}" for i in range(1, len(taken) + 1))]
         free = next(name for name in names if name not in taken)
         (self._folder / str(step)).rename(self._damaged / free)
-        self._manager.reload()
+
+    def _note(self, steps: Sequence[int]) -> None:
+        if _noted(self._workdir) != list(steps):
+            new = self._workdir / f"{_SAVED}.new"
+            new.write_text(json.dumps({"steps": list(steps)}) + "\n")
+            new.replace(self._workdir / _SAVED)
+
+    def _failed(self, step: int | None, error: Exception) -> UserError:
+        kept = self.steps()
+        last = f"the last checkpoint is step {kept[-1]}" if kept else "there is none before it"
+        which = "a checkpoint" if step is None else f"checkpoint {step}"
+        return UserError(f"{self._folder}: {which} could not be saved ({_reason(error)}); {last}")
 
 
 def load(
@@ -135,30 +182,33 @@ def load(
       step: to be read; None is the newest that is whole.
 
     Returns:
-      The step, and the parts as they were saved, NumPy arrays.
+      The step, and the parts as they were saved, NumPy arrays; the same step on all processes.
 
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it does not fit the template.
     """
     folder = (workdir / "checkpoints").resolve()
-    steps = _steps(folder) if folder.exists() else []
+    steps = first(lambda: _steps(folder) if folder.exists() else [])
     if not steps:
         raise UserError(f"--workdir: {workdir} has no checkpoint; train first")
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise UserError(f"--step: {workdir} has no checkpoint {step}; it has {there}")
     for one in reversed(steps) if step is None else [step]:
+        found, reason = None, None
         try:
-            return one, _load(folder / str(one), template)
+            found = _read(folder / str(one), template)
         except UserError:
             raise
         # Damage shows as whatever the reader trips over.
         except Exception as error:
-            if step is not None:
-                raise UserError(
-                    f"--step: checkpoint {step} is damaged ({_reason(error)})"
-                ) from error
-            _log.warning("checkpoint %d is damaged (%s)", one, _reason(error))
+            reason = _reason(error)
+        reason = next((told for told in agree(reason) if told), None)
+        if found is not None and reason is None:
+            return one, found.state
+        if step is not None:
+            raise UserError(f"--step: checkpoint {step} is damaged ({reason})")
+        _log.warning("checkpoint %d is damaged (%s)", one, reason)
     raise UserError(f"--workdir: no checkpoint in {folder} can be read")
 
 
@@ -166,49 +216,80 @@ def _steps(folder: epath.Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def _load(folder: epath.Path, template: dict[str, Any]) -> dict[str, Any]:
-    saved = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
-    there = {_name(path): tuple(leaf.shape) for path, leaf in _leaves(saved)}
-    for path, leaf in _leaves(template):
-        if there.get(_name(path)) != leaf.shape:
-            raise UserError(
-                f"--config: does not fit {folder}: {_name(path)} is"
-                f" {there.get(_name(path), 'missing')} there, {leaf.shape} here"
-            )
-    wanted = ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
+def _noted(workdir: epath.Path) -> list[int]:
+    """The steps that were saved, as far as the note tells."""
+    try:
+        return [int(step) for step in json.loads((workdir / _SAVED).read_text())["steps"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        _log.warning("%s is damaged (%s)", workdir / _SAVED, _reason(error))
+        return []
+
+
+def _read(folder: epath.Path, template: Any) -> Checkpoint:
+    """Reads a checkpoint, or those parts of its state that the template has.
+
+    Raises:
+      UserError: it is whole, but of another model.
+      Exception: whatever damage leads to.
+    """
+    # This process alone: the others read too, but may come to another end.
+    alone = {jax.process_index()}
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes=alone
+    )
+    handler = ocp.CompositeCheckpointHandler(
+        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=options),
+        host=ocp.JsonCheckpointHandler(multiprocessing_options=options),
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
+        host = reader.restore(folder, ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        if host.pop("checksum") != _checksum(host) or str(host.pop("step")) != folder.name:
+            raise ValueError("what the host keeps does not match its checksum")
+        sums = host.pop("arrays")
+        for name, leaf in _leaves(template):
+            there = sums[name]["shape"] if name in sums else "missing"
+            if there != list(leaf.shape):
+                raise UserError(
+                    f"{folder}: is of another model: {name} is {there} there,"
+                    f" {list(leaf.shape)} here"
+                )
+        wanted = ocp.args.PyTreeRestore(
             item=template,
             restore_args=ocp.checkpoint_utils.construct_restore_args(template),
             partial_restore=True,
-        ),
-        host=ocp.args.JsonRestore(),
-    )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        restored = reader.restore(folder, args=wanted)
-    parts: dict[str, Any] = restored["state"]
-    saved = restored["host"]["checksums"]
-    for name, part in parts.items():
-        for path, checksum in _checksums(part).items():
-            if saved[f".{name}{path}"] != checksum:
-                raise ValueError("checksums do not match")
-    return parts
+        )
+        state = reader.restore(folder, ocp.args.Composite(state=wanted))["state"]
+    if any(sums[name] != one for name, one in _sums(state).items()):
+        raise ValueError("an array does not match its checksum")
+    return Checkpoint(int(folder.name), state, host)
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_leaves_with_path(tree)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    known = re.search(_KNOWN, str(error))
+    if known:
+        return known.group()
+    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
 
 
-def _checksums(state: Any) -> dict[str, int]:
-    """Returns the CRC-32 of every array's bytes."""
+def _checksum(host: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(host, sort_keys=True).encode())
+
+
+def _sums(state: Any) -> dict[str, dict[str, Any]]:
+    """Returns the shape of every array, and the CRC-32 of its bytes."""
     leaves = _leaves(state)
     with ThreadPoolExecutor() as pool:
         sums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
-        return {jax.tree_util.keystr(path): s for (path, _), s in zip(leaves, sums, strict=True)}
+        return {
+            name: {"shape": list(leaf.shape), "crc32": one}
+            for (name, leaf), one in zip(leaves, sums, strict=True)
+        }

@@ -18,10 +18,12 @@ class Command(NamedTuple):
     workdir: str
     mode: str
     step: int | None  # of a checkpoint
+    deterministic: bool  # the same bits from the same devices
+    argv: tuple[str, ...]  # all that was typed
 
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
-    """Reads --config, --config.x=y, --workdir, --mode and --step.
+    """Reads --config, --config.x=y, --workdir, --mode, --step and --deterministic.
 
     Args:
       argv: the command line, the program's name first.
@@ -42,6 +44,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
     flags.DEFINE_enum("mode", modes[0], list(modes), "what to do", flag_values=values)
     flags.DEFINE_integer("step", None, "of a checkpoint", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool("deterministic", False, "the same bits, slower", flag_values=values)
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
@@ -52,7 +55,10 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
         raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
     _check_counts(config.value)
     name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
-    return Command(config.value, values.workdir or f"runs/{name}", values.mode, values.step)
+    workdir = values.workdir or f"runs/{name}"
+    return Command(
+        config.value, workdir, values.mode, values.step, values.deterministic, tuple(argv)
+    )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

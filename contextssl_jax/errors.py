@@ -1,13 +1,20 @@
 """Mistakes that the user can mend."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
+
+import jax
 
 T = TypeVar("T")
 
 
 class UserError(Exception):
     """A mistake that the user can mend; main prints its one line without a traceback."""
+
+
+class SharedError(UserError):
+    """A mistake that every process has been told of; process 0 tells it to the user."""
 
 
 def pick(table: Mapping[str, T], name: str, option: str) -> T:
@@ -19,3 +26,22 @@ def pick(table: Mapping[str, T], name: str, option: str) -> T:
     if name not in table:
         raise UserError(f"{option}: {name!r} is none of {', '.join(table)}")
     return table[name]
+
+
+@contextmanager
+def told_out_of_memory(advice: str) -> Iterator[None]:
+    """Turns a device's want of memory into one line.
+
+    Args:
+      advice: what to lower.
+
+    Raises:
+      UserError: memory is out.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        line = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in line and "out of memory" not in line.lower():
+            raise
+        raise UserError(f"a device is out of memory ({line[:200]}); {advice}") from error

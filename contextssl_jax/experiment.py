@@ -50,8 +50,12 @@ class Experiment:
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
 
 
-def build_experiment(config: ConfigDict) -> Experiment:
+def build_experiment(config: ConfigDict, parallel: Parallel | None = None) -> Experiment:
     """Builds the experiment of a config; option mistakes show before any data is read.
+
+    Args:
+      config: the options.
+      parallel: where arrays live; None is what the config says.
 
     Raises:
       UserError: an option is wrong, or the data set is out of reach.
@@ -63,7 +67,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
         )
     build_method = pick(METHODS, config.method, "method")
     build_dataset = pick(DATASETS, config.data.name, "data.name")
-    parallel = choose(config.train.parallel, config.data.contexts)
+    parallel = parallel or choose(config.train.parallel, config.data.contexts)
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     dataset = build_dataset(config)
     method = build_method(config, dataset, parallel.axis)

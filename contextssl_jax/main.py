@@ -1,35 +1,85 @@
 """The one command: python -m contextssl_jax.main --config=configs/cifar10_crop_blur.py."""
 
 import logging
+import os
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 
+import jax
+
 from contextssl_jax.config import Command, parse_command_line
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.evaluation.command import evaluate
+from contextssl_jax.peers import Peers
+from contextssl_jax.processes import join
+from contextssl_jax.record import describe
 from contextssl_jax.train import train
 
 MODES: dict[str, Callable[[Command], None]] = {
-    "train": lambda command: train(command.config, command.workdir),
+    "train": lambda command: train(
+        command.config,
+        command.workdir,
+        describe(command.config, command.argv, command.deterministic),
+    ),
     "eval": lambda command: evaluate(command.config, command.workdir, command.step),
 }
+_MISTAKE, _FAILURE = 2, 1
+_EXPLAINED = 5  # seconds until a lost process is known
 
 
 def main(argv: Sequence[str]) -> int:
     """Does what the command line says; returns the exit status, 2 for a mistake in it."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("contextssl_jax").setLevel(logging.INFO)
+    for library in ("absl", "asyncio"):  # what they tell of an error is raised as well
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         command = parse_command_line(argv, tuple(MODES))
         if command.step is not None and command.mode != "eval":
             raise UserError(
                 "--step: is for --mode=eval; training resumes from the newest checkpoint"
             )
+        if command.deterministic:  # before anything asks for a device
+            flags = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        peers = join()
+        if peers is not None:
+            _together(peers, command)
         MODES[command.mode](command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _MISTAKE
     return 0
+
+
+def _together(peers: Peers, command: Command) -> None:
+    """Runs beside other processes, and ends this one so that they learn how it ended."""
+    index = jax.process_index()
+    if index:
+        logging.getLogger("contextssl_jax").setLevel(logging.WARNING)
+    status, failure = 0, None
+    try:
+        MODES[command.mode](command)
+    except SharedError as error:
+        status = _MISTAKE
+        if not index:
+            print(f"error: {error}", file=sys.stderr)
+    except UserError as error:
+        status, failure = _MISTAKE, f"process {index} ended: {error}"
+        print(f"error: {error}", file=sys.stderr)
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            time.sleep(_EXPLAINED)  # likely for want of a process, which the watch tells
+        status, failure = _FAILURE, f"process {index} failed: {type(error).__name__}: {error}"
+        traceback.print_exc()
+    peers.leave(failure)
+    if failure is None:
+        jax.distributed.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the runtime would else wait for the others first
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Where arrays live and how a per-device function runs on all devices."""
+"""Where arrays live and how a per-device function runs on all devices of all processes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from contextssl_jax.errors import UserError
 
@@ -49,11 +49,11 @@ class Parallel:
         return jax.jit(mapped, donate_argnums=0)
 
     def replicate(self, tree: Any) -> Any:
-        """Places a host tree on every device."""
+        """Places a tree, the same on all processes, on every device."""
         if self.mode == "jit":
             return jax.device_put(tree, self.devices[0])
         if self.mode == "shard_map":
-            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+            return everywhere(tree, self._mesh)
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
         def stack(leaf: Any) -> jax.Array:
@@ -81,15 +81,36 @@ class Parallel:
         shards = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
         return jax.tree.map(lambda leaf: leaf[0], shards) if self.mode == "pmap" else shards
 
+    def whole(self, tree: Any) -> Any:
+        """Returns the replicated tree as arrays that lie whole on devices of all processes."""
+        if self.mode != "pmap":
+            return tree
+        return everywhere(self.local(tree), mesh_of(jax.devices(), AXIS))
+
     def fetch(self, tree: Any) -> Any:
         """Returns a replicated tree on the host, as NumPy arrays that later steps do not touch."""
         return jax.device_get(self.local(tree))
 
     @functools.cached_property
-    def _mesh(self) -> jax.sharding.Mesh:
+    def _mesh(self) -> Mesh:
         # pmap deals with this process's devices, a mesh with those of all processes.
-        devices = jax.devices() if self.mode == "shard_map" else list(self.devices)
-        return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        return mesh_of(jax.devices() if self.mode == "shard_map" else self.devices, AXIS)
+
+
+def mesh_of(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """Returns the devices in a row, as an axis that the compiler may split arrays over."""
+    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Places a tree, the same on all processes, whole on every device of the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def place(leaf: Any) -> jax.Array:
+        copies = [jax.device_put(leaf, device) for device in mesh.local_devices]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, copies)
+
+    return jax.tree.map(place, tree)
 
 
 def choose(mode: str, contexts: int) -> Parallel:

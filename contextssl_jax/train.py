@@ -2,11 +2,10 @@
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,12 +15,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, told_out_of_memory
 from contextssl_jax.evaluation.command import reported, write_report
 from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Look, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.figures.curves import draw_curves
+from contextssl_jax.lock import Lock
+from contextssl_jax.processes import first, stop_signals
+from contextssl_jax.record import keep
 from contextssl_jax.step import TrainState
 from contextssl_jax.workdir import check, claim
 from contextssl_jax.writer import NonFiniteError, Window, Writer
@@ -29,35 +31,53 @@ from contextssl_jax.writer import NonFiniteError, Window, Writer
 _log = logging.getLogger(__name__)
 
 
-def train(config: ConfigDict, folder: str) -> None:
+def train(config: ConfigDict, folder: str, start: dict[str, Any]) -> None:
     """Trains the config's model in the folder, or goes on where its last checkpoint stands.
 
+    Args:
+      config: of the run.
+      folder: of the run.
+      start: what record.describe says of this start.
+
     Raises:
-      UserError: an option is wrong, the folder is another run's, or the loss is not finite.
+      UserError: an option is wrong, the folder is another run's or in use, a checkpoint could not
+        be saved or none can be read, memory is out, or the loss is not finite.
     """
-    workdir = check(folder, config)
+    first(lambda: check(folder, config) and None)
+    workdir = epath.Path(folder)
     experiment = build_experiment(config)
     template = experiment.template()
     look = build_monitor(config, experiment) if config.monitor.every else None
     report = build_evaluation(config, experiment) if config.eval.every else None
-    if jax.process_index() == 0:  # only now: a mistake in the options must not claim the folder
-        claim(workdir, config)
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints:
+    lock: Lock | None = None
+    with ExitStack() as stack:
+
+        def own() -> None:  # only now: a mistake in the options must not claim the folder
+            nonlocal lock
+            lock = stack.enter_context(claim(workdir, config, experiment.dataset))
+            keep(workdir, start)
+
+        first(own)
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         try:
-            _loop(config, workdir, experiment, look, report, checkpoints, template)
+            with told_out_of_memory(
+                "lower data.contexts, or keep the batch and set train.accumulate_steps or"
+                " model.remat; --mode=plan tells what a step needs"
+            ):
+                _loop(config, workdir, lock, experiment, look, report, checkpoints, template)
         except NonFiniteError as error:
             checkpoints.wait()
             kept = checkpoints.steps()
             last = f"the last good checkpoint is step {kept[-1]}" if kept else "nothing was saved"
             raise UserError(
-                f"{error}; stopped, {last}. A lower train.learning_rate or a smaller train.clip"
-                " may help, in another --workdir"
+                f"{error}; stopped, {last}. {_reason(experiment, error.step)}"
             ) from error
 
 
 def _loop(
     config: ConfigDict,
     workdir: epath.Path,
+    lock: Lock | None,
     experiment: Experiment,
     look: Look | None,
     report: Evaluate | None,
@@ -66,18 +86,18 @@ def _loop(
 ) -> None:
     """Looks, saves, reports and steps, in that order, until the last step or a signal to stop."""
     parallel, total = experiment.parallel, config.train.steps
-    found = checkpoints.restore(template)
-    at = found or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
-    resumed = found is not None
+    saved = checkpoints.restore(template)
+    at = saved or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
+    resumed = saved is not None
     step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
     _describe(config, experiment, at)
     state = parallel.replicate(at.state)
     data = read_batches(
         experiment.batches, at.host["batches"], config.data.threads, config.data.prefetch
     )
-    del found, at, template  # the host's copies of the state
+    del saved, at, template  # the host's copies of the state
     writer = _writer(config, workdir, step, resumed)
-    with writer, logging_redirect_tqdm(), _stop_signals() as stopped:
+    with writer, logging_redirect_tqdm(), stop_signals() as stopped:
         compiled = False
         while True:
             last = step == total
@@ -85,15 +105,18 @@ def _loop(
                 looked = step
                 window.host()  # what is not finite is told by the step that made it
                 writer.look(step, look(parallel.local(state.variables)))
-            stop = last or stopped()
+            stop = stopped(step) or last
             if stop or (step and step % config.checkpoint.every == 0):
+                if lock:
+                    lock.check()
                 host = {"batches": step, "window": window.host(), "looked": looked}
                 fetched = parallel.fetch(state)
                 _check_finite(step, fetched)
-                checkpoints.save(Checkpoint(step, fetched, host))
+                checkpoints.save(Checkpoint(step, fetched, host), parallel.whole(state))
             if report and step and (last or step % config.eval.every == 0):
-                if jax.process_index() == 0 and not reported(workdir, step):
-                    write_report(workdir, step, report(parallel.local(state.variables), step))
+                if not first(partial(reported, workdir, step)):
+                    found = report(parallel.local(state.variables), step)
+                    writer.attempt("the report", partial(write_report, workdir, step, found))
             if stop:
                 break
             began = time.perf_counter()
@@ -107,9 +130,9 @@ def _loop(
             if step % config.log.every == 0:
                 writer.metrics(step, window.close())
             writer.advance()
-    checkpoints.wait()
-    if last:
-        draw_curves(workdir, workdir / "curves.png")
+        checkpoints.wait()
+        if last:
+            writer.attempt("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
 
 
@@ -132,13 +155,29 @@ def _writer(config: ConfigDict, workdir: epath.Path, step: int, resumed: bool) -
     )
 
 
+def _reason(experiment: Experiment, step: int) -> str:
+    """Says whether the batch of a step that is not finite was so itself."""
+    batch = experiment.batches[step - 1]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+            context = np.argwhere(~np.isfinite(leaf))[0][0]
+            return (
+                f"Its batch is not finite either: {jax.tree_util.keystr(path).strip('.')} of"
+                f" context {context}. Mend the data, then use another --workdir"
+            )
+    return (
+        "Its batch is finite. A lower train.learning_rate or a smaller train.clip may help, in"
+        " another --workdir"
+    )
+
+
 def _describe(config: ConfigDict, experiment: Experiment, at: Checkpoint) -> None:
     parts = {
         name: sum(leaf.size for leaf in jax.tree.leaves(tree))
         for name, tree in at.state.params.items()
     }
     _log.info(
-        "%s on %s: %s parameters (%s); %d %s device(s), %s; from step %d of %d",
+        "%s on %s: %s parameters (%s); %d %s device(s), %s%s; from step %d of %d",
         config.method,
         experiment.dataset.name,
         f"{sum(parts.values()):,}",
@@ -146,28 +185,7 @@ def _describe(config: ConfigDict, experiment: Experiment, at: Checkpoint) -> Non
         jax.device_count(),
         jax.devices()[0].platform,
         experiment.parallel.mode,
+        f", {jax.process_count()} processes" if jax.process_count() > 1 else "",
         at.step,
         config.train.steps,
     )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into a flag, so that the run saves and ends between two steps.
-
-    A second signal acts as it would have without this.
-    """
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        _log.info("%s: saving, then stopping", signal.Signals(number).name)
-        for one in before:
-            signal.signal(one, before[one])
-
-    before = {one: signal.signal(one, receive) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for one in before:
-            signal.signal(one, before[one])

@@ -1,13 +1,19 @@
-"""A run's folder: it belongs to one config, whose options decide the result."""
+"""A run's folder: it belongs to one config, whose options decide the result, and to its data."""
 
 import hashlib
 import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.config import flatten, to_json
+from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
+from contextssl_jax.lock import Lock
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (
@@ -16,8 +22,7 @@ _FREE = (
     *("log.", "checkpoint.", "eval."),
 )
 
-_NAME = "config.json"
-_NEW = "config.json.new"  # while it is written
+_NAME, _DATA = "config.json", "data.json"
 
 
 def fingerprint(config: ConfigDict) -> str:
@@ -36,26 +41,86 @@ def check(folder: str, config: ConfigDict) -> epath.Path:
     try:
         if (workdir / _NAME).exists():
             _compare(workdir / _NAME, config)
-        elif workdir.exists() and any(path.name != _NEW for path in workdir.iterdir()):
+        elif workdir.exists() and any(map(_strange, workdir.iterdir())):
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
     except OSError as error:
         raise UserError(f"--workdir: cannot use {folder} ({error.strerror or error})") from error
     return workdir
 
 
-def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Makes a folder that `check` has passed this config's, by writing its config.json.
+@contextmanager
+def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator[Lock]:
+    """Holds a folder that `check` has passed, and makes it this config's and this data set's.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: another run holds it or was quicker, its data were others, or it cannot be written.
     """
     try:
-        if not (workdir / _NAME).exists():
-            workdir.mkdir(parents=True, exist_ok=True)
-            (workdir / _NEW).write_text(to_json(config))
-            (workdir / _NEW).replace(workdir / _NAME)
+        workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir: cannot use {workdir} ({error.strerror or error})") from error
+    with Lock(workdir) as lock:
+        check(str(workdir), config)
+        try:
+            _write_once(workdir / _NAME, to_json(config))
+            identity = _identity(dataset)
+            _write_once(workdir / _DATA, json.dumps(identity) + "\n")
+            saved = json.loads((workdir / _DATA).read_text())
+        except OSError as error:
+            what = f"cannot use {workdir} ({error.strerror or error})"
+            raise UserError(f"--workdir: {what}") from error
+        except json.JSONDecodeError as error:
+            raise UserError(f"{workdir / _DATA}: is damaged; choose another --workdir") from error
+        if saved != identity:
+            raise UserError(
+                f"{workdir}: its data set is no longer the one that the run began with"
+                f" ({_tell(saved)} then, {_tell(identity)} now), so that it would go on as another"
+                " run; put the data back, or choose another --workdir"
+            )
+        yield lock
+
+
+def append(file: epath.Path, text: str) -> None:
+    """Adds text to a file; on a bucket, which knows no appending, by writing it anew."""
+    if "://" in str(file):
+        file.write_text((file.read_text() if file.exists() else "") + text)
+    else:
+        with file.open("a") as opened:
+            opened.write(text)
+
+
+def _strange(path: epath.Path) -> bool:
+    """Says whether a file in a folder without config.json is none of a start that was cut short."""
+    return not path.name.startswith(("config.json.", "lock.json"))
+
+
+def _write_once(file: epath.Path, text: str) -> None:
+    if not file.exists():
+        new = file.with_name(f"{file.name}.new")
+        new.write_text(text)
+        new.replace(file)
+
+
+def _identity(dataset: Dataset) -> dict[str, Any]:
+    """What tells a data set from another, cheaply: sizes and labels."""
+    return {
+        name: {
+            "records": split.size,
+            "labels": None if split.labels is None else zlib.crc32(split.labels.tobytes()),
+        }
+        for name, split in dataset.splits.items()
+    }
+
+
+def _tell(identity: Any) -> str:
+    try:
+        parts = (
+            f"{name} {part['records']:,} records, labels {part['labels']}"
+            for name, part in identity.items()
+        )
+        return "; ".join(parts)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return "something unreadable"
 
 
 def _compare(file: epath.Path, config: ConfigDict) -> None:

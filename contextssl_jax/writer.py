@@ -5,14 +5,18 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 import jax
 from etils import epath
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from contextssl_jax.board import Board
+from contextssl_jax.errors import UserError
+from contextssl_jax.workdir import append
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +115,9 @@ class Writer:
           enabled: write at all.
         """
         self._enabled, self._total, self._views = enabled, total, views
-        self._file, self._board = workdir / "metrics.jsonl", None
+        self._file = workdir / "metrics.jsonl"
+        self._board: Board | None = None
+        self._failed: set[str] = set()
         # On a terminal a bar; elsewhere, such as in a log file, lines alone.
         plain = not (enabled and sys.stderr.isatty())
         self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=plain)
@@ -119,7 +125,7 @@ class Writer:
             self._file.touch()
             _trim(self._file, start if resumed else -1)
             if tensorboard:
-                self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+                self._board = Board(workdir / "tensorboard", start)
 
     def __enter__(self) -> "Writer":
         return self
@@ -173,13 +179,25 @@ class Writer:
             told = "   ".join(f"{group} {' -> '.join(row)}" for group, row in groups.items())
             _log.info("  %-14s %s", f"{environment} context", told)
 
+    def attempt(self, what: str, write: Callable[[], Any]) -> None:
+        """Writes what a run can do without: if that fails, warns once, and the run goes on."""
+        if not self._enabled:
+            return
+        try:
+            write()
+        except OSError as error:
+            tell = _log.debug if what in self._failed else _log.warning
+            tell("%s cannot be written (%s); going on without", what, error)
+            self._failed.add(what)
+
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self._enabled:
-            with self._file.open("a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+            try:
+                append(self._file, json.dumps({"step": step, **values}) + "\n")
+            except OSError as error:
+                raise UserError(f"{self._file}: cannot be written ({error.strerror})") from error
         if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._board.write(step, values, time.time())
 
 
 def _trim(file: epath.Path, last: int) -> None:

@@ -1,13 +1,15 @@
 """Checkpoints come back whole, and damage at any place is noticed."""
 
 import logging
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
-from contextssl_jax.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.checkpoint import Checkpoint, Checkpoints, load
 from contextssl_jax.errors import UserError
 
 # Orbax leaves callbacks of a failed read to an event loop that it has closed.
@@ -19,18 +21,23 @@ def state(seed: int) -> dict:
     return {
         "step": np.array(seed, np.int32),
         "params": {"w": rng.normal(size=(64, 33)).astype(np.float32), "none": {}},
-        "moments": (rng.normal(size=7), np.array(3.0, np.float32)),
+        "moments": (rng.normal(size=7).astype(np.float32), np.array(3.0, np.float32)),
     }
 
 
 TEMPLATE = state(0)
 
 
+def keep_one(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+    checkpoints.save(checkpoint, jax.device_put(checkpoint.state))
+
+
 def save(workdir: epath.Path, steps: range, keep: int = 5) -> None:
     with Checkpoints(workdir, keep) as checkpoints:
         for step in steps:
             host = {"batches": step, "window": [{"loss": 0.1, "r2": float("nan")}]}
-            checkpoints.save(Checkpoint(step, state(step), host))
+            keep_one(checkpoints, Checkpoint(step, state(step), host))
+        checkpoints.wait()
 
 
 def restore(workdir: epath.Path) -> Checkpoint | None:
@@ -73,7 +80,7 @@ def test_only_the_newest_stay(workdir):
 def test_a_saved_step_is_not_overwritten(workdir):
     save(workdir, range(3, 4))
     with Checkpoints(workdir, 5) as checkpoints:
-        checkpoints.save(Checkpoint(3, state(9), {"batches": 9}))
+        keep_one(checkpoints, Checkpoint(3, state(9), {"batches": 9}))
     assert_is(restore(workdir), 3)
 
 
@@ -150,5 +157,56 @@ def test_when_all_are_damaged_nothing_starts_anew(workdir):
     save(workdir, range(1, 3))
     for step in (1, 2):
         damage_flip(largest(workdir, step))
+    with pytest.raises(UserError, match="no checkpoint can be read"):
+        restore(workdir)
+    with pytest.raises(UserError, match="no checkpoint is left of steps 1, 2"):
+        restore(workdir)  # nor the next time
+
+
+@pytest.mark.parametrize("gone", ["checkpoints/2", "checkpoints/2/state", "checkpoints/2/host"])
+def test_a_missing_folder_costs_its_steps_alone(workdir, gone, caplog):
+    save(workdir, range(1, 3))
+    shutil.rmtree(workdir / gone)
+    with caplog.at_level(logging.WARNING):
+        assert_is(restore(workdir), 1)
+    assert "checkpoint 2 is" in caplog.text
+
+
+def test_missing_altogether_nothing_starts_anew(workdir):
+    save(workdir, range(1, 3))
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UserError, match="no checkpoint is left of steps 1, 2; put one back"):
+        restore(workdir)
+
+
+def test_no_byte_of_what_the_host_keeps_can_change_unnoticed(workdir):
+    save(workdir, range(1, 2))
+    (file,) = (file for file in files_of(workdir, 1) if file.parts[-2:] == ("host", "metadata"))
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1  # one digit becomes another
+        file.write_bytes(bytes(changed))
+        with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+            load(workdir, {"params": TEMPLATE["params"]}, None)
+    file.write_bytes(whole)
+    step, parts = load(workdir, {"params": TEMPLATE["params"]}, None)
+    np.testing.assert_array_equal(parts["params"]["w"], state(1)["params"]["w"])
+
+
+def test_another_models_checkpoint_is_refused_and_stays(workdir):
+    save(workdir, range(1, 2))
+    other = TEMPLATE | {"params": {"w": np.zeros((64, 34), np.float32), "none": {}}}
+    with Checkpoints(workdir, 5) as checkpoints:
+        message = r"of another model: params.w is \[64, 33\] there, \[64, 34\] here"
+        with pytest.raises(UserError, match=message):
+            checkpoints.restore(other)
+    assert_is(restore(workdir), 1)
+
+
+def test_a_checkpoint_under_another_steps_name_is_damaged(workdir):
+    save(workdir, range(1, 3))
+    shutil.rmtree(workdir / "checkpoints" / "1")
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "1")
     with pytest.raises(UserError, match="no checkpoint can be read"):
         restore(workdir)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from contextssl_jax.checkpoint import _checksum
 from contextssl_jax.main import main
 
 QUICK = ("--config=configs/debug.py", "--config.train.steps=6", "--config.train.warmup_steps=2",
@@ -128,18 +129,22 @@ def test_a_model_that_does_not_fit_names_the_parameter(copied, capsys):
     wrong = "--config.model.predictor.hidden=(8,)"
     assert run(*QUICK, *SMALL, wrong, "--mode=eval", f"--workdir={copied}") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "does not fit" in error and "params.predictor" in error
-    assert "(32,) there, (8,) here" in error
+    assert "of another model" in error and "params.predictor" in error
+    assert "[32] there, [8] here" in error
 
 
 def test_parameters_that_are_not_those_saved_are_refused(copied, capsys):
     file = copied / "checkpoints" / "6" / "host" / "metadata"
     host = json.loads(file.read_text())
-    name = next(name for name in host["checksums"] if name.startswith(".params"))
-    host["checksums"][name] += 1
+    name = next(name for name in host["arrays"] if name.startswith("params"))
+    host["arrays"][name]["crc32"] += 1
+    del host["checksum"]
+    host["checksum"] = _checksum(host)
     file.write_text(json.dumps(host))
     assert run(*QUICK, *SMALL, "--mode=eval", "--step=6", f"--workdir={copied}") == 2
-    assert "is damaged (ValueError: checksums do not match)" in capsys.readouterr().err
+    assert (
+        "is damaged (ValueError: an array does not match its checksum)" in capsys.readouterr().err
+    )
 
 
 def test_a_damaged_checkpoint_is_told_and_left_where_it_is(copied, capsys):

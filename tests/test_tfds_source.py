@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -340,3 +341,25 @@ def test_real_cifar10():
     np.testing.assert_allclose(mean, (0.4914, 0.4822, 0.4465), atol=5e-5)
     assert set(np.bincount(train_labels)) == {5000}
     assert set(np.bincount(test_labels)) == {1000}
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped", "empty", "info"])
+def test_a_data_set_that_is_damaged_is_one_line(prepared, tmp_path, damage):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    (shard, *_) = sorted(tmp_path.rglob("*train.array_record*"))
+    (info,) = tmp_path.rglob("dataset_info.json")
+    data = shard.read_bytes()
+    if damage == "cut":
+        shard.write_bytes(data[: len(data) // 2])
+    elif damage == "gone":
+        shard.unlink()
+    elif damage == "flipped":
+        start = 64 * 1024 + 100  # where the records are, behind the shard's own beginning
+        shard.write_bytes(data[:200] + bytes(b ^ 255 for b in data[200:start]) + data[start:])
+    elif damage == "empty":
+        shard.write_bytes(b"")
+    else:
+        info.write_text(info.read_text()[:100])
+    with pytest.raises(UserError, match="damaged") as told:
+        load_images("cifar10", "train", str(tmp_path))
+    assert "\n" not in str(told.value) and str(tmp_path) in str(told.value)

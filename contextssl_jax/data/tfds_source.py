@@ -8,12 +8,14 @@ import tarfile
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError
 from PIL import Image
 from tensorflow_datasets.image_classification.cifar import Cifar10
 from tqdm import tqdm
@@ -52,21 +54,27 @@ def load_images(
         all of one size.
     """
     ensure_prepared(name, data_dir)
-    source = _open(_builder(name, data_dir), split)
+    builder = _builder(name, data_dir)
+    source = _open(builder, split)
+    with _told_damage(builder):
+        return _read(source, f"{name} {split}", side)
+
+
+def _read(source: Any, what: str, side: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads all of a data source; see load_images."""
     shape = (side, side, 3) if side else _decode(source[0]["image"], None).shape
     if shape[0] != shape[1]:
         raise UserError(
-            f"{name} {split} has images that are not square, such as {shape[:2]}: set"
-            " --config.tfds.side"
+            f"{what} has images that are not square, such as {shape[:2]}: set --config.tfds.side"
         )
     images = np.empty((len(source), *shape), np.uint8)
     labels = np.empty(len(source), np.int32) if _has_labels(source) else None
     # In one thread: small images spend so little time outside the GIL that more are slower.
-    for index, example in enumerate(_examples(source, f"{name} {split}")):
+    for index, example in enumerate(_examples(source, what)):
         image = _decode(example["image"], side)
         if image.shape != shape:
             raise UserError(
-                f"{name} {split} has images of several sizes, such as {shape[:2]} and"
+                f"{what} has images of several sizes, such as {shape[:2]} and"
                 f" {image.shape[:2]}: set --config.tfds.side"
             )
         images[index] = image
@@ -161,8 +169,26 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     try:
         # TFDS would make a folder named ~, and shells do not expand it in --out=~/data.
         return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
+    except ParseError as error:
+        folder = f"{data_dir or 'the data folder'}/{name}"
+        raise UserError(f"{folder}: dataset_info.json is damaged; put it back") from error
     except (AssertionError, ImportError, ValueError) as error:  # what TFDS raises: it varies
         raise UserError(f"TFDS has no data set {name!r}") from error
+
+
+@contextmanager
+def _told_damage(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Turns what readers of shards and images raise, which varies, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, OSError, ValueError, IndexError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{builder.data_path}: is damaged ({reason}); put the damaged file back, or delete the"
+            " folder and prepare the data set again"
+        ) from error
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
@@ -176,7 +202,8 @@ def _open(builder: tfds.core.DatasetBuilder, split: str) -> Any:
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         if not len(source):
             raise ValueError("it has no examples")
-    except (NotImplementedError, ValueError) as error:  # not array_record; no such split
+    # Not array_record; no such split; a shard that is gone or too short.
+    except (NotImplementedError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read {builder.name} {split}: {reason}") from error
     if "image" not in builder.info.features:

@@ -4,11 +4,12 @@ import json
 import logging
 from typing import Any
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.checkpoint import load
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, told_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
 from contextssl_jax.evaluation.page import Picture, Table, html, markdown
 from contextssl_jax.evaluation.tables import source, tables
@@ -16,6 +17,8 @@ from contextssl_jax.experiment import build_experiment
 from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.figures.neighbours import draw_neighbours
+from contextssl_jax.parallel import Parallel
+from contextssl_jax.processes import first
 from contextssl_jax.workdir import check
 
 _log = logging.getLogger(__name__)
@@ -33,18 +36,32 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
     Raises:
       UserError: no such checkpoint, one of another config, or a mistake in the options.
     """
-    workdir = check(folder, config)
-    config = config.copy_and_resolve_references()
-    config.train.parallel = "jit"  # views are split over devices by the reader, whatever trained
-    experiment = build_experiment(config)
+    first(lambda: check(folder, config) and None)
+    workdir = epath.Path(folder)
+    # Views are split over devices by the reader, whatever trained.
+    experiment = build_experiment(config, Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)
     step, variables = load(workdir, experiment.template().variables, step)
-    try:  # before the work, not after it
-        _folder(workdir, step).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir: cannot write {_folder(workdir, step)} ({error})") from error
+    place = _folder(workdir, step)
+
+    def make() -> None:  # before the work, not after it
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir: cannot write {place} ({error})") from error
+
+    first(make)
     _log.info("evaluating step %d of %s", step, workdir)
-    write_report(workdir, step, run(variables, step))
+    with told_out_of_memory("lower eval.batch"):
+        evaluation = run(variables, step)
+
+    def write() -> None:
+        try:
+            write_report(workdir, step, evaluation)
+        except OSError as error:
+            raise UserError(f"--workdir: cannot write {place} ({error})") from error
+
+    first(write)
 
 
 def reported(workdir: epath.Path, step: int) -> bool:

@@ -13,6 +13,7 @@ from contextssl_jax.evaluation.retrieval import chance
 from contextssl_jax.evaluation.scores import Target
 from contextssl_jax.evaluation.views import Looked
 from contextssl_jax.groups import LatentSpace
+from contextssl_jax.record import devices, revision
 from contextssl_jax.workdir import fingerprint
 
 Tree = dict[str, Any]
@@ -215,7 +216,8 @@ def provenance(
         "retrieval_chance": chance(
             looked.retrieval.latents.shape[1] - int(options.retrieval.exclude_source)
         ),
-        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "device": devices(),
+        "git": revision(),
         "jax": jax.__version__,
         "seconds": seconds,
     }

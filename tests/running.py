@@ -1,0 +1,136 @@
+"""Runs of configs/debug.py as real processes, and what they leave behind."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs import debug
+from contextssl_jax.checkpoint import load
+from contextssl_jax.experiment import build_experiment
+
+STEPS = 60
+OPTIONS = (
+    f"--config.train.steps={STEPS}",
+    "--config.checkpoint.every=7",  # saves fall between lines of the log, which average 5 steps
+    "--config.monitor.every=20",
+    "--config.log.tensorboard=False",
+)
+TIMES = ("step_seconds", "data_wait", "views_per_second")
+
+
+def start(
+    workdir: Path, *options: str, processes: int = 1, devices: int = 1, limits: Sequence[str] = ()
+) -> list[subprocess.Popen]:
+    """Starts a run of some processes with some CPU devices each; `limits` is a command before."""
+    command = [*limits, sys.executable, "-m", "contextssl_jax.main", "--config=configs/debug.py"]
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    environment |= {"JAX_NUM_CPU_DEVICES": str(devices)}
+    if processes > 1:
+        environment |= {"JAX_NUM_PROCESSES": str(processes)}
+        environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
+    return [
+        subprocess.Popen(
+            [*command, *OPTIONS, *options, f"--workdir={workdir}"],
+            env=environment | ({"JAX_PROCESS_ID": str(i)} if processes > 1 else {}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(processes)
+    ]
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
+def end(run: Sequence[subprocess.Popen], timeout: float = 300) -> list[str]:
+    """Waits for all processes; returns what each told."""
+    return [process.communicate(timeout=timeout)[1] for process in run]
+
+
+def finish(workdir: Path, *options: str, processes: int = 1, devices: int = 1) -> str:
+    """Runs to the end, which must be a good one; returns what the first process told."""
+    run = start(workdir, *options, processes=processes, devices=devices)
+    told = end(run)
+    assert [process.returncode for process in run] == [0] * processes, told
+    return told[0]
+
+
+def kill(run: Sequence[subprocess.Popen]) -> None:
+    for process in run:
+        process.kill()
+    end(run)
+
+
+def wait_for(condition: Callable[[], bool], run: Sequence[subprocess.Popen]) -> None:
+    """Waits until the condition holds or a process ends."""
+    deadline = time.monotonic() + 120
+    while not condition() and all(process.poll() is None for process in run):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def saved(workdir: Path) -> list[str]:
+    folder = workdir / "checkpoints"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def steps(workdir: Path) -> list[int]:
+    return sorted(int(name) for name in saved(workdir) if name.isdigit())
+
+
+def lines(workdir: Path) -> list[dict]:
+    """What was logged, less the times."""
+    read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read]
+
+
+def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """The whole state of a checkpoint, by name."""
+    config: ConfigDict = debug.get_config()
+    config.train.parallel = "jit"
+    template = build_experiment(config).template()
+    parts = {name: getattr(template, name) for name in ("step", "params", "batch_stats")}
+    _, state = load(epath.Path(workdir), parts | {"opt_state": template.opt_state}, step)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def assert_same_run(workdir: Path, reference: Path) -> None:
+    """Same final state, same lines, to the last bit."""
+    expected, got = state_at(reference, STEPS), state_at(workdir, STEPS)
+    assert expected.keys() == got.keys()
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(got[name], leaf, err_msg=name)
+    assert lines(workdir) == lines(reference)
+
+
+def assert_close_run(workdir: Path, reference: Path, step: int = STEPS, rtol: float = 1e-4) -> None:
+    """Same state and lines but for the order in which numbers were added."""
+    expected, got = state_at(reference, step), state_at(workdir, step)
+    for name, leaf in expected.items():
+        other = got[name]
+        if "qkv" in name and leaf.ndim == 1:
+            # A softmax does not see what keys have in common: Adam makes steps of mere rounding.
+            leaf, other = (
+                np.delete(x, np.s_[len(x) // 3 : 2 * len(x) // 3]) for x in (leaf, other)
+            )
+        np.testing.assert_allclose(
+            other, leaf, rtol=rtol, atol=rtol * np.abs(leaf).max(initial=1e-6), err_msg=name
+        )
+    for one, other in zip(lines(workdir), lines(reference), strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=50 * rtol, atol=0.02, err_msg=name)

@@ -1,0 +1,223 @@
+"""Processes that train together do what one does, and end together."""
+
+import json
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from running import (
+    STEPS,
+    assert_close_run,
+    assert_same_run,
+    end,
+    finish,
+    kill,
+    start,
+    state_at,
+    steps,
+    wait_for,
+)
+
+from contextssl_jax.errors import UserError
+from contextssl_jax.processes import find_place
+
+ALL_STEPS = ("--config.checkpoint.keep=1000",)
+REPORT = ("--config.eval.every=60",)
+
+
+def report_of(workdir: Path) -> dict:
+    return json.loads((workdir / "eval" / str(STEPS) / "report.json").read_text())
+
+
+def assert_same_figures(one, other, where: str = "") -> None:
+    if isinstance(other, dict):
+        assert list(one) == list(other), where
+        for name in other:
+            assert_same_figures(one[name], other[name], f"{where}/{name}")
+    else:
+        assert one == pytest.approx(other, abs=2e-2, rel=2e-2), where
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    """One process with four devices."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    finish(workdir, *ALL_STEPS, *REPORT, devices=4)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """Two processes with two devices each."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    finish(workdir, *ALL_STEPS, *REPORT, processes=2, devices=2)
+    return workdir
+
+
+def test_two_processes_take_the_steps_of_one(one, two):
+    assert steps(one) == steps(two)
+    # The first moments after the first save are sums of gradients, and nothing else is in them.
+    assert_close_run(two, one, step=steps(one)[0], rtol=1e-5)
+    assert_close_run(two, one)
+
+
+def test_both_processes_write_each_checkpoint(two):
+    for step in steps(two):
+        folder = two / "checkpoints" / str(step) / "state"
+        for process in (0, 1):
+            parts = list((folder / f"ocdbt.process_{process}" / "d").iterdir())
+            assert sum(part.stat().st_size for part in parts) > 10_000
+
+
+def test_two_processes_report_what_one_does(one, two):
+    whole, split = report_of(one), report_of(two)
+    assert split.pop("provenance")["views"] == whole.pop("provenance")["views"]
+    assert_same_figures(split, whole)
+
+
+@pytest.mark.parametrize("processes, devices", [(1, 1), (2, 1)])
+def test_evaluation_of_one_checkpoint_does_not_depend_on_processes(
+    one, tmp_path, processes, devices
+):
+    shutil.copytree(one, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "eval")
+    finish(tmp_path, "--mode=eval", processes=processes, devices=devices)
+    found, expected = report_of(tmp_path), report_of(one)
+    del found["provenance"], expected["provenance"]
+    assert_same_figures(found, expected)
+
+
+@pytest.mark.parametrize("before, after", [("two", 1), ("one", 2)])
+def test_a_run_goes_on_with_other_processes(request, one, tmp_path, before, after):
+    shutil.copytree(request.getfixturevalue(before), tmp_path, dirs_exist_ok=True)
+    middle = steps(tmp_path)[len(steps(tmp_path)) // 2]
+    for step in steps(tmp_path):
+        if step > middle:
+            shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    told = finish(tmp_path, *ALL_STEPS, processes=after, devices=1)
+    assert f"from step {middle} of" in told and f"checkpoint {STEPS} is gone" in told
+    assert_close_run(tmp_path, one)
+
+
+def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path):
+    options = ("--config.checkpoint.every=1000", "--config.monitor.every=0")
+    run = start(tmp_path, *options, processes=2)
+    file = tmp_path / "metrics.jsonl"
+    wait_for(lambda: file.exists() and file.read_text().count("\n") > 2, run)
+    began = time.monotonic()
+    run[1].send_signal(signal.SIGTERM)
+    told = end(run, timeout=60)
+    assert [process.returncode for process in run] == [0, 0], told
+    assert time.monotonic() - began < 30
+    step = int(re.search(r"stopped at step (\d+)", told[0]).group(1))
+    assert steps(tmp_path) == [step]
+    assert int(state_at(tmp_path, step)["['step']"]) == step
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_when_one_is_killed_the_other_ends_and_names_it(tmp_path, lost):
+    options = ("--config.train.parallel=shard_map", "--config.monitor.every=0")
+    run = start(tmp_path, *options, processes=2)
+    wait_for(lambda: bool(steps(tmp_path)), run)
+    began = time.monotonic()
+    run[lost].kill()
+    told = end(run, timeout=60)
+    assert time.monotonic() - began < 60
+    assert run[1 - lost].returncode not in (0, None)
+    if run[1 - lost].returncode == 1:  # else the runtime itself was quicker, and aborted
+        name = rf"error: lost process {lost} \(\S+, process id {run[lost].pid}\); the same command"
+        assert re.search(name, told[1 - lost]), told
+    step = steps(tmp_path)[-1]
+    assert f"from step {step} of" in finish(tmp_path, *options, processes=2)
+
+
+def test_a_mistake_that_one_sees_ends_both(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    run = start(tmp_path, processes=2)
+    told = end(run, timeout=60)
+    assert [process.returncode for process in run] == [2, 2], told
+    assert "is not empty" in told[0] and "Traceback" not in told[0] + told[1]
+    assert "error" not in told[1]  # said once
+
+
+def test_the_same_devices_give_the_same_bits(tmp_path, one):
+    finish(tmp_path, *ALL_STEPS, devices=4)
+    assert_same_run(tmp_path, one)
+
+
+STEP = {
+    "SLURM_JOB_ID": "70123",
+    "SLURM_STEP_NODELIST": "node[007-012,020],other1",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x8)",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.mark.parametrize(
+    "environ, tpu, name, options",
+    [
+        ({}, False, "alone", None),
+        ({"SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}, False, "alone", None),  # no srun
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1"}, False, "SLURM", None),
+        ({}, True, "TPU", {}),
+        ({"JAX_PLATFORMS": "cpu"}, True, "alone", None),
+    ],
+)
+def test_where_a_process_is_shows_in_its_environment(environ, tpu, name, options):
+    assert find_place(environ, tpu) == (name, options)
+
+
+@pytest.mark.parametrize(
+    "nodes, first",
+    [
+        ("node[007-012,020],other1", "node007"),
+        ("a1,b[1-2]", "a1"),
+        ("gpu[3]", "gpu3"),
+        ("solo", "solo"),
+    ],
+)
+def test_slurms_first_node_is_the_meeting_point(nodes, first):
+    options = find_place(STEP | {"SLURM_STEP_NODELIST": nodes}, False).options
+    assert options["coordinator_address"].split(":")[0] == first
+    assert (options["num_processes"], options["process_id"]) == (8, 3)
+    assert "local_device_ids" not in options  # alone on its node: all of them
+
+
+def test_tasks_of_one_node_take_a_gpu_each():
+    shared = STEP | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LOCALID": "2"}
+    assert find_place(shared, False).options["local_device_ids"] == [2]
+    bound = shared | {"CUDA_VISIBLE_DEVICES": "5"}
+    assert "local_device_ids" not in find_place(bound, False).options
+
+
+def test_half_a_launch_is_told():
+    with pytest.raises(UserError, match="JAX_PROCESS_ID: is 'not set'"):
+        find_place({"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a:1"}, False)
+
+
+def test_slurm_starts_processes_that_find_each_other(tmp_path, monkeypatch):
+    # What srun sets, and no word of ours.
+    number = str(int(time.time()))
+    run = []
+    for i in range(2):
+        for name, value in {
+            "SLURM_JOB_ID": number,
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_TASKS_PER_NODE": "2",
+            "SLURM_PROCID": str(i),
+            "SLURM_LOCALID": str(i),
+        }.items():
+            monkeypatch.setenv(name, value)
+        run += start(tmp_path, "--config.monitor.every=0")
+    wait_for(lambda: bool(steps(tmp_path)), run)
+    run[0].send_signal(signal.SIGTERM)
+    told = end(run)
+    assert [process.returncode for process in run] == [0, 0], told
+    assert "2 processes" in told[0]
+    kill(run)
