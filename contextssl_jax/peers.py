@@ -6,18 +6,23 @@ process' end; a host that vanishes shows by TCP's own keep-alive.
 """
 
 import json
+import logging
 import os
 import secrets
 import selectors
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 Share = Callable[..., str]  # (key, value) tells all processes; (key) waits for it
 
 _VANISHED = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # seconds, times
+_MEETING, _HELLO = 60.0, 5.0  # seconds to wait for all, and for one to say who it is
 _LINE = 4096  # bytes of a message, at most
 _AGAIN = "the same command again goes on from the last checkpoint"
 
@@ -38,7 +43,7 @@ class Peers:
 
     @classmethod
     def meet(cls, share: Share, host: str, index: int, count: int) -> "Peers":
-        """Connects process 0 with all the others.
+        """Connects process 0 with all the others, or with those that it can.
 
         Args:
           share: tells all processes a text under a key.
@@ -47,17 +52,15 @@ class Peers:
           count: of processes.
         """
         share(f"peer/{index}", f"{socket.gethostname()}, process id {os.getpid()}")
-        if index == 0:
-            links = _welcome(share, count)
-        else:
-            address = json.loads(share("peers"))
-            link = socket.create_connection((host, address["port"]), timeout=60)
-            _send(link, {"token": address["token"], "index": index})
-            link.settimeout(None)
-            links = {0: link}
+        links = _welcome(share, count) if index == 0 else _visit(share, host, index)
+        names = {i: share(f"peer/{i}") for i in range(count)}
+        wanted = range(1, count) if index == 0 else (0,)
+        for other in wanted:
+            if other not in links:
+                _log.warning("no connection to process %d (%s) to watch it", other, names[other])
         for link in links.values():
             _keep_alive(link)
-        return cls(index, links, {i: share(f"peer/{i}") for i in range(count)})
+        return cls(index, links, names)
 
     def leave(self, failure: str | None = None) -> None:
         """Says goodbye to the others, who end too if there is a failure to tell."""
@@ -98,13 +101,17 @@ class Peers:
 
 
 def _welcome(share: Share, count: int) -> dict[int, socket.socket]:
-    token = secrets.token_hex()
+    """Waits for the others; a firewall may keep some away."""
+    token, deadline = secrets.token_hex(), time.monotonic() + _MEETING
     links: dict[int, socket.socket] = {}
     with socket.create_server(("", 0)) as server:
-        server.settimeout(60)
         share("peers", json.dumps({"port": server.getsockname()[1], "token": token}))
         while len(links) < count - 1:
-            link, _ = server.accept()
+            server.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                link, _ = server.accept()
+            except OSError:
+                break
             index = _index_of(link, token, count)
             if index is None:
                 link.close()  # a stranger
@@ -113,8 +120,20 @@ def _welcome(share: Share, count: int) -> dict[int, socket.socket]:
     return links
 
 
+def _visit(share: Share, host: str, index: int) -> dict[int, socket.socket]:
+    """Goes to process 0, if there is a way."""
+    address = json.loads(share("peers"))
+    try:
+        link = socket.create_connection((host, address["port"]), timeout=_MEETING)
+    except OSError:
+        return {}
+    _send(link, {"token": address["token"], "index": index})
+    link.settimeout(None)
+    return {0: link}
+
+
 def _index_of(link: socket.socket, token: str, count: int) -> int | None:
-    link.settimeout(10)
+    link.settimeout(_HELLO)
     try:
         hello = json.loads(link.recv(_LINE))
         known = hello["token"] == token and 0 < hello["index"] < count
