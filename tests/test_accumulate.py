@@ -17,9 +17,9 @@ from contextssl_jax.experiment import build_experiment
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.batchnorm import BatchNorm
 from contextssl_jax.step import TrainState, train_step
+from tests.quick import compiled, run
 
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)  # so that all of a state is as exact as the gradient
-FAST = {"xla_backend_optimization_level": 0}  # programs that run once
 
 CONTEXTS = {
     "data": dict(contexts=16, pairs=4, environment_per="context"),
@@ -47,7 +47,7 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        x = nn.Dense(8)(images.reshape(len(images), -1))
+        x = nn.Dense(8, use_bias=False)(images.reshape(len(images), -1))
         return nn.Dense(16)(nn.relu(BatchNorm(train, self.axis)(x)))
 
 
@@ -83,9 +83,9 @@ def take(config, options: dict, mode: str, parts: int, **model):
         experiment, state = build(config, options, mode, parts)
         place = experiment.parallel
         arguments = place.replicate(state), place.shard(experiment.batches[0])
-        compiled = experiment.step.lower(*arguments).compile(FAST)
-        state, metrics = place.fetch(compiled(*arguments))
-        STEPS[key] = state, metrics, compiled.memory_analysis().temp_size_in_bytes
+        step = compiled(experiment.step, *arguments)
+        state, metrics = place.fetch(step(*arguments))
+        STEPS[key] = state, metrics, step.memory_analysis().temp_size_in_bytes
     return STEPS[key]
 
 
@@ -134,19 +134,16 @@ def test_contexts_that_meet_do_so_within_a_part(config):
     def part(rows: slice):
         return jax.tree.map(lambda leaf: leaf[rows], batch)
 
-    def compiled(part):
-        return jax.jit(loss).lower(state.params, state.batch_stats, part, key).compile(FAST)
-
-    gradient = compiled(part(slice(0, 2)))
-    first, (batch_stats, _) = gradient(state.params, state.batch_stats, part(slice(0, 2)), key)
+    start = state.params, state.batch_stats
+    gradient = compiled(loss, *start, part(slice(0, 2)), key)
+    first, (batch_stats, _) = gradient(*start, part(slice(0, 2)), key)
     second, (batch_stats, _) = gradient(state.params, batch_stats, part(slice(2, 4)), key)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
-    arguments = place.replicate(state), place.shard(batch)
-    after, metrics = experiment.step.lower(*arguments).compile(FAST)(*arguments)
+    after, metrics = run(experiment.step, *place.replicate((state,)), place.shard(batch))
     assert difference(mean, after.opt_state[0].trace) < 3e-5
     assert difference(optax.tree.norm(mean), metrics["gradient_norm"]) < 3e-5
     assert difference(batch_stats, after.batch_stats) < 3e-5
-    whole, (batch_stats, _) = compiled(batch)(state.params, state.batch_stats, batch, key)
+    whole, (batch_stats, _) = run(loss, *start, batch, key)
     assert difference(whole, mean) > 0.02 and difference(batch_stats, after.batch_stats) > 0.02
 
 

@@ -17,9 +17,9 @@ from contextssl_jax.models.patch import PatchEncoder
 from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
 from contextssl_jax.models.transformer import ContextTransformer
 from contextssl_jax.parallel import Parallel
+from tests.quick import compiled, run
 
 KEY = jax.random.key(0)
-FAST = {"xla_backend_optimization_level": 0}  # for programs that run once
 
 BASIC = functools.partial(ResNet, (1, 1), BasicBlock, "cifar", 4)
 MODELS = {
@@ -31,10 +31,6 @@ MODELS = {
 IMAGES = jax.random.normal(KEY, (4, 16, 16, 3))
 TOKENS = jax.random.normal(KEY, (2, 12, 7))
 MASKS = pair_mask(12)[None, None]
-
-
-def run(function, *args):
-    return jax.jit(function).lower(*args).compile(FAST)(*args)
 
 
 def loss_of(model, variables, *inputs, **options):
@@ -113,16 +109,19 @@ def test_devices_share_statistics_as_before_and_not_again(mode):
     place = Parallel(mode, tuple(jax.local_devices()))
     variables = jax.device_get(run(BASIC().init, KEY, IMAGES))
 
-    def lowered(remat: bool):
-        def gradient(variables, images):
+    def gradient(remat: bool):
+        def function(variables, images):
             loss = loss_of(BASIC(axis="data", remat=remat), variables, images, train=True)
             return jax.lax.pmean(jax.grad(loss, has_aux=True)(variables["params"]), "data"), ()
 
-        return place.compile(gradient).lower(place.replicate(variables), place.shard(IMAGES))
+        return place.compile(function)
 
-    kept, again = lowered(False), lowered(True)
-    assert kept.as_text().count("all_reduce") == again.as_text().count("all_reduce") > 0
-    four, _ = again.compile(FAST)(place.replicate(variables), place.shard(IMAGES))
+    def reductions(remat: bool) -> int:
+        lowered = gradient(remat).lower(place.replicate(variables), place.shard(IMAGES))
+        return lowered.as_text().count("all_reduce")
+
+    assert reductions(True) == reductions(False) > 0
+    four, _ = run(gradient(True), place.replicate(variables), place.shard(IMAGES))
     loss = loss_of(BASIC(), variables, IMAGES, train=True)
     assert_close(run(jax.grad(loss, has_aux=True), variables["params"]), place.fetch(four))
 
@@ -159,18 +158,14 @@ def test_a_run_goes_on_without_it(config, monkeypatch, tmp_path):
     config.model.remat = True
     recomputing = build_experiment(config)
 
-    def compiled(experiment, state):
-        given = state, experiment.batches[0]
-        return experiment.step.lower(*given).compile(FAST)
-
     rng = np.random.default_rng(0)
     state = jax.tree.map(
         lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(leaf.dtype), plain.template()
     )
-    step = compiled(plain, state)
     first, second = plain.batches[0], plain.batches[1]
+    step = compiled(plain.step, state, first)
     expected, _ = step(step(state, first)[0], second)
-    after, _ = compiled(recomputing, state)(state, first)
+    after, _ = run(recomputing.step, state, first)
     with Checkpoints(epath.Path(tmp_path), 1) as checkpoints:
         checkpoints.save(Checkpoint(1, jax.device_get(after), {}))
         checkpoints.wait()
