@@ -92,6 +92,9 @@ def get_config() -> ConfigDict:
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
     model.action_scale = 14.0
+    # Keep only what enters a block of the encoder or the transformer for the backward pass, which
+    # computes the rest again: less memory, more time, the same results to rounding.
+    model.remat = False
     model.resnet = ConfigDict()
     model.resnet.stem = "cifar"  # "cifar", 3x3; or "imagenet", 7x7 and max-pool, stride 4
     model.resnet.width = 64  # channels of the first stage
@@ -132,6 +135,10 @@ def get_config() -> ConfigDict:
     train.beta1 = 0.9  # decay of the first moment
     train.beta2 = 0.999  # decay of the second moment
     train.clip = 0.0  # largest norm of the gradient; 0 is no limit
+    # Parts that each device takes its contexts in, one after the other: the memory of a part. The
+    # gradient is that of the whole batch only with loss.negatives="context" and an encoder without
+    # batch statistics; else negatives and batch statistics are those of a part (on all devices).
+    train.accumulate_steps = 1
     train.parallel = "auto"  # "jit", "pmap", "shard_map"; auto: jit on one device, else pmap
 
     config.checkpoint = checkpoint = ConfigDict()

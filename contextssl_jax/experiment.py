@@ -17,7 +17,7 @@ from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
 from contextssl_jax.optimizer import build_optimizer, build_schedule
 from contextssl_jax.parallel import Parallel, choose
-from contextssl_jax.step import TrainState, init_state, train_step
+from contextssl_jax.step import TrainState, check_parts, init_state, train_step
 
 _INIT, _STEP = range(2)  # streams of randomness
 
@@ -68,6 +68,7 @@ def build_experiment(config: ConfigDict, parallel: Parallel | None = None) -> Ex
     build_method = pick(METHODS, config.method, "method")
     build_dataset = pick(DATASETS, config.data.name, "data.name")
     parallel = parallel or choose(config.train.parallel, config.data.contexts)
+    check_parts(config.train.accumulate_steps, config.data.contexts, parallel.axis)
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     dataset = build_dataset(config)
     method = build_method(config, dataset, parallel.axis)
@@ -96,6 +97,7 @@ def build_experiment(config: ConfigDict, parallel: Parallel | None = None) -> Ex
         optimizer=optimizer,
         schedule=schedule,
         axis=parallel.axis,
+        parts=config.train.accumulate_steps,
     )
     return Experiment(
         dataset,

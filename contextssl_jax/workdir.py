@@ -17,7 +17,7 @@ from contextssl_jax.lock import Lock
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (
-    *("data.dir", "data.threads", "data.prefetch", "train.parallel"),
+    *("data.dir", "data.threads", "data.prefetch", "train.parallel", "model.remat"),
     *("folder.path", "bench3d.path", "bench3d.lists"),
     *("log.", "checkpoint.", "eval."),
 )

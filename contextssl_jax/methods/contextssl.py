@@ -258,7 +258,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> ContextSSL:
         space=dataset.space,
         render=dataset.render,
         encoder=pick(ENCODERS, model.encoder, "model.encoder")(model, axis),
-        transformer=ContextTransformer(**model.transformer, dtype=dtype),
+        transformer=ContextTransformer(**model.transformer, dtype=dtype, remat=model.remat),
         predictor=LatentPredictor(
             tuple(model.predictor.hidden), len(dataset.space.latent_mean), dtype
         ),

@@ -18,8 +18,8 @@ def _resnet(stages: tuple[int, ...], block: type[BasicBlock] | type[BottleneckBl
     def build(model: ConfigDict, axis: str | None) -> ResNet:
         if model.resnet.stem not in ("cifar", "imagenet"):
             raise UserError(f"model.resnet.stem: {model.resnet.stem!r} is not cifar or imagenet")
-        dtype = jnp.dtype(model.dtype)
-        return ResNet(stages, block, model.resnet.stem, model.resnet.width, axis, dtype)
+        options = dict(axis=axis, dtype=jnp.dtype(model.dtype), remat=model.remat)
+        return ResNet(stages, block, model.resnet.stem, model.resnet.width, **options)
 
     return build
 
@@ -27,7 +27,8 @@ def _resnet(stages: tuple[int, ...], block: type[BasicBlock] | type[BottleneckBl
 def _patch(model: ConfigDict, axis: str | None) -> PatchEncoder:
     del axis  # it has no batch statistics
     p = model.patch
-    return PatchEncoder(p.size, tuple(p.widths), p.blocks, p.features, jnp.dtype(model.dtype))
+    options = dict(dtype=jnp.dtype(model.dtype), remat=model.remat)
+    return PatchEncoder(p.size, tuple(p.widths), p.blocks, p.features, **options)
 
 
 ENCODERS: dict[str, Callable[[ConfigDict, str | None], nn.Module]] = {

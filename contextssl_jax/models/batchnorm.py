@@ -4,8 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from contextssl_jax.collectives import mean_over
+
+MOMENTS = "moments"  # name of what crosses devices, so that recomputation need not do it again
 
 _EPSILON = 1e-5
 _MOMENTUM = 0.1  # weight of the new batch in the running statistics
@@ -38,7 +41,7 @@ class BatchNorm(nn.Module):
         if self.train:
             wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
             moments = wide.mean(axes), jnp.square(wide).mean(axes)
-            mean, square = mean_over(moments, self.axis)
+            mean, square = checkpoint_name(mean_over(moments, self.axis), MOMENTS)
             var = jnp.maximum(square - jnp.square(mean), 0)
             count = x.size // channels * (lax.axis_size(self.axis) if self.axis else 1)
             unbiased = var * (count / max(count - 1, 1))

@@ -22,6 +22,7 @@ class PatchEncoder(nn.Module):
       blocks: pre-activation residual blocks on the small grid.
       features: F.
       dtype: of the arithmetic; features are float32.
+      remat: keep only what enters a block for the backward pass, which computes the rest again.
     """
 
     patch: int
@@ -29,6 +30,7 @@ class PatchEncoder(nn.Module):
     blocks: int
     features: int
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -42,12 +44,16 @@ class PatchEncoder(nn.Module):
         x = x.reshape(n, h // s, w // s, s * s * c)
         x = nn.Dense(self.widths[0], dtype=self.dtype)(x)
         x = self._conv(self.widths[1], 2)(self._activate(x))
+        block = nn.remat(PatchEncoder._block) if self.remat else PatchEncoder._block
         for _ in range(self.blocks):
-            residual = self._conv(self.widths[1], 1)(self._activate(x))
-            x = x + self._conv(self.widths[1], 1)(self._activate(residual))
+            x = block(self, x)
         x = self._activate(x).reshape(n, -1)
         x = nn.Dense(self.features, dtype=self.dtype)(x)
         return nn.LayerNorm(dtype=self.dtype)(x).astype(jnp.float32)
+
+    def _block(self, x: jax.Array) -> jax.Array:
+        residual = self._conv(x.shape[-1], 1)(self._activate(x))
+        return x + self._conv(x.shape[-1], 1)(self._activate(residual))
 
     def _activate(self, x: jax.Array) -> jax.Array:
         return nn.relu(nn.LayerNorm(dtype=self.dtype)(x))

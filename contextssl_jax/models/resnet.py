@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from contextssl_jax.models.batchnorm import BatchNorm
+from contextssl_jax.models.batchnorm import MOMENTS, BatchNorm
 from contextssl_jax.models.convolution import Conv
 
 Layer = Callable[..., Any]
@@ -72,6 +72,7 @@ class ResNet(nn.Module):
       width: channels of the first stage; each next one has twice as many.
       axis: name of the axis over whose devices batch statistics are taken; None: one device.
       dtype: of the arithmetic; statistics and features are float32.
+      remat: keep only what enters a block for the backward pass, which computes the rest again.
     """
 
     stages: tuple[int, ...]
@@ -80,6 +81,7 @@ class ResNet(nn.Module):
     width: int = 64
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @property
     def features(self) -> int:
@@ -93,6 +95,8 @@ class ResNet(nn.Module):
         In training, batch statistics normalise and the running ones ("batch_stats") move.
         """
         norm, conv = partial(BatchNorm, train, self.axis), partial(Conv, dtype=self.dtype)
+        kept = jax.checkpoint_policies.save_only_these_names(MOMENTS)
+        block = nn.remat(self.block, policy=kept) if self.remat else self.block
         x = conv(self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
@@ -101,5 +105,5 @@ class ResNet(nn.Module):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1
                 name = f"layer{stage + 1}_{i}"
-                x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = block(self.width * 2**stage, stride, conv, norm, name=name)(x)
         return x.astype(jnp.float32).mean(axis=(1, 2))

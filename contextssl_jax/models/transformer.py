@@ -47,6 +47,16 @@ class Block(nn.Module):
         self.up = nn.Dense(4 * self.width, dtype=self.dtype, kernel_init=initial)
         self.down = nn.Dense(self.width, dtype=self.dtype, kernel_init=residual)
 
+    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns what leaves the block, with its keys and values.
+
+        Args:
+          x: [M, S, D].
+          mask: where a row may look, bool, broadcastable to [M, S, S].
+        """
+        q, k, v = self.project(x)
+        return self.finish(x, jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])), k, v
+
     def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns queries, keys and values [..., heads, width / heads] of x [..., D]."""
         qkv = self.qkv(self.norm_1(x)).reshape(*x.shape[:-1], 3, self.heads, -1)
@@ -70,6 +80,7 @@ class ContextTransformer(nn.Module):
         divided by sqrt(2 L). The official 0.02 is about 1 / sqrt(D) of its width 2048; in a
         narrower model it leaves attention too flat to be learnt in a short run.
       dtype: of the arithmetic; embeddings are float32.
+      remat: keep only what enters a block for the backward pass, which computes the rest again.
     """
 
     width: int
@@ -78,13 +89,15 @@ class ContextTransformer(nn.Module):
     outputs: int
     initial: float = 0.02
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         initial = nn.initializers.normal(self.initial)
         residual = self.initial / (2 * self.blocks) ** 0.5
         self.read_in = nn.Dense(self.width, dtype=self.dtype, kernel_init=initial)
+        block = nn.remat(Block) if self.remat else Block
         self.layers = [
-            Block(self.width, self.heads, self.initial, residual, self.dtype)
+            block(self.width, self.heads, self.initial, residual, self.dtype)
             for _ in range(self.blocks)
         ]
         self.norm = nn.LayerNorm(_EPSILON, dtype=self.dtype)
@@ -148,9 +161,7 @@ class ContextTransformer(nn.Module):
         x = self.read_in(tokens)
         keys, values = [], []
         for i, layer in enumerate(self.layers):
-            q, k, v = layer.project(x)
-            mask = masks[min(i, len(masks) - 1)][:, None]
-            x = layer.finish(x, jax.nn.dot_product_attention(q, k, v, mask=mask))
+            x, k, v = layer(x, masks[min(i, len(masks) - 1)])
             keys.append(k)
             values.append(v)
         return self.read_out(self.norm(x)).astype(jnp.float32), keys, values
