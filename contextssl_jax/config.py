@@ -18,10 +18,13 @@ class Command(NamedTuple):
     workdir: str
     mode: str
     step: int | None  # of a checkpoint
+    devices: int | None  # of a plan; see planning.plan
+    utilisation: float | None
+    out: str | None
 
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
-    """Reads --config, --config.x=y, --workdir, --mode and --step.
+    """Reads --config, --config.x=y, --workdir, --mode, --step, and what plans take.
 
     Args:
       argv: the command line, the program's name first.
@@ -42,6 +45,16 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
     flags.DEFINE_enum("mode", modes[0], list(modes), "what to do", flag_values=values)
     flags.DEFINE_integer("step", None, "of a checkpoint", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("devices", None, "of a plan", lower_bound=1, flag_values=values)
+    flags.DEFINE_float(
+        "utilisation",
+        None,
+        "of a plan's chips",
+        lower_bound=0.01,
+        upper_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string("out", None, "JSON file of a plan", flag_values=values)
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
@@ -52,7 +65,15 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
         raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
     _check_counts(config.value)
     name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
-    return Command(config.value, values.workdir or f"runs/{name}", values.mode, values.step)
+    return Command(
+        config.value,
+        values.workdir or f"runs/{name}",
+        values.mode,
+        values.step,
+        values.devices,
+        values.utilisation,
+        values.out,
+    )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

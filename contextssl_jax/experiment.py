@@ -50,8 +50,15 @@ class Experiment:
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
 
 
-def build_experiment(config: ConfigDict) -> Experiment:
+def build_experiment(
+    config: ConfigDict, dataset: Dataset | None = None, parallel: Parallel | None = None
+) -> Experiment:
     """Builds the experiment of a config; option mistakes show before any data is read.
+
+    Args:
+      config: the options.
+      dataset: in place of the config's; a plan's has no data.
+      parallel: in place of all devices there are; a plan's are imagined.
 
     Raises:
       UserError: an option is wrong, or the data set is out of reach.
@@ -63,9 +70,9 @@ def build_experiment(config: ConfigDict) -> Experiment:
         )
     build_method = pick(METHODS, config.method, "method")
     build_dataset = pick(DATASETS, config.data.name, "data.name")
-    parallel = choose(config.train.parallel, config.data.contexts)
+    parallel = parallel or choose(config.train.parallel, config.data.contexts)
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
-    dataset = build_dataset(config)
+    dataset = dataset or build_dataset(config)
     method = build_method(config, dataset, parallel.axis)
     batches = context_batches(
         dataset.splits["train"],

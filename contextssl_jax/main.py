@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from contextssl_jax.config import Command, parse_command_line
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.command import evaluate
+from contextssl_jax.planning.plan import plan
 from contextssl_jax.train import train
 
 MODES: dict[str, Callable[[Command], None]] = {
     "train": lambda command: train(command.config, command.workdir),
     "eval": lambda command: evaluate(command.config, command.workdir, command.step),
+    "plan": lambda command: plan(
+        command.config, command.devices or 1, command.utilisation or 0.35, command.out
+    ),
 }
 
 
@@ -25,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(
                 "--step: is for --mode=eval; training resumes from the newest checkpoint"
             )
+        if command.mode != "plan" and any((command.devices, command.utilisation, command.out)):
+            raise UserError("--devices, --utilisation, --out: are for --mode=plan")
         MODES[command.mode](command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
