@@ -20,10 +20,13 @@ class Command(NamedTuple):
     step: int | None  # of a checkpoint
     deterministic: bool  # the same bits from the same devices
     argv: tuple[str, ...]  # all that was typed
+    devices: int | None  # of a plan; see planning.plan
+    utilisation: float | None
+    out: str | None
 
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
-    """Reads --config, --config.x=y, --workdir, --mode, --step and --deterministic.
+    """Reads --config, --config.x=y, --workdir, --mode, --step, --deterministic, and a plan's.
 
     Args:
       argv: the command line, the program's name first.
@@ -44,6 +47,16 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
     flags.DEFINE_enum("mode", modes[0], list(modes), "what to do", flag_values=values)
     flags.DEFINE_integer("step", None, "of a checkpoint", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("devices", None, "of a plan", lower_bound=1, flag_values=values)
+    flags.DEFINE_float(
+        "utilisation",
+        None,
+        "of a plan's chips",
+        lower_bound=0.01,
+        upper_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string("out", None, "JSON file of a plan", flag_values=values)
     flags.DEFINE_bool("deterministic", False, "the same bits, slower", flag_values=values)
     try:
         extra = values(list(argv))[1:]
@@ -55,9 +68,16 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
         raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
     _check_counts(config.value)
     name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
-    workdir = values.workdir or f"runs/{name}"
     return Command(
-        config.value, workdir, values.mode, values.step, values.deterministic, tuple(argv)
+        config=config.value,
+        workdir=values.workdir or f"runs/{name}",
+        mode=values.mode,
+        step=values.step,
+        deterministic=values.deterministic,
+        argv=tuple(argv),
+        devices=values.devices,
+        utilisation=values.utilisation,
+        out=values.out,
     )
 
 

@@ -50,12 +50,15 @@ class Experiment:
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
 
 
-def build_experiment(config: ConfigDict, parallel: Parallel | None = None) -> Experiment:
+def build_experiment(
+    config: ConfigDict, dataset: Dataset | None = None, parallel: Parallel | None = None
+) -> Experiment:
     """Builds the experiment of a config; option mistakes show before any data is read.
 
     Args:
       config: the options.
-      parallel: where arrays live; None is what the config says.
+      dataset: in place of the config's; a plan's has no data.
+      parallel: where arrays live, in place of what the config says.
 
     Raises:
       UserError: an option is wrong, or the data set is out of reach.
@@ -70,7 +73,7 @@ def build_experiment(config: ConfigDict, parallel: Parallel | None = None) -> Ex
     parallel = parallel or choose(config.train.parallel, config.data.contexts)
     check_parts(config.train.accumulate_steps, config.data.contexts, parallel.axis)
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
-    dataset = build_dataset(config)
+    dataset = dataset or build_dataset(config)
     method = build_method(config, dataset, parallel.axis)
     batches = context_batches(
         dataset.splits["train"],

@@ -13,6 +13,7 @@ from contextssl_jax.config import Command, parse_command_line
 from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.evaluation.command import evaluate
 from contextssl_jax.peers import Peers
+from contextssl_jax.planning.plan import plan
 from contextssl_jax.processes import join
 from contextssl_jax.record import describe
 from contextssl_jax.train import train
@@ -24,6 +25,9 @@ MODES: dict[str, Callable[[Command], None]] = {
         describe(command.config, command.argv, command.deterministic),
     ),
     "eval": lambda command: evaluate(command.config, command.workdir, command.step),
+    "plan": lambda command: plan(
+        command.config, command.devices or 1, command.utilisation or 0.35, command.out
+    ),
 }
 _MISTAKE, _FAILURE = 2, 1
 _EXPLAINED = 5  # seconds until a lost process is known
@@ -41,10 +45,12 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(
                 "--step: is for --mode=eval; training resumes from the newest checkpoint"
             )
+        if command.mode != "plan" and any((command.devices, command.utilisation, command.out)):
+            raise UserError("--devices, --utilisation, --out: are for --mode=plan")
         if command.deterministic:  # before anything asks for a device
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-        peers = join()
+        peers = join() if command.mode != "plan" else None
         if peers is not None:
             _together(peers, command)
         MODES[command.mode](command)

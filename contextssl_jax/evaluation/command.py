@@ -39,7 +39,7 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
     first(lambda: check(folder, config) and None)
     workdir = epath.Path(folder)
     # Views are split over devices by the reader, whatever trained.
-    experiment = build_experiment(config, Parallel("jit", tuple(jax.local_devices()[:1])))
+    experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)
     step, variables = load(workdir, experiment.template().variables, step)
     place = _folder(workdir, step)

@@ -91,7 +91,11 @@ def build(config: ConfigDict) -> Dataset:
       UserError: an option is wrong, or the data are not there or not whole.
     """
     groups = scene_groups(config)
-    splits = open_splits(config.bench3d, groups)
+    return views_dataset(groups, open_splits(config.bench3d, groups))
+
+
+def views_dataset(groups: SceneGroups, splits: Mapping[str, StoredViews]) -> Dataset:
+    """Makes the data set of stored views."""
 
     def render(record: Record, latents: jax.Array) -> jax.Array:
         del latents

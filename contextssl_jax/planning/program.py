@@ -1,0 +1,95 @@
+"""A config's training step as a program for any number of devices, without data or values."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+from ml_collections import ConfigDict
+
+from contextssl_jax.errors import UserError
+from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.parallel import AXIS, MODES, Parallel
+from contextssl_jax.planning.stand_in import stand_in
+from contextssl_jax.step import TrainState
+
+
+@dataclass(frozen=True)
+class Program:
+    """The step and the shapes that it works on.
+
+    Attributes:
+      config: the options.
+      devices: that the global batch is split over.
+      experiment: what the config stands for, its data set a stand-in.
+      state: shapes of the state, the same on every device.
+      batch: shapes of the global batch.
+      traced: the step, to be lowered and compiled (jax.stages.Traced).
+    """
+
+    config: ConfigDict
+    devices: int
+    experiment: Experiment
+    state: TrainState
+    batch: Any
+    traced: Any
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Names of the method's parts by the name scopes of their Flax modules."""
+        modules = {part: getattr(self.experiment.method, part, None) for part in self.state.params}
+        return {type(module).__name__: part for part, module in modules.items()}
+
+    @property
+    def turns(self) -> int:
+        """In how many turns a device takes its contexts."""
+        return self.config.train.get("accumulate_steps", 1)
+
+
+def build_program(config: ConfigDict, devices: int) -> Program:
+    """Traces the step for so many CPU devices of this host, however many it has.
+
+    Raises:
+      UserError: an option is wrong, or a run could not use so many devices.
+    """
+    mode, contexts = config.train.parallel, config.data.contexts
+    if mode not in MODES:
+        raise UserError(f"train.parallel: {mode!r} is none of {MODES}")
+    if devices > 1 and mode == "jit":
+        raise UserError(f"train.parallel: 'jit' is for one device, and --devices is {devices}")
+    if contexts % devices:
+        raise UserError(f"data.contexts: {contexts} contexts do not split over {devices} devices")
+    # pmap is shard_map underneath, which unlike it is compiled from shapes alone.
+    place = _OnHost("shard_map" if devices > 1 else "jit", host_devices(devices))
+    experiment = build_experiment(config, stand_in(config), place)
+    state = jax.eval_shape(experiment.init)
+    batch = jax.eval_shape(lambda: experiment.batches[0])
+    traced = experiment.step.trace(state, batch)  # type: ignore[attr-defined]
+    return Program(config, devices, experiment, state, batch, traced)
+
+
+def host_devices(count: int) -> tuple[jax.Device, ...]:
+    """Returns CPU devices of this process, and leaves accelerators alone.
+
+    Raises:
+      UserError: JAX has already started, with fewer.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_platforms", "cpu")
+    except RuntimeError:  # it has started
+        pass
+    devices = tuple(jax.devices("cpu"))
+    if len(devices) < count:
+        raise UserError(f"--devices: {count}, but JAX has already started with {len(devices)}")
+    return devices[:count]
+
+
+class _OnHost(Parallel):
+    """As in training, but on the devices that are given, not on all there are."""
+
+    @functools.cached_property
+    def _mesh(self) -> jax.sharding.Mesh:
+        n = len(self.devices)
+        return jax.make_mesh((n,), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
