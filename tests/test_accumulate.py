@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick import compiled, run
 
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.data.contexts import ContextBatch
@@ -17,7 +18,6 @@ from contextssl_jax.experiment import build_experiment
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.batchnorm import BatchNorm
 from contextssl_jax.step import TrainState, train_step
-from tests.quick import compiled, run
 
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)  # so that all of a state is as exact as the gradient
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from etils import epath
+from quick import compiled, run
 
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.experiment import build_experiment
@@ -17,7 +18,6 @@ from contextssl_jax.models.patch import PatchEncoder
 from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
 from contextssl_jax.models.transformer import ContextTransformer
 from contextssl_jax.parallel import Parallel
-from tests.quick import compiled, run
 
 KEY = jax.random.key(0)
 
