@@ -93,7 +93,8 @@ def get_config() -> ConfigDict:
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
     model.action_scale = 14.0
     # Keep only what enters a block of the encoder or the transformer for the backward pass, which
-    # computes the rest again: less memory, more time, the same results to rounding.
+    # computes the rest again: less memory (on CPUs since jax 0.11), more time, the same results to
+    # rounding.
     model.remat = False
     model.resnet = ConfigDict()
     model.resnet.stem = "cifar"  # "cifar", 3x3; or "imagenet", 7x7 and max-pool, stride 4

@@ -104,6 +104,18 @@ def test_less_is_kept_for_the_backward_pass(model, shape, factor):
     assert kept(False) > factor * kept(True) > 0
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="XLA:CPU undid it")
+def test_less_memory():
+    def temporary(remat: bool) -> int:
+        model = ContextTransformer(32, 6, 2, 8, remat=remat)
+        tokens, masks = jnp.ones((2, 64, 7)), pair_mask(64)[None, None]
+        variables = run(model.init, KEY, tokens, masks)
+        gradient = jax.grad(lambda x: loss_of(model, variables, x, masks)(variables["params"])[0])
+        return compiled(gradient, tokens).memory_analysis().temp_size_in_bytes
+
+    assert temporary(True) < 0.4 * temporary(False)
+
+
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_devices_share_statistics_as_before_and_not_again(mode):
     place = Parallel(mode, tuple(jax.local_devices()))
