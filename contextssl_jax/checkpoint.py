@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from contextssl_jax.bucket import absolute, children, move, whole
 from contextssl_jax.errors import UserError
 from contextssl_jax.processes import agree, first
 
@@ -46,7 +47,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int) -> None:
         """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
-        self._folder = (workdir / "checkpoints").resolve()  # Orbax refuses relative paths
+        self._folder = absolute(workdir / "checkpoints")  # Orbax refuses relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workdir, self._damaged = workdir, workdir / "damaged"
         options = ocp.CheckpointManagerOptions(
@@ -152,11 +153,10 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int) -> None:
-        self._damaged.mkdir(exist_ok=True)
-        taken = [path.name for path in self._damaged.iterdir()]
+        taken = [path.name for path in children(self._damaged)]
         names = [str(step), *(f"{step}.{i}" for i in range(1, len(taken) + 1))]
         free = next(name for name in names if name not in taken)
-        (self._folder / str(step)).rename(self._damaged / free)
+        move(self._folder / str(step), self._damaged / free)
 
     def _note(self, steps: Sequence[int]) -> None:
         if _noted(self._workdir) != list(steps):
@@ -187,8 +187,8 @@ def load(
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it does not fit the template.
     """
-    folder = (workdir / "checkpoints").resolve()
-    steps = first(lambda: _steps(folder) if folder.exists() else [])
+    folder = absolute(workdir / "checkpoints")
+    steps = first(lambda: _steps(folder))
     if not steps:
         raise UserError(f"--workdir: {workdir} has no checkpoint; train first")
     if step is not None and step not in steps:
@@ -213,7 +213,8 @@ def load(
 
 
 def _steps(folder: epath.Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    found = [path for path in children(folder) if path.name.isdigit() and whole(path)]
+    return sorted(int(path.name) for path in found)
 
 
 def _noted(workdir: epath.Path) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from etils import epath
 
+from contextssl_jax.bucket import children, faults, reach
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.command import REPORT
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = parser.parse_args(argv[1:])
         reports = read_reports(options.runs)
-        compare(reports, epath.Path(options.out), options.probe, options.target)
+        compare(reports, reach(options.out, "--out"), options.probe, options.target)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -86,7 +87,7 @@ def read_reports(runs: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
       UserError: a run has no report, or it is damaged.
     """
-    files = [_find(epath.Path(run)) for run in runs]
+    files = [_find(reach(run, "RUN")) for run in runs]
     if len(set(files)) < len(files):
         raise UserError("the same report is named twice")
     reports = {}
@@ -192,7 +193,7 @@ def _find(path: epath.Path) -> epath.Path:
         return path
     if (path / REPORT).exists():
         return path / REPORT
-    steps = (path / "eval").iterdir() if (path / "eval").exists() else []
+    steps = children(path / "eval")
     done = [step for step in steps if step.name.isdigit() and (step / REPORT).exists()]
     if not done:
         raise UserError(f"{path}: has no report; make one with --mode=eval --workdir={path}")

@@ -19,6 +19,7 @@ from typing import Any
 
 from etils import epath
 
+from contextssl_jax.bucket import faults, remote
 from contextssl_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._end.set()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*faults()):
             if self._ours():
                 self._file.unlink()
 
@@ -88,7 +89,7 @@ class Lock:
     def _create(self) -> bool:
         """Makes the lock's file, if there is none."""
         text = json.dumps(self._holder | {"beat": 0}) + "\n"
-        if "://" in str(self._file):  # a bucket: the last to write has it
+        if remote(self._file):  # a bucket: the last to write has it
             if not self._file.exists():
                 self._file.write_text(text)
                 time.sleep(1)
@@ -103,7 +104,7 @@ class Lock:
     def _clear(self, held: dict[str, Any] | None) -> None:
         """Takes a dead run's lock away, unless another run is about to, or has."""
         taking = self._file.with_name(f"{_NAME}.taking")
-        if "://" not in str(taking):
+        if not remote(taking):
             try:
                 Path(taking).open("x").close()
             except FileExistsError:
@@ -122,7 +123,7 @@ class Lock:
         beat = 0
         while not self._end.wait(_BEAT):
             beat += 1
-            with contextlib.suppress(OSError):  # such as a full disk: the run itself will tell
+            with contextlib.suppress(*faults()):  # such as a full disk: the run itself will tell
                 if self._ours():
                     new = self._file.with_name(f"{_NAME}.{self._holder['token']}")
                     new.write_text(json.dumps(self._holder | {"beat": beat}) + "\n")

@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from contextssl_jax.bucket import reach
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError, told_out_of_memory
@@ -44,7 +45,7 @@ def train(config: ConfigDict, folder: str, start: dict[str, Any]) -> None:
         be saved or none can be read, memory is out, or the loss is not finite.
     """
     first(lambda: check(folder, config) and None)
-    workdir = epath.Path(folder)
+    workdir = reach(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
     look = build_monitor(config, experiment) if config.monitor.every else None

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from contextssl_jax.bucket import faults, reach, reason, remote
 from contextssl_jax.config import flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
@@ -37,14 +38,14 @@ def check(folder: str, config: ConfigDict) -> epath.Path:
     Raises:
       UserError: it belongs to another config, or to something else, or cannot be read.
     """
-    workdir = epath.Path(folder)
+    workdir = reach(folder, "--workdir")
     try:
         if (workdir / _NAME).exists():
             _compare(workdir / _NAME, config)
         elif workdir.exists() and any(map(_strange, workdir.iterdir())):
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
-    except OSError as error:
-        raise UserError(f"--workdir: cannot use {folder} ({error.strerror or error})") from error
+    except faults() as error:
+        raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
     return workdir
 
 
@@ -82,7 +83,7 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
 
 def append(file: epath.Path, text: str) -> None:
     """Adds text to a file; on a bucket, which knows no appending, by writing it anew."""
-    if "://" in str(file):
+    if remote(file):
         file.write_text((file.read_text() if file.exists() else "") + text)
     else:
         with file.open("a") as opened:

@@ -15,6 +15,7 @@ from etils import epath
 from tqdm import tqdm
 
 from contextssl_jax.board import Board
+from contextssl_jax.bucket import faults
 from contextssl_jax.errors import UserError
 from contextssl_jax.workdir import append
 
@@ -185,7 +186,7 @@ class Writer:
             return
         try:
             write()
-        except OSError as error:
+        except faults() as error:
             tell = _log.debug if what in self._failed else _log.warning
             tell("%s cannot be written (%s); going on without", what, error)
             self._failed.add(what)
