@@ -5,6 +5,7 @@ move one is to copy what is in it.
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,13 @@ def children(folder: epath.Path) -> list[epath.Path]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
+def numbered(folder: epath.Path) -> list[epath.Path]:
+    """Returns what a folder holds under whole numbers, as they are written, by number."""
+    names = [path.name for path in children(folder)]
+    numbers = sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,17}", name))
+    return [folder / str(number) for number in numbers]
+
+
 def whole(folder: epath.Path) -> bool:
     """Says whether Orbax has written a folder to its end: a bucket's bears its name from the start.
 
@@ -78,10 +86,16 @@ def move(folder: epath.Path, target: epath.Path) -> None:
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
         return
-    for place, _, files in folder.walk():
-        for name in files:
-            (place / name).copy(target / place.relative_to(folder) / name, overwrite=True)
+    _copy(folder, target)
     folder.rmtree()
+
+
+def _copy(folder: epath.Path, target: epath.Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            _copy(path, target / path.name)
+        else:
+            path.copy(target / path.name, overwrite=True)
 
 
 def faults() -> tuple[type[Exception], ...]:

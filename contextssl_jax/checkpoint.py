@@ -20,9 +20,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from contextssl_jax.bucket import absolute, children, move, whole
+from contextssl_jax.bucket import absolute, children, move, numbered, whole
 from contextssl_jax.errors import UserError
 from contextssl_jax.processes import agree, first
+from contextssl_jax.untrusted import read_json
 
 _log = logging.getLogger(__name__)
 _SAVED = "checkpoints.json"
@@ -213,17 +214,16 @@ def load(
 
 
 def _steps(folder: epath.Path) -> list[int]:
-    found = [path for path in children(folder) if path.name.isdigit() and whole(path)]
-    return sorted(int(path.name) for path in found)
+    return [int(path.name) for path in numbered(folder) if whole(path)]
 
 
 def _noted(workdir: epath.Path) -> list[int]:
     """The steps that were saved, as far as the note tells."""
     try:
-        return [int(step) for step in json.loads((workdir / _SAVED).read_text())["steps"]]
+        return sorted(int(step) for step in read_json(workdir / _SAVED)["steps"])
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         _log.warning("%s is damaged (%s)", workdir / _SAVED, _reason(error))
         return []
 

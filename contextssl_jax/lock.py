@@ -21,6 +21,7 @@ from etils import epath
 
 from contextssl_jax.bucket import faults, remote
 from contextssl_jax.errors import UserError
+from contextssl_jax.untrusted import brief, read_json
 
 _log = logging.getLogger(__name__)
 _NAME = "lock.json"
@@ -54,7 +55,7 @@ class Lock:
                 if held is not None and _alive(self._file, held):
                     raise UserError(
                         f"--workdir: {self._file.parent} is in use by {_name(held)}, since"
-                        f" {held['since']}; wait for its end, or choose another --workdir"
+                        f" {brief(held['since'])}; wait for its end, or choose another --workdir"
                     )
                 self._clear(held)
         except OSError as error:
@@ -138,7 +139,7 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
     """Reads a lock; None if it is gone or stays unreadable."""
     for _ in range(3):
         try:
-            held = json.loads(file.read_text())
+            held = read_json(file)
             if {"host", "process", "since"} <= held.keys():
                 return held
         except (FileNotFoundError, IsADirectoryError):
@@ -163,7 +164,7 @@ def _alive(file: epath.Path, held: dict[str, Any]) -> bool:
 
 
 def _name(held: dict[str, Any]) -> str:
-    return f"process {held['process']} on {held['host']}"
+    return f"process {brief(held['process'])} on {brief(held['host'])}"
 
 
 def _machine() -> str:
@@ -180,7 +181,7 @@ def _started(process: int) -> str | None:
     try:
         # The name before it, in parentheses, may hold spaces.
         return Path(f"/proc/{int(process)}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, OverflowError, IndexError):
         pass
     if Path("/proc/self/stat").exists():
         return None

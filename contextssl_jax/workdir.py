@@ -15,6 +15,7 @@ from contextssl_jax.config import flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.lock import Lock
+from contextssl_jax.untrusted import brief, read_json
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (
@@ -23,6 +24,7 @@ _FREE = (
     *("log.", "checkpoint.", "eval."),
 )
 
+_NAMED = 20  # options that a message names
 _NAME, _DATA = "config.json", "data.json"
 
 
@@ -66,11 +68,11 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
             _write_once(workdir / _NAME, to_json(config))
             identity = _identity(dataset)
             _write_once(workdir / _DATA, json.dumps(identity) + "\n")
-            saved = json.loads((workdir / _DATA).read_text())
+            saved = read_json(workdir / _DATA)
         except OSError as error:
             what = f"cannot use {workdir} ({error.strerror or error})"
             raise UserError(f"--workdir: {what}") from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(f"{workdir / _DATA}: is damaged; choose another --workdir") from error
         if saved != identity:
             raise UserError(
@@ -119,24 +121,28 @@ def _tell(identity: Any) -> str:
             f"{name} {part['records']:,} records, labels {part['labels']}"
             for name, part in identity.items()
         )
-        return "; ".join(parts)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return brief("; ".join(parts))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return "something unreadable"
 
 
 def _compare(file: epath.Path, config: ConfigDict) -> None:
     try:
-        saved = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: is damaged ({error}); choose another --workdir") from error
-    old, new = dict(flatten(saved)), dict(flatten(json.loads(to_json(config))))
+        saved = read_json(file)
+        old = dict(flatten(saved))
+    except (ValueError, AttributeError, RecursionError) as error:
+        what = brief(error)
+        raise UserError(f"{file}: is damaged ({what}); choose another --workdir") from error
+    new = dict(flatten(json.loads(to_json(config))))
     differing = [
-        f"{name} ({old.get(name)} there, {new.get(name)} here)"
+        f"{brief(name)} ({brief(old.get(name))} there, {brief(new.get(name))} here)"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not name.startswith(_FREE)
     ]
     if differing:
+        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise UserError(
-            f"{file.parent}: belongs to a run with other options: {', '.join(differing)};"
+            f"{file.parent}: belongs to a run with other options:"
+            f" {', '.join(differing[:_NAMED])}{more};"
             " choose another --workdir"
         )

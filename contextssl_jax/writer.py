@@ -17,6 +17,7 @@ from tqdm import tqdm
 from contextssl_jax.board import Board
 from contextssl_jax.bucket import faults
 from contextssl_jax.errors import UserError
+from contextssl_jax.untrusted import parse
 from contextssl_jax.workdir import append
 
 _log = logging.getLogger(__name__)
@@ -215,6 +216,7 @@ def _trim(file: epath.Path, last: int) -> None:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:  # a kill cut the line short
+        return float(parse(line)["step"])
+    # A kill cut the line short, or it is none of a run's.
+    except (ValueError, TypeError, KeyError, OverflowError):
         return math.inf

@@ -9,10 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
-
-import fsspec
-from fsspec.implementations.memory import MemoryFile
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _URL = "TENSORSTORE_GCS_HTTP_URL"
 
