@@ -8,22 +8,25 @@ saved: so that whatever is damaged, or gone, is noticed.
 import functools
 import json
 import logging
+import math
 import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 
-from contextssl_jax.bucket import absolute, children, move, numbered, whole
+from contextssl_jax.bucket import absolute, children, move, numbered, remote, whole
 from contextssl_jax.errors import UserError
 from contextssl_jax.processes import agree, first
-from contextssl_jax.untrusted import read_json
+from contextssl_jax.untrusted import brief, parse, read_json
 
 _log = logging.getLogger(__name__)
 _SAVED = "checkpoints.json"
@@ -127,8 +130,8 @@ class Checkpoints:
         """
         steps, noted = first(lambda: [self.steps(), _noted(self._workdir)])
         gone = [step for step in noted if step not in steps]
-        for step in gone if steps else ():
-            _log.warning("checkpoint %d is gone from %s", step, self._folder)
+        if steps and gone:
+            _log.warning("checkpoint %s is gone from %s", _listed(gone), self._folder)
         for step in reversed(steps):
             found, reason = None, None
             try:
@@ -145,7 +148,7 @@ class Checkpoints:
             first(functools.partial(self._set_aside, step))
             self._manager.reload()
         if steps or gone:
-            what = "can be read" if steps else f"is left of steps {', '.join(map(str, gone))}"
+            what = "can be read" if steps else f"is left of steps {_listed(gone)}"
             where = f" (they were moved to {self._damaged})" if steps else ""
             raise UserError(
                 f"{self._folder}: no checkpoint {what}{where}; put one back, or, to train anew,"
@@ -256,6 +259,7 @@ def _read(folder: epath.Path, template: Any) -> Checkpoint:
                     f"{folder}: is of another model: {name} is {there} there,"
                     f" {list(leaf.shape)} here"
                 )
+        _check_sizes(folder / "state", max(leaf.nbytes for _, leaf in _leaves(template)))
         wanted = ocp.args.PyTreeRestore(
             item=template,
             restore_args=ocp.checkpoint_utils.construct_restore_args(template),
@@ -267,6 +271,18 @@ def _read(folder: epath.Path, template: Any) -> Checkpoint:
     return Checkpoint(int(folder.name), state, host)
 
 
+def _check_sizes(folder: epath.Path, largest: int) -> None:
+    """Raises ValueError for an array that to read would take far more memory than the model's."""
+    place = str(folder) if remote(folder) else f"file://{quote(str(folder))}"
+    arrays = ts.KvStore.open({"driver": "ocdbt", "base": f"{place}/"}).result()
+    for key in arrays.list().result():
+        if key.endswith(b"/.zarray"):
+            described = parse(arrays.read(key).result().value.decode())
+            for name in ("shape", "chunks"):
+                if not 0 <= math.prod(described[name]) <= largest:
+                    raise ValueError(f"{brief(key.decode())} is of the {name} {described[name]}")
+
+
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
     return [
         (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
@@ -274,11 +290,16 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def _listed(steps: Sequence[int]) -> str:
+    return brief(", ".join(map(str, steps[:20])))
+
+
 def _reason(error: Exception) -> str:
     known = re.search(_KNOWN, str(error))
     if known:
         return known.group()
-    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
+    line = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
+    return "".join(c for c in line if c.isprintable())
 
 
 def _checksum(host: dict[str, Any]) -> int:

@@ -88,6 +88,8 @@ def _loop(
     """Looks, saves, reports and steps, in that order, until the last step or a signal to stop."""
     parallel, total = experiment.parallel, config.train.steps
     saved = checkpoints.restore(template)
+    if saved:
+        _check_position(saved, total, workdir)
     at = saved or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
     resumed = saved is not None
     step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
@@ -135,6 +137,21 @@ def _loop(
         if last:
             writer.attempt("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
+
+
+def _check_position(saved: Checkpoint, total: int, workdir: epath.Path) -> None:
+    """Raises UserError for a checkpoint that says of itself what none of this run's could."""
+    host = saved.host
+    window, looked = host.get("window"), host.get("looked")
+    good = saved.step == host.get("batches") <= total and isinstance(looked, int)
+    good = good and isinstance(window, list) and len(window) <= saved.step
+    if not good or not all(
+        isinstance(step, dict) and all(isinstance(value, float) for value in step.values())
+        for step in window
+    ):
+        raise UserError(
+            f"{workdir}: checkpoint {saved.step} is none of this run's; choose another --workdir"
+        )
 
 
 def _check_finite(step: int, state: TrainState) -> None:

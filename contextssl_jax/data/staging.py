@@ -45,7 +45,9 @@ def staged(address: str, option: str, part: str = "") -> str:
             _copy(f"{address}/{part}".rstrip("/"), folder / part, folder.with_suffix(".new"))
     except UserError as error:
         raise UserError(f"{option}: {error}") from error
-    except (*faults(), ValueError, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, (*faults(), ValueError, RuntimeError)):
+            raise
         raise UserError(f"{option}: cannot copy {address} to {folder} ({reason(error)})") from error
     return str(folder)
 
