@@ -204,7 +204,7 @@ class Writer:
 
 def _trim(file: epath.Path, last: int) -> None:
     """Takes the lines of steps after `last` out of a JSON-lines file."""
-    lines = file.read_text().splitlines()
+    lines = file.read_bytes().decode(errors="replace").splitlines()
     kept = [line for line in lines if _step_of(line) <= last]
     if len(kept) < len(lines):
         dropped = len(lines) - len(kept)

@@ -3,6 +3,7 @@
 It has objects and no folders, so that what works on it relies on none.
 """
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
-
-_URL = "TENSORSTORE_GCS_HTTP_URL"
 
 
 class Store:
@@ -191,3 +190,81 @@ def serving(store: Store, port: int = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Files(AbstractFileSystem):
+    """A bucket's objects as epath sees them; every address is of the one bucket."""
+
+    protocol = ("gs", "gcs")
+    cachable = False
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        name = self._name(path)
+        if name in self.store.objects:
+            found = [self.info(path)]
+        else:
+            prefix = f"{name}/" if name else ""
+            below = [
+                n.removeprefix(prefix) for n in list(self.store.objects) if n.startswith(prefix)
+            ]
+            if not below:
+                raise FileNotFoundError(path)
+            parts = dict.fromkeys(rest.split("/")[0] for rest in below)
+            found = [self.info(f"b/{prefix}{part}") for part in parts]
+        return found if detail else [told["name"] for told in found]
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        name = self._name(path)
+        if name in self.store.objects:
+            size = len(self.store.objects[name][0])
+            return {"name": f"b/{name}", "size": size, "type": "file"}
+        if any(one.startswith(f"{name}/") for one in list(self.store.objects)):
+            return {"name": f"b/{name}", "size": 0, "type": "directory"}
+        raise FileNotFoundError(path)
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> io.BytesIO:
+        if mode == "rb":
+            return io.BytesIO(self.cat_file(path))
+        return _Writing(self.store, self._name(path))
+
+    def cat_file(self, path: str, *span: Any, **options: Any) -> bytes:
+        if self._name(path) not in self.store.objects:
+            raise FileNotFoundError(path)
+        return self.store.objects[self._name(path)][0]
+
+    def cp_file(self, path1: str, path2: str, **options: Any) -> None:
+        if self.isfile(path1):
+            self.store.put(self._name(path2), self.cat_file(path1))
+
+    def rm_file(self, path: str) -> None:
+        if self.store.objects.pop(self._name(path), None) is None and not self.exists(path):
+            raise FileNotFoundError(path)
+
+    def mkdir(self, path: str, **options: Any) -> None:
+        pass
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        pass
+
+    def rmdir(self, path: str) -> None:
+        pass
+
+    def _name(self, path: str) -> str:
+        return str(path).removeprefix("gs://").strip("/").partition("/")[2]
+
+
+class _Writing(io.BytesIO):
+    """An object that is there once it is closed."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        super().__init__()
+        self._store, self._name = store, name
+
+    def close(self) -> None:
+        if not self.closed:
+            self._store.put(self._name, self.getvalue())
+        super().close()

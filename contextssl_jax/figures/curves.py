@@ -41,8 +41,8 @@ def draw_curves(workdir: epath.Path, path: epath.Path) -> bool:
 
 def _read(file: epath.Path) -> list[Line]:
     """Reads the lines that a run may have written; not one that a kill cut short, nor others."""
-    rows = file.read_text().splitlines() if file.exists() else []
-    return [line for line in map(_line, rows) if line]
+    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    return [line for line in map(_line, text.splitlines()) if line]
 
 
 def _line(row: str) -> Line:
@@ -82,7 +82,9 @@ def _figure(lines: Sequence[Line]) -> Figure:
         "similarity_negative": "cosine of negatives",
     }
     _draw(axes[1, 1], lines, alignment, "alignment, training")
-    predictor = {n: n.split("/")[1].replace("_", ", ") for n in names if "predictor_r2" in n}
+    predictor = {
+        n: n.split("/")[1].replace("_", ", ") for n in names if n.startswith("predictor_r2/")
+    }
     _draw(axes[1, 2], lines, predictor, "predictor R² (group, token), training")
     for axis in axes.flat:
         if axis.lines:
