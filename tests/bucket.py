@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from fsspec.spec import AbstractFileSystem
+
 
 class Store:
     """Objects of one bucket by their names; each has the number of the write that made it."""
@@ -198,9 +200,9 @@ class Files(AbstractFileSystem):
     protocol = ("gs", "gcs")
     cachable = False
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, **options: Any) -> None:
         super().__init__()
-        self.store = store
+        self.store, self.options = store, options
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         name = self._name(path)

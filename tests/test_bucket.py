@@ -66,10 +66,12 @@ def test_a_run_lives_in_a_bucket(store, capsys, tmp_path):
     assert run(*QUICK, "--mode=eval", "--workdir=gs://b/run") == 0
     assert compare.main(["", "gs://b/run", "--out=gs://b/out"]) == 0
     names = {
-        name.rpartition("/")[2] for name in store.objects if "eval/4/" in name or "out/" in name
+        name.split("/")[-1] for name in store.objects if name.startswith(("run/eval/4", "out"))
     }
-    assert names == {*("report.json", "report.md", "report.html", "curves.png", "adaptation.png"),
-                     *("neighbours.png", "comparison.md", "comparison.html", "comparison.png")}  # fmt: skip
+    assert names == {
+        *("report.json", "report.md", "report.html", "curves.png", "adaptation.png"),
+        *("neighbours.png", "comparison.md", "comparison.html", "comparison.png"),
+    }
     store.put("run/checkpoints/4/host/metadata", b"{")
     store.put("run/checkpoints/3/host/metadata", b"of a save that was cut short")
     capsys.readouterr()
@@ -117,6 +119,11 @@ def test_the_lock_of_a_live_run_holds_and_that_of_a_dead_one_does_not(store, mon
     store.put("run/lock.json", json.dumps(dead).encode())
     with Lock(epath.Path("gs://b/run")) as own:
         own.check()
+
+
+def test_listings_are_never_kept(store):
+    """They would hide what another process has written, such as a lock."""
+    assert Files(store).options == {"use_listings_cache": False}
 
 
 def test_folders_of_a_bucket(store):
