@@ -19,7 +19,7 @@ from typing import Any
 
 from etils import epath
 
-from contextssl_jax.bucket import faults, remote
+from contextssl_jax.bucket import faults, reason, remote
 from contextssl_jax.errors import UserError
 from contextssl_jax.untrusted import brief, read_json
 
@@ -58,9 +58,9 @@ class Lock:
                         f" {brief(held['since'])}; wait for its end, or choose another --workdir"
                     )
                 self._clear(held)
-        except OSError as error:
+        except faults() as error:
             raise UserError(
-                f"--workdir: cannot use {self._file.parent} ({error.strerror or error})"
+                f"--workdir: cannot use {self._file.parent} ({reason(error)})"
             ) from error
         threading.Thread(target=self._renew, name="lock", daemon=True).start()
         return self

@@ -60,8 +60,8 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir: cannot use {workdir} ({error.strerror or error})") from error
+    except faults() as error:
+        raise UserError(f"--workdir: cannot use {workdir} ({reason(error)})") from error
     with Lock(workdir) as lock:
         check(str(workdir), config)
         try:
@@ -69,8 +69,8 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
             identity = _identity(dataset)
             _write_once(workdir / _DATA, json.dumps(identity) + "\n")
             saved = read_json(workdir / _DATA)
-        except OSError as error:
-            what = f"cannot use {workdir} ({error.strerror or error})"
+        except faults() as error:
+            what = f"cannot use {workdir} ({reason(error)})"
             raise UserError(f"--workdir: {what}") from error
         except ValueError as error:
             raise UserError(f"{workdir / _DATA}: is damaged; choose another --workdir") from error

@@ -15,7 +15,7 @@ from etils import epath
 from tqdm import tqdm
 
 from contextssl_jax.board import Board
-from contextssl_jax.bucket import faults
+from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
 from contextssl_jax.untrusted import parse
 from contextssl_jax.workdir import append
@@ -196,8 +196,8 @@ class Writer:
         if self._enabled:
             try:
                 append(self._file, json.dumps({"step": step, **values}) + "\n")
-            except OSError as error:
-                raise UserError(f"{self._file}: cannot be written ({error.strerror})") from error
+            except faults() as error:
+                raise UserError(f"{self._file}: cannot be written ({reason(error)})") from error
         if self._board:
             self._board.write(step, values, time.time())
 

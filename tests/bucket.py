@@ -216,16 +216,16 @@ class Files(AbstractFileSystem):
             if not below:
                 raise FileNotFoundError(path)
             parts = dict.fromkeys(rest.split("/")[0] for rest in below)
-            found = [self.info(f"b/{prefix}{part}") for part in parts]
+            found = [self.info(f"bucket/{prefix}{part}") for part in parts]
         return found if detail else [told["name"] for told in found]
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         name = self._name(path)
         if name in self.store.objects:
             size = len(self.store.objects[name][0])
-            return {"name": f"b/{name}", "size": size, "type": "file"}
+            return {"name": f"bucket/{name}", "size": size, "type": "file"}
         if any(one.startswith(f"{name}/") for one in list(self.store.objects)):
-            return {"name": f"b/{name}", "size": 0, "type": "directory"}
+            return {"name": f"bucket/{name}", "size": 0, "type": "directory"}
         raise FileNotFoundError(path)
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> io.BytesIO:
@@ -245,6 +245,18 @@ class Files(AbstractFileSystem):
     def rm_file(self, path: str) -> None:
         if self.store.objects.pop(self._name(path), None) is None and not self.exists(path):
             raise FileNotFoundError(path)
+
+    def rm(self, path: str, recursive: bool = False, **options: Any) -> None:
+        if not recursive:
+            return self.rm_file(path)
+        for name in self.find(path):
+            self.rm_file(name)
+
+    def find(self, path: str, detail: bool = False, **options: Any) -> Any:
+        name = self._name(path)
+        below = [n for n in list(self.store.objects) if n == name or n.startswith(f"{name}/")]
+        found = {f"bucket/{one}": {"size": len(self.store.objects[one][0])} for one in below}
+        return found if detail else list(found)
 
     def mkdir(self, path: str, **options: Any) -> None:
         pass
