@@ -9,6 +9,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from contextssl_jax.bucket import remote
+
 _log = logging.getLogger(__name__)
 
 
@@ -19,7 +21,7 @@ class Board:
         """Opens a new file for steps after `start`; those of earlier files no longer count."""
         self._folder, self._writer = folder, None
         try:
-            if "://" not in str(folder):  # buckets know no folders
+            if not remote(folder):  # buckets know no folders
                 Path(folder).mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
             session = SessionLog(status=SessionLog.START)

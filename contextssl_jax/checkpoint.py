@@ -8,20 +8,25 @@ saved: so that whatever is damaged, or gone, is noticed.
 import functools
 import json
 import logging
+import math
 import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 
+from contextssl_jax.bucket import absolute, children, move, numbered, remote, whole
 from contextssl_jax.errors import UserError
 from contextssl_jax.processes import agree, first
+from contextssl_jax.untrusted import brief, parse, read_json
 
 _log = logging.getLogger(__name__)
 _SAVED = "checkpoints.json"
@@ -46,7 +51,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int) -> None:
         """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
-        self._folder = (workdir / "checkpoints").resolve()  # Orbax refuses relative paths
+        self._folder = absolute(workdir / "checkpoints")  # Orbax refuses relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workdir, self._damaged = workdir, workdir / "damaged"
         options = ocp.CheckpointManagerOptions(
@@ -125,8 +130,8 @@ class Checkpoints:
         """
         steps, noted = first(lambda: [self.steps(), _noted(self._workdir)])
         gone = [step for step in noted if step not in steps]
-        for step in gone if steps else ():
-            _log.warning("checkpoint %d is gone from %s", step, self._folder)
+        if steps and gone:
+            _log.warning("checkpoint %s is gone from %s", _listed(gone), self._folder)
         for step in reversed(steps):
             found, reason = None, None
             try:
@@ -143,7 +148,7 @@ class Checkpoints:
             first(functools.partial(self._set_aside, step))
             self._manager.reload()
         if steps or gone:
-            what = "can be read" if steps else f"is left of steps {', '.join(map(str, gone))}"
+            what = "can be read" if steps else f"is left of steps {_listed(gone)}"
             where = f" (they were moved to {self._damaged})" if steps else ""
             raise UserError(
                 f"{self._folder}: no checkpoint {what}{where}; put one back, or, to train anew,"
@@ -152,11 +157,10 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int) -> None:
-        self._damaged.mkdir(exist_ok=True)
-        taken = [path.name for path in self._damaged.iterdir()]
+        taken = [path.name for path in children(self._damaged)]
         names = [str(step), *(f"{step}.{i}" for i in range(1, len(taken) + 1))]
         free = next(name for name in names if name not in taken)
-        (self._folder / str(step)).rename(self._damaged / free)
+        move(self._folder / str(step), self._damaged / free)
 
     def _note(self, steps: Sequence[int]) -> None:
         if _noted(self._workdir) != list(steps):
@@ -187,8 +191,8 @@ def load(
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it does not fit the template.
     """
-    folder = (workdir / "checkpoints").resolve()
-    steps = first(lambda: _steps(folder) if folder.exists() else [])
+    folder = absolute(workdir / "checkpoints")
+    steps = first(lambda: _steps(folder))
     if not steps:
         raise UserError(f"--workdir: {workdir} has no checkpoint; train first")
     if step is not None and step not in steps:
@@ -213,16 +217,16 @@ def load(
 
 
 def _steps(folder: epath.Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    return [int(path.name) for path in numbered(folder) if whole(path)]
 
 
 def _noted(workdir: epath.Path) -> list[int]:
     """The steps that were saved, as far as the note tells."""
     try:
-        return [int(step) for step in json.loads((workdir / _SAVED).read_text())["steps"]]
+        return sorted(int(step) for step in read_json(workdir / _SAVED)["steps"])
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         _log.warning("%s is damaged (%s)", workdir / _SAVED, _reason(error))
         return []
 
@@ -255,6 +259,7 @@ def _read(folder: epath.Path, template: Any) -> Checkpoint:
                     f"{folder}: is of another model: {name} is {there} there,"
                     f" {list(leaf.shape)} here"
                 )
+        _check_sizes(folder / "state", max(leaf.nbytes for _, leaf in _leaves(template)))
         wanted = ocp.args.PyTreeRestore(
             item=template,
             restore_args=ocp.checkpoint_utils.construct_restore_args(template),
@@ -266,6 +271,18 @@ def _read(folder: epath.Path, template: Any) -> Checkpoint:
     return Checkpoint(int(folder.name), state, host)
 
 
+def _check_sizes(folder: epath.Path, largest: int) -> None:
+    """Raises ValueError for an array that to read would take far more memory than the model's."""
+    place = str(folder) if remote(folder) else f"file://{quote(str(folder))}"
+    arrays = ts.KvStore.open({"driver": "ocdbt", "base": f"{place}/"}).result()
+    for key in arrays.list().result():
+        if key.endswith(b"/.zarray"):
+            described = parse(arrays.read(key).result().value.decode())
+            for name in ("shape", "chunks"):
+                if not 0 <= math.prod(described[name]) <= largest:
+                    raise ValueError(f"{brief(key.decode())} is of the {name} {described[name]}")
+
+
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
     return [
         (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
@@ -273,11 +290,16 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def _listed(steps: Sequence[int]) -> str:
+    return brief(", ".join(map(str, steps[:20])))
+
+
 def _reason(error: Exception) -> str:
     known = re.search(_KNOWN, str(error))
     if known:
         return known.group()
-    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
+    line = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
+    return "".join(c for c in line if c.isprintable())
 
 
 def _checksum(host: dict[str, Any]) -> int:

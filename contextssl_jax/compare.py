@@ -6,17 +6,18 @@ and .png.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from etils import epath
 
+from contextssl_jax.bucket import faults, numbered, reach, reason
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.command import REPORT
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
 from contextssl_jax.evaluation.page import Cell, Picture, Table, aligned, html, markdown
+from contextssl_jax.evaluation.stored import read_report
 from contextssl_jax.figures.comparison import draw_comparison
 
 Reports = Mapping[str, Mapping[str, Any]]  # by the run's name
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = parser.parse_args(argv[1:])
         reports = read_reports(options.runs)
-        compare(reports, epath.Path(options.out), options.probe, options.target)
+        compare(reports, reach(options.out, "--out"), options.probe, options.target)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,8 +74,8 @@ def compare(reports: Reports, folder: epath.Path, probe: str, target: str) -> No
         (folder / "comparison.md").write_text(markdown(title, said, parts))
         images = {picture.file: (folder / picture.file).read_bytes()}
         (folder / "comparison.html").write_text(html(title, said, parts, images))
-    except OSError as error:
-        raise UserError(f"--out: cannot write {folder} ({error.strerror or error})") from error
+    except faults() as error:
+        raise UserError(f"--out: cannot write {folder} ({reason(error)})") from error
     for table in made:  # last, since a pager or head may close the output
         print(f"{table.title}\n\n{aligned(table)}\n")
     print(f"see {folder / 'comparison.html'}")
@@ -86,18 +87,10 @@ def read_reports(runs: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
       UserError: a run has no report, or it is damaged.
     """
-    files = [_find(epath.Path(run)) for run in runs]
+    files = [_find(reach(run, "RUN")) for run in runs]
     if len(set(files)) < len(files):
         raise UserError("the same report is named twice")
-    reports = {}
-    for name, file in zip(_names(files), files, strict=True):
-        try:
-            reports[name] = json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{file}: cannot be read ({error})") from error
-        if not isinstance(reports[name], dict) or "adaptivity" not in reports[name]:
-            raise UserError(f"{file}: is no report of an evaluation")
-    return reports
+    return {name: read_report(file) for name, file in zip(_names(files), files, strict=True)}
 
 
 def tables(reports: Reports, probe: str, target: str) -> list[Table]:
@@ -192,8 +185,7 @@ def _find(path: epath.Path) -> epath.Path:
         return path
     if (path / REPORT).exists():
         return path / REPORT
-    steps = (path / "eval").iterdir() if (path / "eval").exists() else []
-    done = [step for step in steps if step.name.isdigit() and (step / REPORT).exists()]
+    done = [step for step in numbered(path / "eval") if (step / REPORT).exists()]
     if not done:
         raise UserError(f"{path}: has no report; make one with --mode=eval --workdir={path}")
     return max(done, key=lambda step: int(step.name)) / REPORT

@@ -19,7 +19,9 @@ from typing import Any
 
 from etils import epath
 
+from contextssl_jax.bucket import faults, reason, remote
 from contextssl_jax.errors import UserError
+from contextssl_jax.untrusted import brief, read_json
 
 _log = logging.getLogger(__name__)
 _NAME = "lock.json"
@@ -53,12 +55,12 @@ class Lock:
                 if held is not None and _alive(self._file, held):
                     raise UserError(
                         f"--workdir: {self._file.parent} is in use by {_name(held)}, since"
-                        f" {held['since']}; wait for its end, or choose another --workdir"
+                        f" {brief(held['since'])}; wait for its end, or choose another --workdir"
                     )
                 self._clear(held)
-        except OSError as error:
+        except faults() as error:
             raise UserError(
-                f"--workdir: cannot use {self._file.parent} ({error.strerror or error})"
+                f"--workdir: cannot use {self._file.parent} ({reason(error)})"
             ) from error
         threading.Thread(target=self._renew, name="lock", daemon=True).start()
         return self
@@ -70,7 +72,7 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._end.set()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*faults()):
             if self._ours():
                 self._file.unlink()
 
@@ -88,7 +90,7 @@ class Lock:
     def _create(self) -> bool:
         """Makes the lock's file, if there is none."""
         text = json.dumps(self._holder | {"beat": 0}) + "\n"
-        if "://" in str(self._file):  # a bucket: the last to write has it
+        if remote(self._file):  # a bucket: the last to write has it
             if not self._file.exists():
                 self._file.write_text(text)
                 time.sleep(1)
@@ -103,7 +105,7 @@ class Lock:
     def _clear(self, held: dict[str, Any] | None) -> None:
         """Takes a dead run's lock away, unless another run is about to, or has."""
         taking = self._file.with_name(f"{_NAME}.taking")
-        if "://" not in str(taking):
+        if not remote(taking):
             try:
                 Path(taking).open("x").close()
             except FileExistsError:
@@ -122,7 +124,7 @@ class Lock:
         beat = 0
         while not self._end.wait(_BEAT):
             beat += 1
-            with contextlib.suppress(OSError):  # such as a full disk: the run itself will tell
+            with contextlib.suppress(*faults()):  # such as a full disk: the run itself will tell
                 if self._ours():
                     new = self._file.with_name(f"{_NAME}.{self._holder['token']}")
                     new.write_text(json.dumps(self._holder | {"beat": beat}) + "\n")
@@ -137,7 +139,7 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
     """Reads a lock; None if it is gone or stays unreadable."""
     for _ in range(3):
         try:
-            held = json.loads(file.read_text())
+            held = read_json(file)
             if {"host", "process", "since"} <= held.keys():
                 return held
         except (FileNotFoundError, IsADirectoryError):
@@ -162,7 +164,7 @@ def _alive(file: epath.Path, held: dict[str, Any]) -> bool:
 
 
 def _name(held: dict[str, Any]) -> str:
-    return f"process {held['process']} on {held['host']}"
+    return f"process {brief(held['process'])} on {brief(held['host'])}"
 
 
 def _machine() -> str:
@@ -179,7 +181,7 @@ def _started(process: int) -> str | None:
     try:
         # The name before it, in parentheses, may hold spaces.
         return Path(f"/proc/{int(process)}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, OverflowError, IndexError):
         pass
     if Path("/proc/self/stat").exists():
         return None

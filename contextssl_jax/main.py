@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from contextssl_jax.bucket import told_faults
 from contextssl_jax.config import Command, parse_command_line
 from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.evaluation.command import evaluate
@@ -53,11 +54,16 @@ def main(argv: Sequence[str]) -> int:
         peers = join() if command.mode != "plan" else None
         if peers is not None:
             _together(peers, command)
-        MODES[command.mode](command)
+        _run(command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return _MISTAKE
     return 0
+
+
+def _run(command: Command) -> None:
+    with told_faults(command.workdir):
+        MODES[command.mode](command)
 
 
 def _together(peers: Peers, command: Command) -> None:
@@ -67,7 +73,7 @@ def _together(peers: Peers, command: Command) -> None:
         logging.getLogger("contextssl_jax").setLevel(logging.WARNING)
     status, failure = 0, None
     try:
-        MODES[command.mode](command)
+        _run(command)
     except SharedError as error:
         status = _MISTAKE
         if not index:

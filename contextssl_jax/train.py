@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from contextssl_jax.bucket import reach
 from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError, told_out_of_memory
@@ -44,7 +45,7 @@ def train(config: ConfigDict, folder: str, start: dict[str, Any]) -> None:
         be saved or none can be read, memory is out, or the loss is not finite.
     """
     first(lambda: check(folder, config) and None)
-    workdir = epath.Path(folder)
+    workdir = reach(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
     look = build_monitor(config, experiment) if config.monitor.every else None
@@ -87,6 +88,8 @@ def _loop(
     """Looks, saves, reports and steps, in that order, until the last step or a signal to stop."""
     parallel, total = experiment.parallel, config.train.steps
     saved = checkpoints.restore(template)
+    if saved:
+        _check_position(saved, total, workdir)
     at = saved or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
     resumed = saved is not None
     step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
@@ -134,6 +137,21 @@ def _loop(
         if last:
             writer.attempt("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
+
+
+def _check_position(saved: Checkpoint, total: int, workdir: epath.Path) -> None:
+    """Raises UserError for a checkpoint that says of itself what none of this run's could."""
+    host = saved.host
+    window, looked = host.get("window"), host.get("looked")
+    good = saved.step == host.get("batches") <= total and isinstance(looked, int)
+    good = good and isinstance(window, list) and len(window) <= saved.step
+    if not good or not all(
+        isinstance(step, dict) and all(isinstance(value, float) for value in step.values())
+        for step in window
+    ):
+        raise UserError(
+            f"{workdir}: checkpoint {saved.step} is none of this run's; choose another --workdir"
+        )
 
 
 def _check_finite(step: int, state: TrainState) -> None:

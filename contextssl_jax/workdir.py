@@ -10,10 +10,12 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from contextssl_jax.bucket import faults, reach, reason, remote
 from contextssl_jax.config import flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.lock import Lock
+from contextssl_jax.untrusted import brief, read_json
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (
@@ -22,6 +24,7 @@ _FREE = (
     *("log.", "checkpoint.", "eval."),
 )
 
+_NAMED = 20  # options that a message names
 _NAME, _DATA = "config.json", "data.json"
 
 
@@ -37,14 +40,14 @@ def check(folder: str, config: ConfigDict) -> epath.Path:
     Raises:
       UserError: it belongs to another config, or to something else, or cannot be read.
     """
-    workdir = epath.Path(folder)
+    workdir = reach(folder, "--workdir")
     try:
         if (workdir / _NAME).exists():
             _compare(workdir / _NAME, config)
         elif workdir.exists() and any(map(_strange, workdir.iterdir())):
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
-    except OSError as error:
-        raise UserError(f"--workdir: cannot use {folder} ({error.strerror or error})") from error
+    except faults() as error:
+        raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
     return workdir
 
 
@@ -57,19 +60,19 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir: cannot use {workdir} ({error.strerror or error})") from error
+    except faults() as error:
+        raise UserError(f"--workdir: cannot use {workdir} ({reason(error)})") from error
     with Lock(workdir) as lock:
         check(str(workdir), config)
         try:
             _write_once(workdir / _NAME, to_json(config))
             identity = _identity(dataset)
             _write_once(workdir / _DATA, json.dumps(identity) + "\n")
-            saved = json.loads((workdir / _DATA).read_text())
-        except OSError as error:
-            what = f"cannot use {workdir} ({error.strerror or error})"
+            saved = read_json(workdir / _DATA)
+        except faults() as error:
+            what = f"cannot use {workdir} ({reason(error)})"
             raise UserError(f"--workdir: {what}") from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(f"{workdir / _DATA}: is damaged; choose another --workdir") from error
         if saved != identity:
             raise UserError(
@@ -82,7 +85,7 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
 
 def append(file: epath.Path, text: str) -> None:
     """Adds text to a file; on a bucket, which knows no appending, by writing it anew."""
-    if "://" in str(file):
+    if remote(file):
         file.write_text((file.read_text() if file.exists() else "") + text)
     else:
         with file.open("a") as opened:
@@ -118,24 +121,28 @@ def _tell(identity: Any) -> str:
             f"{name} {part['records']:,} records, labels {part['labels']}"
             for name, part in identity.items()
         )
-        return "; ".join(parts)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return brief("; ".join(parts))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return "something unreadable"
 
 
 def _compare(file: epath.Path, config: ConfigDict) -> None:
     try:
-        saved = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: is damaged ({error}); choose another --workdir") from error
-    old, new = dict(flatten(saved)), dict(flatten(json.loads(to_json(config))))
+        saved = read_json(file)
+        old = dict(flatten(saved))
+    except (ValueError, AttributeError, RecursionError) as error:
+        what = brief(error)
+        raise UserError(f"{file}: is damaged ({what}); choose another --workdir") from error
+    new = dict(flatten(json.loads(to_json(config))))
     differing = [
-        f"{name} ({old.get(name)} there, {new.get(name)} here)"
+        f"{brief(name)} ({brief(old.get(name))} there, {brief(new.get(name))} here)"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not name.startswith(_FREE)
     ]
     if differing:
+        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise UserError(
-            f"{file.parent}: belongs to a run with other options: {', '.join(differing)};"
+            f"{file.parent}: belongs to a run with other options:"
+            f" {', '.join(differing[:_NAMED])}{more};"
             " choose another --workdir"
         )

@@ -15,7 +15,9 @@ from etils import epath
 from tqdm import tqdm
 
 from contextssl_jax.board import Board
+from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
+from contextssl_jax.untrusted import parse
 from contextssl_jax.workdir import append
 
 _log = logging.getLogger(__name__)
@@ -185,7 +187,7 @@ class Writer:
             return
         try:
             write()
-        except OSError as error:
+        except faults() as error:
             tell = _log.debug if what in self._failed else _log.warning
             tell("%s cannot be written (%s); going on without", what, error)
             self._failed.add(what)
@@ -194,15 +196,15 @@ class Writer:
         if self._enabled:
             try:
                 append(self._file, json.dumps({"step": step, **values}) + "\n")
-            except OSError as error:
-                raise UserError(f"{self._file}: cannot be written ({error.strerror})") from error
+            except faults() as error:
+                raise UserError(f"{self._file}: cannot be written ({reason(error)})") from error
         if self._board:
             self._board.write(step, values, time.time())
 
 
 def _trim(file: epath.Path, last: int) -> None:
     """Takes the lines of steps after `last` out of a JSON-lines file."""
-    lines = file.read_text().splitlines()
+    lines = file.read_bytes().decode(errors="replace").splitlines()
     kept = [line for line in lines if _step_of(line) <= last]
     if len(kept) < len(lines):
         dropped = len(lines) - len(kept)
@@ -214,6 +216,7 @@ def _trim(file: epath.Path, last: int) -> None:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:  # a kill cut the line short
+        return float(parse(line)["step"])
+    # A kill cut the line short, or it is none of a run's.
+    except (ValueError, TypeError, KeyError, OverflowError):
         return math.inf

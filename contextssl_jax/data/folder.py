@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.data.images import channel_statistics, rgb, square
+from contextssl_jax.data.staging import staged
 from contextssl_jax.data.stored import stored_dataset
 from contextssl_jax.errors import UserError
 
@@ -69,7 +70,7 @@ def find_images(path: str | None) -> tuple[Path, list[str]]:
     """
     if not path:
         raise UserError("--config.folder.path: name a folder of images")
-    root = Path(os.path.expanduser(path))
+    root = Path(os.path.expanduser(staged(path, "--config.folder.path")))
     try:
         names = sorted(_walk(root))
     except OSError as error:

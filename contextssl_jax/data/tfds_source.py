@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -21,6 +22,7 @@ from tensorflow_datasets.image_classification.cifar import Cifar10
 from tqdm import tqdm
 
 from contextssl_jax.data.images import rgb, square
+from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
 
 # The archive that TFDS makes CIFAR-10 from, and the SHA-256 that TFDS has on record for it.
@@ -53,6 +55,8 @@ def load_images(
       UserError: if it cannot be had or read, or if without `side` its images are not square and
         all of one size.
     """
+    if data_dir is not None:
+        data_dir = staged(data_dir, "--config.data.dir", re.split("[/:]", name)[0])
     ensure_prepared(name, data_dir)
     builder = _builder(name, data_dir)
     source = _open(builder, split)

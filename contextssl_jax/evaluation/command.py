@@ -8,6 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from contextssl_jax.bucket import reach
 from contextssl_jax.checkpoint import load
 from contextssl_jax.errors import UserError, told_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
@@ -37,7 +38,7 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
       UserError: no such checkpoint, one of another config, or a mistake in the options.
     """
     first(lambda: check(folder, config) and None)
-    workdir = epath.Path(folder)
+    workdir = reach(folder, "--workdir")
     # Views are split over devices by the reader, whatever trained.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)

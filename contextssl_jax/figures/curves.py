@@ -1,6 +1,6 @@
 """A run's curves: what its monitor saw, and its losses, by step."""
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from contextssl_jax.figures.style import GREY, finish, save, stroke
+from contextssl_jax.untrusted import parse
 
 Line = Mapping[str, float]
+_LARGEST = 1e15
+_PANELS = 16
+# What a line may tell; anything else is not of a run, and not drawn.
+_WORD = r"[\w+.-]{1,50}"
+_NAME = re.compile(
+    rf"step|{_WORD}|predictor_r2/{_WORD}|monitor/knn|monitor/r2/{_WORD}/{_WORD}/[0-9]{{1,9}}"
+)
 
 
 def draw_curves(workdir: epath.Path, path: epath.Path) -> bool:
@@ -32,18 +40,30 @@ def draw_curves(workdir: epath.Path, path: epath.Path) -> bool:
 
 
 def _read(file: epath.Path) -> list[Line]:
-    rows = file.read_text().splitlines() if file.exists() else []
-    lines = [json.loads(row) for row in rows[:-1]]
+    """Reads the lines that a run may have written; not one that a kill cut short, nor others."""
+    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    return [line for line in map(_line, text.splitlines()) if line]
+
+
+def _line(row: str) -> Line:
     try:
-        return lines + [json.loads(row) for row in rows[-1:]]
-    except json.JSONDecodeError:  # a kill cut the last line short
-        return lines
+        read = parse(row)
+    except ValueError:
+        return {}
+    if not isinstance(read, dict):
+        return {}
+    line = {k: v for k, v in read.items() if _NAME.fullmatch(k) and _plotted(v)}
+    return line if "step" in line else {}
+
+
+def _plotted(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def _figure(lines: Sequence[Line]) -> Figure:
     names = list(dict.fromkeys(name for line in lines for name in line))
     seen = [name.split("/")[2:] for name in names if name.startswith("monitor/r2/")]
-    groups = list(dict.fromkeys(group for _, group, _ in seen))
+    groups = list(dict.fromkeys(group for _, group, _ in seen))[:_PANELS]
     columns = max(3, len(groups) + 1)
     figure = Figure(figsize=(3.6 * columns, 5.6), layout="constrained")
     axes = figure.subplots(2, columns)
@@ -62,7 +82,9 @@ def _figure(lines: Sequence[Line]) -> Figure:
         "similarity_negative": "cosine of negatives",
     }
     _draw(axes[1, 1], lines, alignment, "alignment, training")
-    predictor = {n: n.split("/")[1].replace("_", ", ") for n in names if "predictor_r2" in n}
+    predictor = {
+        n: n.split("/")[1].replace("_", ", ") for n in names if n.startswith("predictor_r2/")
+    }
     _draw(axes[1, 2], lines, predictor, "predictor R² (group, token), training")
     for axis in axes.flat:
         if axis.lines:

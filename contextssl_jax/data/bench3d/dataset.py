@@ -20,6 +20,7 @@ from contextssl_jax.data.bench3d.shards import (
     read_json,
 )
 from contextssl_jax.data.dataset import Dataset, Record
+from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
 from contextssl_jax.groups.scene import SceneGroups, scene_groups
 
@@ -119,7 +120,7 @@ def open_splits(options: ConfigDict, groups: SceneGroups) -> Mapping[str, Stored
             "--config.bench3d.path: name the folder that 3DIEBench was prepared in, or unpacked"
             f" to; it is prepared by {COMMAND}"
         )
-    folder = Path(options.path).expanduser()
+    folder = Path(staged(options.path, "--config.bench3d.path")).expanduser()
     if not folder.is_dir():
         raise UserError(f"--config.bench3d.path: {folder} is no folder; see {COMMAND}")
     index = read_json(folder / INDEX)

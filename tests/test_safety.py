@@ -1,0 +1,415 @@
+"""Files of strangers are data: nothing in them is run, and what is wrong in them is one line."""
+
+import ast
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tensorstore as ts
+from etils import epath
+from test_compare import report
+
+from contextssl_jax import compare
+from contextssl_jax.checkpoint import _checksum, _noted
+from contextssl_jax.config import to_json
+from contextssl_jax.errors import UserError
+from contextssl_jax.figures.curves import draw_curves
+from contextssl_jax.lock import Lock, _machine
+from contextssl_jax.main import main
+from contextssl_jax.workdir import claim
+from contextssl_jax.writer import _trim
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
+         "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
+         "--config.log.every=2", "--config.log.tensorboard=False",
+         "--config.train.parallel=jit", "--config.eval.lengths=(0,4)",
+         "--config.eval.environments=('crop','blur')", "--config.eval.probe.steps=5",
+         "--config.eval.fit_records=40", "--config.eval.test_records=20",
+         "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
+# Modules that make objects or code of data, and names that do so in others.
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
+           "yaml", "torch", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
+NAMES = {"eval", "exec", "compile", "__import__", "globals", "breakpoint", "input"}
+ATTRIBUTES = {"loads": {"json"}, "load": {"json", "np"}, "system": set(), "popen": set(),
+              "fromregex": set(), "memmap": set(), "open_memmap": set(), "loadtxt": set(),
+              "genfromtxt": set(), "fromfile": set(), "extractall": set(), "extract": set(),
+              "unpack_archive": set(), "literal_eval": set(), "import_module": set()}  # fmt: skip
+
+
+def sources() -> list[Path]:
+    found = [file for name in ("contextssl_jax", "configs", "launch")
+             for file in (ROOT / name).rglob("*.py")]  # fmt: skip
+    return sorted(found)
+
+
+def forbidden(code: str) -> list[str]:
+    """What of a file's code could run what is in data."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [name for name in names if name.split(".")[0] in MODULES]
+        if not isinstance(node, ast.Call):
+            continue
+        called, options = node.func, {word.arg: word.value for word in node.keywords}
+        if isinstance(called, ast.Name) and called.id in NAMES:
+            found.append(called.id)
+        if isinstance(called, ast.Attribute) and called.attr in ATTRIBUTES:
+            owner = called.value.id if isinstance(called.value, ast.Name) else "?"
+            if owner not in ATTRIBUTES[called.attr]:
+                found.append(f"{owner}.{called.attr}")
+        name = ast.unparse(called)
+        pickles = options.get("allow_pickle")
+        if name in ("np.load", "np.lib.format.read_array", "numpy.load") or pickles is not None:
+            if not (isinstance(pickles, ast.Constant) and pickles.value is False):
+                found.append(f"{name} without allow_pickle=False")
+        shell = options.get("shell")
+        if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
+            found.append(f"{name} with a shell")
+    return found
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_source_runs_what_is_in_data(file):
+    assert forbidden(file.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from torch import load",
+        "import yaml as y",
+        "x = eval(text)",
+        "exec(text)",
+        "np.load(file)",
+        "np.load(file, allow_pickle=True)",
+        "np.load(file, allow_pickle=flag)",
+        "np.lib.format.read_array(file)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+        "tar.extractall(folder)",
+        "other.load(file)",
+        "other.loads(text)",
+        "importlib.import_module(name)",
+    ],
+)
+def test_the_scan_sees_what_it_is_for(code):
+    assert forbidden(code)
+
+
+def run(*arguments: object) -> int:
+    return main(["main", *map(str, arguments)])
+
+
+def compared(*arguments: object) -> int:
+    return compare.main(["compare", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with checkpoints 2 and 4."""
+    workdir = tmp_path_factory.mktemp("run")
+    assert run(*QUICK, f"--workdir={workdir}") == 0
+    return workdir
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def reported(tmp_path):
+    """A report's file, of a run."""
+    file = tmp_path / "run" / "eval" / "4" / "report.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(report(("crop", "blur"), (0, 4), 0.5, 0.1)))
+    return file
+
+
+def assert_one_line(capsys) -> str:
+    """Exactly one line says what is wrong, and nothing tells of the code's insides."""
+    told = capsys.readouterr().err
+    lines = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in told
+    assert lines[0].isprintable() and len(lines[0]) < 3000
+    return lines[0]
+
+
+DEEP = "[" * 100_000
+HOSTILE = {
+    "empty": b"",
+    "garbage": b"\x00\xff\xfe garbage",
+    "deep": DEEP.encode(),
+    "deep objects": b'{"a":' * 50_000,
+    "digits": b"1" * 10_000,
+    "list": b"[]",
+    "null": b"null",
+    "text": b'"<script>"',
+    "number": b"1e999",
+    "object": b"{}",
+    "surrogate": b'{"\\ud800": "\\ud800\\n"}',
+    "escape": b'{"\\u001b[31m\\nerror: no": "\\u001b[31m\\n"}',
+}
+hostile = pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+
+
+def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy of a tree with the value at the path."""
+    if not path:
+        return value
+    copy = dict(tree) if isinstance(tree, dict) else list(tree)
+    copy[path[0]] = changed(tree[path[0]], path[1:], value)
+    return copy
+
+
+def renamed(tree: dict, old: str, new: str) -> dict:
+    """A copy of a tree whose keys and names `old` are `new`."""
+    return json.loads(json.dumps(tree).replace(json.dumps(old), json.dumps(new)))
+
+
+@hostile
+def test_compare_refuses_what_is_no_report(content, reported, tmp_path, capsys):
+    reported.write_bytes(content)
+    assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2
+    assert str(reported) in assert_one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+R2 = ("r2", "crop", "blur", "linear", "single")
+WRONG = [None, [], {}, "x", "<script>", True, -1, 10**400, 1e308, float("nan"), float("inf"),
+         [10**9], ["0"], {"0": None}, {"x": 1.0}]  # fmt: skip
+PLACES = [(), ("provenance",), ("provenance", "lengths"), ("provenance", "views"),
+          ("provenance", "views", "test"), ("adaptivity",), ("r2",), R2[:3], R2, (*R2, "0"),
+          ("r2_std", *R2[1:]), ("r2_std", *R2[1:], "0"), ("r2_features", "crop"),
+          ("retrieval", "crop", "mrr")]  # fmt: skip
+
+
+FINE = [((*R2, "0"), -1), (("r2_features", "crop"), {})]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_a_report_of_the_wrong_kind_is_one_line(place, reported, tmp_path, capsys):
+    good = json.loads(reported.read_text())
+    for wrong in WRONG:
+        if (place, wrong) in FINE:
+            continue
+        reported.write_text(json.dumps(changed(good, place, wrong)))
+        assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2, wrong
+        assert_one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "place, wrong",
+    [
+        (("provenance", "lengths"), list(range(100_000))),
+        (("r2_features",), {str(i): {} for i in range(100_000)}),
+        (("provenance", "step"), 10**4000),
+        (("provenance", "method"), "x" * 10**6),
+        (("provenance", "method"), "\x1b[2J"),
+        (("provenance", "data"), r"$\frac{$"),
+    ],
+    ids=("lengths", "groups", "step", "name", "terminal", "formula"),
+)
+def test_a_report_beyond_bounds_is_refused(place, wrong, reported, tmp_path, capsys):
+    reported.write_text(json.dumps(changed(json.loads(reported.read_text()), place, wrong)))
+    assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2
+    assert_one_line(capsys)
+
+
+def test_a_large_file_a_pipe_and_a_loop_are_not_read(reported, tmp_path, capsys):
+    with open(reported, "wb") as opened:
+        opened.truncate(1 << 40)  # a hole, which takes no room on disk
+    assert compared(reported, f"--out={tmp_path / 'out'}") == 2
+    assert "bytes" in assert_one_line(capsys)
+    reported.unlink()
+    os.mkfifo(reported)
+    assert compared(reported, f"--out={tmp_path / 'out'}") == 2
+    assert "no regular file" in assert_one_line(capsys)
+    reported.unlink()
+    reported.symlink_to(reported)
+    assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2
+    assert_one_line(capsys)
+
+
+def test_scripts_in_a_report_stay_text(reported, tmp_path):
+    script, link = "<script>alert(1)</script>", "[x](javascript:alert(1))"
+    told = renamed(renamed(json.loads(reported.read_text()), "crop", script), "blur", link)
+    told["provenance"]["method"] = '"><img src=x onerror=alert(1)>'
+    reported.write_text(json.dumps(told))
+    assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 0
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert page.count("<script") == 1 and "&lt;script&gt;" in page and "<img src=x" not in page
+    text = re.sub(r"\\.", "", (tmp_path / "out" / "comparison.md").read_text())
+    assert "script" in text and not any(wrong in text for wrong in ("<script", "<img", "](java"))
+
+
+@hostile
+def test_another_config_is_refused(content, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes(content)
+    assert run(*QUICK, f"--workdir={tmp_path}") == 2
+    assert str(tmp_path) in assert_one_line(capsys)
+    assert run(*QUICK, "--mode=eval", f"--workdir={tmp_path}") == 2
+    assert_one_line(capsys)
+
+
+@hostile
+def test_another_identity_of_the_data_is_refused(content, workdir, config):
+    (workdir / "data.json").write_bytes(content)
+    shutil.rmtree(workdir / "checkpoints")
+    (workdir / "config.json").write_text(to_json(config))
+    dataset = SimpleNamespace(splits={"train": SimpleNamespace(size=3, labels=None)})
+    with pytest.raises(UserError) as told, claim(epath.Path(workdir), config, dataset):
+        pass
+    assert str(workdir) in str(told.value) and str(told.value).isprintable()
+
+
+@hostile
+def test_a_note_of_checkpoints_that_is_damaged_counts_as_none(content, tmp_path):
+    (tmp_path / "checkpoints.json").write_bytes(content)
+    assert _noted(epath.Path(tmp_path)) == []
+
+
+@hostile
+def test_lines_that_are_no_metrics_are_taken_out(content, tmp_path):
+    file = epath.Path(tmp_path / "metrics.jsonl")
+    file.write_bytes(b'{"step": 1}\n' + content + b'\n{"step": 2}\n')
+    _trim(file, 2)
+    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@hostile
+def test_a_lock_that_is_none_is_taken_over(content, tmp_path, monkeypatch):
+    monkeypatch.setattr("contextssl_jax.lock.time.sleep", lambda seconds: None)
+    (tmp_path / "lock.json").write_bytes(content)
+    with Lock(epath.Path(tmp_path)) as lock:
+        lock.check()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '{"step": null}',
+        '{"step": 1, "monitor/r2/a": 1}',
+        '{"step": 1, "monitor/r2/a/b/c": 1}',
+        '{"step": 1, "monitor/r2/a/b/99999999999999999999": 1}',
+        '{"step": 1, "predictor_r2": 1, "loss_contrastive": "<b>"}',
+        '{"step": 1e999, "loss_contrastive": 1}',
+        '{"step": 1, "loss_contrastive": 1e308}\n{"step": 2, "loss_contrastive": -1e308}',
+        '{"step": 1, "loss_contrastive": NaN}',
+        '{"step": 1, "predictor_r2/$\\\\frac{$": 1}',
+        '{"step": 1, "monitor/r2/$x$/$\\\\frac$/0": 1}',
+        "\n".join(f'{{"step": 1, "monitor/r2/a/{i}/0": 1}}' for i in range(300)),
+    ],
+)
+def test_curves_are_drawn_of_what_a_run_may_have_told(lines, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(lines + '\n{"step": 5, "loss_contrastive": 1.0}\n')
+    assert draw_curves(epath.Path(tmp_path), epath.Path(tmp_path / "curves.png"))
+
+
+LOCKS = [{"process": value} for value in (None, [], "../../1", 10**400, 1e308, -1, {"a": 1})]
+LOCKS += [{"process": os.getppid(), "started": value} for value in (None, [], 1)]
+LOCKS += [{"host": "\n" * 9, "since": [[]]}]
+
+
+@pytest.mark.parametrize("held", LOCKS, ids=range(len(LOCKS)))
+def test_a_lock_that_makes_no_sense_is_taken_over(held, tmp_path):
+    lock = {"host": "h", "process": 1, "since": "s", "machine": _machine(), "started": "1"} | held
+    (tmp_path / "lock.json").write_text(json.dumps(lock))
+    with Lock(epath.Path(tmp_path)) as own:
+        own.check()
+
+
+def test_all_of_them_at_once_do_not_stop_a_run(workdir, capsys, monkeypatch):
+    monkeypatch.setattr("contextssl_jax.lock.time.sleep", lambda seconds: None)
+    for name in ("checkpoints.json", "metrics.jsonl", "lock.json", "starts.jsonl"):
+        (workdir / name).write_bytes(HOSTILE["garbage"] + b"\n" + HOSTILE["deep"])
+    folder = workdir / "checkpoints"
+    for name in ("²", "007", "-1", "1e3", "9" * 200):
+        (folder / name).mkdir()
+    assert run(*QUICK, f"--workdir={workdir}") == 0
+
+
+def seal(workdir: Path, at: int, **others: Any) -> None:
+    """Writes other things to what the host keeps, under a checksum that is right."""
+    file = workdir / "checkpoints" / str(at) / "host" / "metadata"
+    host = json.loads(file.read_text()) | others
+    del host["checksum"]
+    file.write_text(json.dumps(host | {"checksum": _checksum(host)}))
+
+
+@hostile
+def test_what_the_host_kept_is_damaged(content, workdir, capsys):
+    (workdir / "checkpoints" / "4" / "host" / "metadata").write_bytes(content)
+    assert run(*QUICK, "--mode=eval", "--step=4", f"--workdir={workdir}") == 2
+    assert "--step: checkpoint 4 is damaged" in assert_one_line(capsys)
+
+
+@pytest.mark.parametrize("name", ("_METADATA", "manifest.ocdbt"))
+@pytest.mark.parametrize("content", ("deep", "garbage", "list"))
+def test_arrays_whose_description_is_damaged(name, content, workdir, capsys):
+    (workdir / "checkpoints" / "4" / "state" / name).write_bytes(HOSTILE[content])
+    assert run(*QUICK, "--mode=eval", "--step=4", f"--workdir={workdir}") == 2
+    assert "--step: checkpoint 4 is damaged" in assert_one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"batches": 10**9},
+        {"batches": None},
+        {"looked": "now"},
+        {"window": {"a": 1}},
+        {"window": [{"loss": "high"}]},
+        {"window": [[]]},
+        {"window": [{}] * 1000},
+    ],
+)
+def test_what_no_run_could_have_kept(others, workdir, capsys):
+    seal(workdir, 4, **others)
+    assert run(*QUICK, f"--workdir={workdir}") == 2
+    assert "checkpoint 4 is none of this run's" in assert_one_line(capsys)
+
+
+def test_a_checkpoint_beyond_the_run_does_not_run_for_ever(workdir, capsys):
+    (workdir / "checkpoints" / "4").rename(workdir / "checkpoints" / "99")
+    seal(workdir, 99, step=99, batches=99)
+    assert run(*QUICK, f"--workdir={workdir}") == 2
+    assert "checkpoint 99 is none of this run's" in assert_one_line(capsys)
+
+
+@pytest.mark.parametrize("field", ("shape", "chunks"))
+def test_an_array_that_claims_to_be_huge_is_not_made(field, workdir, capsys):
+    folder = workdir / "checkpoints" / "4" / "state"
+    store = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    key = next(k for k in store.list().result() if k.endswith(b"Conv_0.kernel/.zarray"))
+    described = json.loads(store.read(key).result().value)
+    described[field][0] = 10**9
+    store.write(key, json.dumps(described).encode()).result()
+    assert run(*QUICK, "--mode=eval", "--step=4", f"--workdir={workdir}") == 2
+    assert f"is of the {field} [1000000000" in assert_one_line(capsys)
+
+
+def test_links_among_checkpoints_lead_to_no_harm(workdir, tmp_path, capsys):
+    """A link to elsewhere is neither followed in deleting nor moved with what it leads to."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("kept")
+    folder = workdir / "checkpoints"
+    for name in ("3.orbax-checkpoint-tmp-1", "3", "1"):
+        (folder / name).symlink_to(outside)
+    (folder / "6").symlink_to("6")
+    status = run(*QUICK, f"--workdir={workdir}")
+    assert (outside / "mine").read_text() == "kept"
+    if status:
+        assert status == 2
+        assert_one_line(capsys)
