@@ -142,8 +142,9 @@ def _loop(
 def _check_position(saved: Checkpoint, total: int, workdir: epath.Path) -> None:
     """Raises UserError for a checkpoint that says of itself what none of this run's could."""
     host = saved.host
-    window, looked = host.get("window"), host.get("looked")
-    good = saved.step == host.get("batches") <= total and isinstance(looked, int)
+    window: Any = host.get("window")
+    good = saved.step == host.get("batches") and saved.step <= total
+    good = good and isinstance(host.get("looked"), int)
     good = good and isinstance(window, list) and len(window) <= saved.step
     if not good or not all(
         isinstance(step, dict) and all(isinstance(value, float) for value in step.values())

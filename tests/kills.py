@@ -90,7 +90,8 @@ def main() -> int:
             survived += same * sum(one["killed"] for one in kills)
             print(f"{len(tries)} kills, {survived} survived bit for bit", flush=True)
     figures = {
-        "command": "python -m tests.kills",
+        "command": f"python -m tests.kills --kills={options.kills} --seed={options.seed}"
+        f" --processes={options.processes}",
         "seed": options.seed,
         "config": "configs/debug.py",
         "git": revision(),
