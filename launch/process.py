@@ -75,12 +75,16 @@ class Process:
             return True
         except OSError:  # how a terminal ends
             data = b""
-        for line in lines.feed(data) if data else lines.close():
+        whole = lines.feed(data) if data else lines.close()
+        has_bar = target == 2 and self.index == 0
+        if has_bar and whole:
+            self._console.bar(b"")
+        for line in whole:
             if target == 2:
                 self._said.append(line)
             self._console.line(target, self.index, line)
-        if target == 2 and self.index == 0:
-            self._console.bar(lines.unfinished() if data else b"")
+        if has_bar and data:
+            self._console.bar(lines.unfinished())
         if not data:
             os.close(fd)
         return bool(data)
