@@ -181,7 +181,7 @@ def install(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> 
         pod.copy(str(archive))
     finally:
         archive.unlink(missing_ok=True)
-    pod.on("all", tpu_worker.install(commit))
+    pod.on("all", tpu_worker.install(commit, _git("log", "-1", "--format=%cI")))
 
 
 def run(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> None:

@@ -40,10 +40,16 @@ def archive(commit: str) -> str:
     return f"contextssl-{commit}.tar.gz"
 
 
-def install(commit: str) -> str:
+def install(commit: str, date: str) -> str:
     """Returns a script that unpacks a commit and makes its environment, unless it is there.
 
-    uv brings its own Python where the worker's is too old.
+    uv brings its own Python where the worker's is too old, and takes no package that is newer
+    than the commit: the same commit has the same environment on all workers, and after a
+    preemption.
+
+    Args:
+      commit: to install, arrived as `archive`.
+      date: of the commit, ISO 8601.
     """
     return f"""\
 set -e
@@ -55,7 +61,7 @@ tar -xzf {archive(commit)} -C contextssl/{commit}
 cd contextssl/{commit}
 python3 -m pip install --quiet --target=.uv uv
 .uv/bin/uv venv --quiet --python=3.12 .venv
-.uv/bin/uv pip install --quiet --python=.venv --editable '.[tpu]' gcsfs
+.uv/bin/uv pip install --quiet --python=.venv --exclude-newer={date} --editable '.[tpu]' gcsfs
 touch .installed
 rm ~/{archive(commit)}
 echo "$(hostname): installed"
