@@ -17,6 +17,7 @@ from functools import partial
 
 from launch.output import Console, Lines
 
+CHUNK = 1 << 13  # bytes shown of a process before the others have their turn
 _SHOWN, _KEPT = 20, 200  # lines of a failed process's stderr: told again; looked at for the cause
 
 # What a process writes whose own fault it is, at the start of a line.
@@ -70,7 +71,7 @@ class Process:
         """Shows what it has printed there; returns whether there may be more, else closes it."""
         target, lines = self.streams[fd]
         try:
-            data = os.read(fd, 1 << 16)
+            data = os.read(fd, CHUNK)
         except BlockingIOError:
             return True
         except OSError:  # how a terminal ends
@@ -118,14 +119,11 @@ class Process:
         code = self._popen.returncode
         return f"killed by {signal_name(-code)}" if code < 0 else f"with status {code}"
 
-    def rank(self) -> tuple[int, float]:
+    def rank(self) -> tuple[bool, float]:
         """Returns a sort key among failed processes: the one to blame comes first."""
         lost = any(_LOST.search(line) for line in self._said)
-        if self._fault() or not (lost or self.given_up):
-            kind = 0
-        else:
-            kind = 2 if self.given_up else 1
-        return kind, self.ended or math.inf
+        victim = not self._fault() and (lost or self.given_up)
+        return victim, self.ended or math.inf
 
     def last_words(self) -> list[bytes]:
         """Returns its last lines of stderr, up to the one that names the fault."""

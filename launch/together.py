@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 from launch.output import Console
-from launch.process import Command, Process, signal_name
+from launch.process import CHUNK, Command, Process, signal_name
+
+_PIPE = 1 << 20  # bytes that a pipe can hold
 
 
 def run(commands: Sequence[Command], *, grace: float = 10.0, moment: float = 1.0) -> int:
@@ -78,11 +80,10 @@ class _Together:
             if now >= kill_at:
                 for process in self._alive():
                     process.kill()
-        # What is still in the pipes. That they end is not waited for: a stray process of a
-        # process may keep one open.
-        until = time.monotonic() + self._moment
-        while selector.get_map() and time.monotonic() < until:
-            if not (ready := selector.select(0)):
+        # What is still in the pipes, no longer than they can be: their end is not waited for, as a
+        # stray process of a process may keep one open.
+        for _ in range(_PIPE // CHUNK):
+            if not selector.get_map() or not (ready := selector.select(0)):
                 break
             self._show(ready, selector)
 
@@ -106,7 +107,8 @@ class _Together:
         failed = self._failed()
         if not failed:
             return math.inf
-        patience = self._moment if failed[0].rank()[0] == 0 else 5 * self._moment
+        victim, _ = failed[0].rank()
+        patience = 5 * self._moment if victim else self._moment
         return min(process.ended or math.inf for process in failed) + patience
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

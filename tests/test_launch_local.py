@@ -44,6 +44,7 @@ def launch(place, *arguments: str) -> subprocess.CompletedProcess:
 def execute(place, *command: str) -> subprocess.CompletedProcess:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "CUDA_"))}
     kept["PYTHONDONTWRITEBYTECODE"] = "1"
+    kept.pop("PYTHONUNBUFFERED", None)
     return subprocess.run(command, cwd=place, env=kept, capture_output=True, text=True, timeout=60)
 
 

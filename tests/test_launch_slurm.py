@@ -72,7 +72,7 @@ folder = next(one for one in sys.argv if one.startswith("--workdir=")).partition
 step = "9" if does == "finishes" else "5"
 os.makedirs(f"{folder}/checkpoints/{step}", exist_ok=True)
 json.dump({"train": {"steps": 9}}, open(f"{folder}/config.json", "w"))
-print("task", rank, "at step", step, "after", len(got), "signals", flush=True)
+os.write(1, f"task {rank} at step {step} after {len(got)} signals\\n".encode())
 """
 
 _ARGUMENTS = ["--nodes=1", "--gpus-per-node=2", "--config=a.py", "--workdir=my runs/it's"]

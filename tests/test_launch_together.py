@@ -47,13 +47,24 @@ def until(file):
 _FOREVER = "say('ready', os.getpid())\nwhile True: time.sleep(1)"
 
 
+_started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    yield
+    while _started:
+        with _started.pop() as launcher:  # closes its pipes
+            launcher.kill()
+
+
 def start(*codes: str, grace=20.0, moment=0.3, **options) -> subprocess.Popen:
     """Starts Python programs together."""
     arguments = json.dumps([[_PRELUDE + code for code in codes], grace, moment])
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    return subprocess.Popen(
-        [sys.executable, "-c", _LAUNCHER, arguments], cwd=_REPOSITORY, **options
-    )
+    command = [sys.executable, "-c", _LAUNCHER, arguments]
+    _started.append(subprocess.Popen(command, cwd=_REPOSITORY, **options))
+    return _started[-1]
 
 
 def ends(launcher: subprocess.Popen, before: str = "") -> tuple[int, str, str]:
@@ -104,6 +115,22 @@ def test_of_a_progress_bar_its_last_state_is_logged():
     status, _, err = ends(start(bar + "sys.stderr.write('\\r30%\\nafter')", bar))
     assert status == 0
     assert sorted(err.splitlines()) == ["30%", "[1] 20%", "after"]
+
+
+def test_nothing_that_was_written_last_is_lost(tmp_path):
+    go = tmp_path / "go"
+    launcher = start(f"""
+say('ready', os.getpid())
+until({str(go)!r})
+sys.stdout.write("words\\n" * 10000)
+""")
+    pid = int(read_until_ready(launcher, 1).split()[1])
+    launcher.send_signal(signal.SIGSTOP)  # it shall see the end before the words
+    go.touch()
+    assert gone(pid)
+    launcher.send_signal(signal.SIGCONT)
+    status, out, _ = ends(launcher)
+    assert (status, out) == (0, "words\n" * 10000)
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (3, 4), (2, 5, 9, 10)])
@@ -166,21 +193,26 @@ _ABORTED = "err('F1 another task died')\nos.abort()"
         ("err('error: lost process 1'); sys.exit(1)", _BOOM + _FOREVER, 143, "ValueError: boom"),
         # The end of the one to blame may be that of a victim: all tasks are aborted at once.
         (_GLOO + _ABORTED, _BOOM + "time.sleep(0.1)\n" + _ABORTED, 134, "ValueError: boom"),
+        # Nor is who was ended by the launcher, with nothing to say.
+        (_FOREVER, "err('error: lost process 0'); sys.exit(6)", 6, "lost process 0"),
         # Nothing of what was meant for others to read is taken for a fault.
         (_GLOO + "sys.exit(1)", "time.sleep(0.1); os.kill(os.getpid(), 9)", 137, ""),
     ],
 )  # fmt: skip
 def test_the_blame_is_not_on_who_lost_another(tmp_path, first, second, status, told):
     file = f"F = {str(tmp_path / 'file')!r}\n"
-    found, _, err = ends(start(file + first, file + second, moment=0.4))
+    found, _, err = ends(start(file + first, file + second, moment=0.3))
     assert found == status
     assert "process 1 failed first" in err and err.rstrip().endswith(told)
 
 
 def test_of_two_that_fail_by_themselves_the_first_is_named(tmp_path):
     file = str(tmp_path / "file")
-    first = f"until({file!r}); time.sleep(0.15); err('error: later'); sys.exit(4)"
-    second = f"open({file!r}, 'w').close(); sys.exit(5)"
+    second = f"open({file!r} + '.new', 'w').write(str(os.getpid()))\n"
+    second += f"os.rename({file!r} + '.new', {file!r}); sys.exit(5)"
+    first = f"until({file!r}); pid = open({file!r}).read()\n"
+    first += "while os.path.exists('/proc/' + pid): time.sleep(0.01)\n"
+    first += "err('error: later'); sys.exit(4)"
     status, _, err = ends(start(first, second, moment=1))
     assert status == 5 and "process 1 failed first, with status 5" in err
 
@@ -261,13 +293,16 @@ open({str(file)!r}, 'w').close()
     launcher.stderr.close()
 
 
-def test_on_a_terminal_process_0_has_one_for_its_bar_and_prefixes_have_color():
-    tells = """
+def test_on_a_terminal_process_0_has_one_for_its_bar_and_prefixes_have_color(tmp_path):
+    tells = (
+        f"go = {str(tmp_path / 'go')!r}"
+        + """
 say(os.isatty(2), os.get_terminal_size(2).columns if os.isatty(2) else 0)
 N = os.environ["N"]
-sys.stderr.write(f"\\r<{N}>"); sys.stderr.flush(); time.sleep(0.3)
+sys.stderr.write(f"\\r<{N}>"); sys.stderr.flush(); until(go)
 sys.stderr.write(f"\\r<{N} whole>\\n")
 """
+    )
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 93, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
@@ -277,6 +312,8 @@ sys.stderr.write(f"\\r<{N} whole>\\n")
     try:
         while data := os.read(ours, 4096):
             shown += data
+            if b"<0>" in shown and b"[1]" in shown:
+                (tmp_path / "go").touch()
     except OSError:  # how a terminal ends
         pass
     os.close(ours)

@@ -51,9 +51,12 @@ elif verb == "ssh":
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"): os.environ.pop(name, None)
     command = " ".join(flags["--command"].split(" "))
     path = f"{place}/tools:{os.environ['PATH']}"
-    codes = [subprocess.run(["sh", "-c", command], cwd=f"{place}/worker{i}", env=os.environ | {
-        "HOME": f"{place}/worker{i}", "PATH": path, "HOST": f"w-{i}"}).returncode
-        for i in workers()]
+    def on(i):
+        home = f"{place}/worker{i}"
+        if os.path.exists(f"{home}/unreachable"): return 255
+        own = {"HOME": home, "PATH": path, "HOST": f"w-{i}"}
+        return subprocess.run(["sh", "-c", command], cwd=home, env=os.environ | own).returncode
+    codes = [on(i) for i in workers()]
     sys.exit(next((code for code in codes if code), 0))
 else: sys.exit("unknown verb " + verb)
 """
@@ -108,9 +111,22 @@ def place(tmp_path):
         (tmp_path / name).chmod(0o755)
     commit(tmp_path, "init", "--quiet")
     yield tmp_path
-    for pid, _ in started(tmp_path):
-        if alive(pid):
+    while left := processes_below(tmp_path):
+        for pid in left:
             os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: not alive(pid))
+
+
+def processes_below(folder) -> list[int]:
+    """Returns the processes that work in the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(entry / "cwd")).is_relative_to(folder) and alive(int(entry.name)):
+                found.append(int(entry.name))
+        except OSError:  # ended, or not ours
+            continue
+    return found
 
 
 def commit(place, *first: str) -> None:
@@ -292,6 +308,8 @@ def test_stop_saves_and_the_same_command_goes_on(place):
     done(pod(place, "resume", *_CREATE, *_RUN))
     assert verbs(place) == ["describe", "ssh", "ssh", "ssh"]  # there, installed, not live: run
     until(lambda: len(started(place)) == 4)
+    # Nothing of the run before is taken for this one's.
+    assert not list(place.glob("worker*/contextssl/status"))
 
 
 def test_resume_after_a_preemption_begins_anew(place):
@@ -311,8 +329,7 @@ def test_a_worker_that_was_killed_is_told(place):
     done(pod(place, "run", *_RUN))
     until(lambda: len(started(place)) == 2)
     pid = started(place)[0][0]
-    wrapper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
-    for one in (wrapper, pid):  # as a reboot does
+    for one in processes_below(place / "worker0"):  # as a reboot does
         os.kill(one, signal.SIGKILL)
     until(lambda: not alive(pid))
     assert "w-0: interrupted" in done(pod(place, "status"))
@@ -328,6 +345,16 @@ def test_arguments_arrive_as_they_are(place):
     log = place / "worker0" / "contextssl" / "log"
     until(lambda: "at work" in log.read_text())
     assert log.read_text().startswith("$ .venv/bin/python -m contextssl_jax.main --config=a.py")
+
+
+def test_a_worker_out_of_reach_is_not_taken_for_idle(place):
+    ready(place)
+    (place / "worker1" / "unreachable").touch()
+    for step, given in ("run", _RUN), ("install", []), ("status", []):
+        found = pod(place, step, *given)
+        assert found.returncode == 2
+        assert "error: pod: cannot reach all workers" in found.stderr
+    assert not started(place)
 
 
 def test_run_wants_an_installed_commit(place):
