@@ -1,0 +1,1 @@
+"""Starting contextssl_jax on one machine, on SLURM and on TPU pods; see README.md."""

@@ -1,0 +1,314 @@
+"""SLURM's script against stand-ins for SLURM's commands that start real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.finished import finished
+
+_REPOSITORY = Path(__file__).parent.parent
+
+# Keeps what it was given.
+_SBATCH = """
+import json, sys
+json.dump({"argv": sys.argv[1:], "script": sys.stdin.read()}, open("submitted", "w"))
+print("Submitted batch job 7")
+"""
+
+# Two tasks on this machine. Like the real one, it ends the others with --kill-on-bad-exit when
+# one fails, and answers SIGTERM by killing all.
+_SRUN = """
+import json, os, signal, subprocess, sys, threading
+own = [one for one in sys.argv[1:] if one.startswith("--")]
+first = next(i for i, one in enumerate(sys.argv[1:], 1) if not one.startswith("--"))
+own, command = sys.argv[1:first], sys.argv[first:]
+step = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2"}
+tasks = [subprocess.Popen(command, env=os.environ | step | {
+    "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}) for i in range(2)]
+def kill(*_):
+    for task in tasks: task.kill()
+signal.signal(signal.SIGTERM, kill)
+json.dump({"own": own, "pids": [task.pid for task in tasks]}, open("step.new", "w"))
+os.rename("step.new", "step")
+def mind(task):
+    if task.wait() and "--kill-on-bad-exit=1" in own: kill()
+minders = [threading.Thread(target=mind, args=[task]) for task in tasks]
+for minder in minders: minder.start()
+for minder in minders: minder.join()
+sys.exit(max(code if code >= 0 else 128 - code for code in (task.returncode for task in tasks)))
+"""
+
+_SCANCEL = """
+import json, os, signal, sys
+assert sys.argv[1:] == ["--signal=TERM", "7"], sys.argv
+for pid in json.load(open("step"))["pids"]: os.kill(pid, signal.SIGTERM)
+"""
+
+_SCONTROL = """
+import sys
+print(*sys.argv[1:], file=open("scontrol", "a"))
+"""
+
+# main, as far as SLURM sees it: what it does is in the file "does".
+_MAIN = """
+import json, os, pathlib, signal, sys, time
+rank = os.environ["SLURM_PROCID"]
+got = []
+signal.signal(signal.SIGTERM, lambda *_: got.append(1))
+json.dump(sys.argv[1:], open(f"argv-{rank}", "w"))
+pathlib.Path(f"ready-{rank}").touch()
+does = open("does").read()
+if does == "fails" and rank == "1": sys.exit(3)
+while does != "finishes" and not got: time.sleep(0.01)
+time.sleep(0.2)
+folder = next(one for one in sys.argv if one.startswith("--workdir=")).partition("=")[2]
+step = "9" if does == "finishes" else "5"
+os.makedirs(f"{folder}/checkpoints/{step}", exist_ok=True)
+json.dump({"train": {"steps": 9}}, open(f"{folder}/config.json", "w"))
+os.write(1, f"task {rank} at step {step} after {len(got)} signals\\n".encode())
+"""
+
+_ARGUMENTS = ["--nodes=1", "--gpus-per-node=2", "--config=a.py", "--workdir=my runs/it's"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with the launcher, a stand-in for main, and bin/ with SLURM's commands."""
+    package = tmp_path / "contextssl_jax"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "main.py").write_text(_MAIN)
+    (tmp_path / "launch").symlink_to(_REPOSITORY / "launch")
+    (tmp_path / "a.py").touch()
+    (tmp_path / "bin").mkdir()
+    for name, code in {
+        "sbatch": _SBATCH,
+        "srun": _SRUN,
+        "scancel": _SCANCEL,
+        "scontrol": _SCONTROL,
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!{sys.executable} -S\n{code}")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    return tmp_path
+
+
+def environment(place) -> dict[str, str]:
+    return os.environ | {
+        "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SLURM_JOB_ID": "7",
+    }
+
+
+def submit(place, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["launch/slurm.sh", *arguments],
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def submitted(place) -> dict:
+    return json.loads((place / "submitted").read_text())
+
+
+def start_job(place, does: str) -> subprocess.Popen:
+    """Runs the submitted script as SLURM does, up to where the tasks are at work."""
+    (place / "does").write_text(does)
+    (place / "script").write_text(submitted(place)["script"])
+    job = subprocess.Popen(
+        ["bash", "script"],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(place / "ready-0", place / "ready-1", place / "step")
+    return job
+
+
+def wait_for(*files: Path) -> None:
+    for _ in range(2000):
+        if all(file.exists() for file in files):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"none of {files}")
+
+
+def requeued(place) -> bool:
+    file = place / "scontrol"
+    if not file.exists():
+        return False
+    assert file.read_text() == "requeue 7\n"
+    return True
+
+
+def test_what_is_submitted(place):
+    found = submit(place, *_ARGUMENTS, "--time=1:00:00", "--partition", "big", "--requeue")
+    assert (found.returncode, found.stdout) == (0, "Submitted batch job 7\n"), found.stderr
+    argv = submitted(place)["argv"]
+    name = argv[0]
+    assert argv == [
+        name,
+        "--dependency=singleton",
+        "--ntasks-per-node=2",
+        "--signal=TERM@120",
+        "--requeue",
+        "--open-mode=append",
+        "--nodes=1",
+        "--gpus-per-node=2",
+        "--time=1:00:00",
+        "--partition",
+        "big",
+        "--requeue",
+    ]
+    assert name.startswith("--job-name=it's-")
+    # The name stands for the folder: of two jobs with the same one, the second waits.
+    submit(place, *_ARGUMENTS[:-1], "--workdir=./my runs/../my runs/it's")
+    assert submitted(place)["argv"][0] == name
+    submit(place, *_ARGUMENTS[:-1], "--workdir=other runs/it's")
+    assert submitted(place)["argv"][0] != name
+
+
+@pytest.mark.parametrize(
+    "given, tasks",
+    [
+        ("--gpus-per-node=8", 8),
+        ("--gpus-per-node=h100:4", 4),
+        ("--gpus-per-node 4", 4),
+        ("--gpus-per-node=h100", 1),
+        ("--gres=gpu:3", 3),
+        ("--gres=gpu:a100:4", 4),
+        ("--gres=gpu", 1),
+        ("--gres=nvme:800", 1),
+        ("--nodes=3", 1),
+    ],
+)
+def test_there_is_one_task_a_gpu(place, given, tasks):
+    submit(place, *given.split(), "--config=a.py", "--workdir=w")
+    argv = submitted(place)["argv"]
+    assert f"--ntasks-per-node={tasks}" in argv
+    assert given.replace(" ", "=") in argv
+
+
+def test_a_dry_run_prints_what_a_shell_can_run_to_the_same_effect(place):
+    submit(place, *_ARGUMENTS, "--comment=it's $HOME")
+    real = submitted(place)
+    (place / "submitted").unlink()
+    dry = submit(place, *_ARGUMENTS, "--comment=it's $HOME", "--dry-run")
+    assert dry.returncode == 0 and not (place / "submitted").exists()
+    assert dry.stdout.startswith("sbatch --job-name=")
+    subprocess.run(["bash", "-c", dry.stdout], cwd=place, env=environment(place), check=True)
+    assert submitted(place) == real
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--workdir=w"], "--config: name a config file"),
+        (["--config=b.py", "--workdir=w"], "--config: there is no file b.py"),
+        (["--config=a.py"], "--workdir: name a folder"),
+        (["--workdir"], "--workdir: needs a value"),
+        (["--gpus=4"], "--gpus: say how many GPUs a node with --gpus-per-node"),
+        (["--gpus-per-task=1"], "--gpus-per-task: say how many GPUs a node"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(place, arguments, message):
+    found = submit(place, *arguments)
+    assert found.returncode == 2 and not (place / "submitted").exists()
+    assert found.stderr.startswith(f"error: {message}") and found.stderr.count("\n") == 1
+
+
+def test_arguments_reach_all_tasks_as_they_are(place):
+    nasty = ['--config.a=it\'s "here"', "--config.b=$HOME `ls` \\ *", "--config.c=ü\n;"]
+    submit(place, *_ARGUMENTS, *nasty, "--config.d", "x y")
+    job = start_job(place, "finishes")
+    assert job.wait(30) == 0, job.stdout.read()
+    expected = [*_ARGUMENTS[2:], *nasty, "--config.d=x y"]
+    assert [json.loads((place / f"argv-{i}").read_text()) for i in range(2)] == [expected] * 2
+    assert "--label" in json.loads((place / "step").read_text())["own"]
+    job.stdout.close()
+
+
+def test_a_finished_run_is_not_queued_again(place):
+    submit(place, *_ARGUMENTS)
+    job = start_job(place, "finishes")
+    out, _ = job.communicate(timeout=30)
+    assert job.returncode == 0 and not requeued(place)
+    assert "task 0 at step 9 after 0 signals" in out
+
+
+def test_a_run_whose_time_is_up_saves_and_is_queued_again(place):
+    submit(place, *_ARGUMENTS)
+    job = start_job(place, "waits")
+    for pid in json.loads((place / "step").read_text())["pids"]:
+        os.kill(pid, signal.SIGTERM)  # as SLURM: the tasks, not the shell
+    out, _ = job.communicate(timeout=30)
+    assert job.returncode == 0 and requeued(place)
+    assert out.count("at step 5 after 1 signals") == 2
+    assert "not finished: job 7 goes back to the queue" in out
+
+
+def test_a_cancelled_run_saves_and_does_not_come_back(place):
+    submit(place, *_ARGUMENTS)
+    job = start_job(place, "waits")
+    job.send_signal(signal.SIGTERM)
+    out, _ = job.communicate(timeout=30)
+    assert job.returncode == 0 and not requeued(place)
+    assert out.count("at step 5 after 1 signals") == 2
+
+
+def test_a_failed_run_ends_all_tasks_and_does_not_come_back(place):
+    submit(place, *_ARGUMENTS)
+    job = start_job(place, "fails")
+    job.communicate(timeout=30)
+    assert job.returncode in (3, 137) and not requeued(place)
+
+
+def test_an_evaluation_is_not_queued_again(place):
+    submit(place, *_ARGUMENTS, "--mode=eval")
+    job = start_job(place, "waits")
+    for pid in json.loads((place / "step").read_text())["pids"]:
+        os.kill(pid, signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert job.returncode == 0 and not requeued(place)
+
+
+def test_cores_of_a_task_are_asked_for(place):
+    submit(place, *_ARGUMENTS)
+    script = submitted(place)["script"]
+    for cores, flag in {"6": "--cpus-per-task=6", "": None}.items():
+        shown = subprocess.run(
+            ["bash", "-c", "srun() { printf '%s\\n' \"$@\"; }\n" + script],
+            cwd=place,
+            env=environment(place) | {"SLURM_CPUS_PER_TASK": cores},
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()
+        assert [one for one in shown if one.startswith("--cpus")] == ([flag] if flag else [])
+        assert "" not in shown
+
+
+def test_finished_means_that_the_last_step_is_saved_whole(tmp_path):
+    assert not finished(tmp_path)
+    (tmp_path / "config.json").write_text('{"train": {"steps": 9}}')
+    assert not finished(tmp_path)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp").mkdir()
+    assert not finished(tmp_path)
+    (tmp_path / "checkpoints" / "9").mkdir()
+    assert finished(tmp_path)
+    (tmp_path / "config.json").write_text('{"train": ')
+    assert not finished(tmp_path)
