@@ -13,7 +13,7 @@ from test_compare import report
 
 from contextssl_jax import compare, lock
 from contextssl_jax.bucket import children, move, reach
-from contextssl_jax.checkpoint import Checkpoints
+from contextssl_jax.checkpoint import _steps
 from contextssl_jax.data.folder import find_images
 from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
@@ -48,7 +48,7 @@ def store(served, monkeypatch, tmp_path):
     told = monkeypatch.setattr
     told(backend.fsspec_backend, "fs", lambda p: files if "gs://" in str(p) else local(p))
     told("contextssl_jax.data.staging.fsspec.core.url_to_fs", lambda p: (files, p[5:]))
-    told("contextssl_jax.bucket._PACKAGE", "json")
+    told("contextssl_jax.bucket._PACKAGES", ("json",))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return served
 
@@ -82,10 +82,10 @@ def test_damaged_and_unfinished_checkpoints_of_a_bucket(store):
         store.put(f"run/checkpoints/{step}/host/metadata", b"{")
     for step in (2, 4):
         store.put(f"run/checkpoints/{step}/commit_success.txt", b"")
-    with Checkpoints(epath.Path("gs://bucket/run"), keep=2) as checkpoints:
-        assert checkpoints.steps() == [2, 4]  # the save of 3 was cut short
-        checkpoints._set_aside(4)
-        assert checkpoints.steps() == [2]
+    run = epath.Path("gs://bucket/run")
+    assert _steps(run / "checkpoints") == [2, 4]  # the save of 3 was cut short
+    move(run / "checkpoints" / "4", run / "damaged" / "4")
+    assert _steps(run / "checkpoints") == [2]
     assert "run/damaged/4/host/metadata" in store.objects
 
 
@@ -106,7 +106,7 @@ def test_a_bucket_that_cannot_be_read_is_one_line(store, capsys, monkeypatch):
 
 
 def test_what_is_missing_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("contextssl_jax.bucket._PACKAGE", "no_such_package")
+    monkeypatch.setattr("contextssl_jax.bucket._PACKAGES", ("json", "no_such.package"))
     assert run(*QUICK, "--workdir=gs://bucket/run") == 2
     told = "error: --workdir: gs://bucket/run needs pip install 'contextssl-jax[gcs]'\n"
     assert capsys.readouterr().err == told
