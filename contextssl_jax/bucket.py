@@ -17,7 +17,7 @@ from etils import epath
 from contextssl_jax.errors import UserError
 
 _SCHEME, _COMMITTED = "gs://", "commit_success.txt"
-_PACKAGE = "gcsfs"
+_PACKAGES = ("gcsfs", "google.cloud.storage")  # the second for Orbax and TensorBoard
 # Beside OSError, by their modules, which are slow to import.
 _FAULTS = (
     ("gcsfs.retry", "HttpError"),
@@ -49,9 +49,16 @@ def reach(path: str, option: str) -> epath.Path:
     if remote(path):
         if not path.startswith(_SCHEME):
             raise UserError(f"{option}: {path} is neither a folder nor a bucket's gs://NAME/FOLDER")
-        if find_spec(_PACKAGE) is None:
+        if not all(map(_installed, _PACKAGES)):
             raise UserError(f"{option}: {path} needs pip install 'contextssl-jax[gcs]'")
     return epath.Path(path)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even what it would be in
+        return False
 
 
 def absolute(path: epath.Path) -> epath.Path:

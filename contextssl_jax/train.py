@@ -141,14 +141,15 @@ def _loop(
 
 def _check_position(saved: Checkpoint, total: int, workdir: epath.Path) -> None:
     """Raises UserError for a checkpoint that says of itself what none of this run's could."""
-    host = saved.host
-    window: Any = host.get("window")
-    good = saved.step == host.get("batches") and saved.step <= total
-    good = good and isinstance(host.get("looked"), int)
-    good = good and isinstance(window, list) and len(window) <= saved.step
-    if not good or not all(
-        isinstance(step, dict) and all(isinstance(value, float) for value in step.values())
-        for step in window
+    batches, looked, window = (saved.host.get(name) for name in ("batches", "looked", "window"))
+    if (
+        batches != saved.step
+        or saved.step > total
+        or not isinstance(looked, int)
+        or not isinstance(window, list)
+        or len(window) > saved.step
+        or not all(isinstance(step, dict) for step in window)
+        or not all(isinstance(value, float) for step in window for value in step.values())
     ):
         raise UserError(
             f"{workdir}: checkpoint {saved.step} is none of this run's; choose another --workdir"

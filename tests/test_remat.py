@@ -179,7 +179,7 @@ def test_a_run_goes_on_without_it(config, monkeypatch, tmp_path):
     expected, _ = step(step(state, first)[0], second)
     after, _ = run(recomputing.step, state, first)
     with Checkpoints(epath.Path(tmp_path), 1) as checkpoints:
-        checkpoints.save(Checkpoint(1, jax.device_get(after), {}))
+        checkpoints.save(Checkpoint(1, jax.device_get(after), {}), after)
         checkpoints.wait()
         restored = checkpoints.restore(plain.template())
     assert_close(expected, step(restored.state, second)[0], 1e-4)
