@@ -1,23 +1,37 @@
-"""Whether a run has taken its last step: python -m launch.finished WORKDIR, status 0 if so."""
+"""Whether a run has taken its last step: python -m launch.finished WORKDIR.
 
-import json
+Status 0 if it has, 3 if not; any other is a fault, which is neither.
+"""
+
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+from etils import epath
+
+from contextssl_jax.bucket import reach, whole
+from contextssl_jax.errors import UserError
+from contextssl_jax.untrusted import read_json
+
+_UNFINISHED = 3
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns 0 for a run whose last step is saved, else 1."""
-    return 0 if finished(Path(argv[1])) else 1
-
-
-def finished(workdir: Path) -> bool:
-    """Returns whether the checkpoint of the last step is there; it bears its name once whole."""
+    """Returns 0 for a run whose last step is saved, else 3; 2 for no such place."""
     try:
-        steps = json.loads((workdir / "config.json").read_text())["train"]["steps"]
-    except (OSError, ValueError, KeyError):
+        return 0 if finished(reach(argv[1], "WORKDIR")) else _UNFINISHED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def finished(workdir: epath.Path) -> bool:
+    """Returns whether the checkpoint of the last step is there, and whole."""
+    try:
+        steps = read_json(workdir / "config.json")["train"]["steps"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
-    return (workdir / "checkpoints" / str(steps)).is_dir()
+    saved = workdir / "checkpoints" / str(steps)
+    return saved.is_dir() and whole(saved)
 
 
 if __name__ == "__main__":

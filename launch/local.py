@@ -13,10 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from contextssl_jax.errors import UserError
-from launch.process import Command
+from launch.flags import Mistake, Parser
+from launch.process import Command, leash
 from launch.together import run
 
 _HOST = "127.0.0.1"
@@ -29,17 +29,12 @@ class Share(NamedTuple):
     cores: Sequence[int]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message.removeprefix("argument "))
-
-
 def main(argv: Sequence[str]) -> int:
     """Does what the command line says; returns the exit status, 2 for a mistake in it."""
     try:
         options, arguments = parse(argv[1:])
         shares = divide(options.processes, options.devices, options.gpus)
-    except UserError as error:
+    except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with _reserved_port() as port:
@@ -56,13 +51,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the launcher's own options, and the arguments that are for main.
 
     Raises:
-      UserError: a value is wrong, or --processes is missing.
+      Mistake: a value is wrong, or --processes is missing.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="python -m launch.local",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--processes", type=int, help="how many to start")
     parser.add_argument("--devices", type=int, help="CPU devices of each; else GPUs where found")
@@ -71,13 +65,13 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options, rest = parser.parse_known_args(arguments[:split])
     if options.processes is None:
-        raise UserError("--processes: say how many to start, such as --processes=2")
+        raise Mistake("--processes: say how many to start, such as --processes=2")
     for name in ("processes", "devices"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise UserError(f"--{name}: must be at least 1, not {value}")
+            raise Mistake(f"--{name}: must be at least 1, not {value}")
     if options.devices is not None and options.gpus is not None:
-        raise UserError("--devices: counts CPU devices; name it or --gpus")
+        raise Mistake("--devices: counts CPU devices; name it or --gpus")
     return options, [*rest, *arguments[split + 1 :]]
 
 
@@ -90,19 +84,19 @@ def divide(processes: int, devices: int | None, gpus: str | None) -> list[Share]
       gpus: to divide, names with commas between them; None for all.
 
     Raises:
-      UserError: the GPUs do not divide evenly, or --gpus names none or one twice.
+      Mistake: the GPUs do not divide evenly, or --gpus names none or one twice.
     """
     if gpus is not None:
         names = [name.strip() for name in gpus.split(",")]
         if not all(names) or len(set(names)) < len(names):
-            raise UserError(f"--gpus: name each GPU once, such as --gpus=0,1, not {gpus!r}")
+            raise Mistake(f"--gpus: name each GPU once, such as --gpus=0,1, not {gpus!r}")
     else:
         names = find_gpus(os.environ) if devices is None else []
     if not names:
         own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices or 1)}
         return [Share(own, cores) for cores in divide_cores(processes)]
     if len(names) % processes:
-        raise UserError(
+        raise Mistake(
             f"--processes: {processes} processes cannot share {len(names)} GPUs"
             f" ({','.join(names)}) evenly; name some with --gpus, or CPU devices with --devices"
         )
@@ -146,11 +140,12 @@ def commands(shares: Sequence[Share], port: int, arguments: Sequence[str]) -> li
       port: of this machine, at which process 0 coordinates the others.
       arguments: of contextssl_jax.main.
     """
-    main_command = [sys.executable, "-m", "contextssl_jax.main", *arguments]
-    taskset = shutil.which("taskset")
+    start, taskset = leash(), shutil.which("taskset")
     built = []
     for i, share in enumerate(shares):
-        held = [taskset, "--cpu-list", ",".join(map(str, share.cores))]
+        pin = [taskset, "--cpu-list", ",".join(map(str, share.cores))] if taskset else []
+        command = [*start, *(pin if share.cores else []), sys.executable]
+        command += ["-m", "contextssl_jax.main", *arguments]
         own = {
             "JAX_COORDINATOR_ADDRESS": f"{_HOST}:{port}",
             # Else it would be open to the network.
@@ -159,8 +154,7 @@ def commands(shares: Sequence[Share], port: int, arguments: Sequence[str]) -> li
             "JAX_PROCESS_ID": str(i),
             "PYTHONUNBUFFERED": "1",
         }
-        prefix = [part for part in held if part] if taskset and share.cores else []
-        built.append(Command([*prefix, *main_command], own | share.environment))
+        built.append(Command(command, own | share.environment))
     return built
 
 

@@ -1,10 +1,10 @@
 """One of the processes that are started together: its output, its end, and whose fault that was."""
 
-import ctypes
 import fcntl
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import termios
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from launch.output import Console, Lines
 
@@ -24,12 +23,10 @@ _SHOWN, _KEPT = 20, 200  # lines of a failed process's stderr: told again; looke
 _FAULT = re.compile(rb"error: |[\w.]*(Error|Exception|Interrupt|Exit)\b")
 # What processes write that lost another one, be it main.py, JAX, Gloo or NCCL.
 _LOST = re.compile(
-    rb"\blost\b|another (task|process)|remote (task|process)|peer|heartbeat"
-    rb"|coordination.?service|\bbarrier\b|gloo|connection (closed|reset|refused)",
+    rb"\blost\b|process \d+ (ended|failed): |another (task|process)|remote (task|process)|peer"
+    rb"|heartbeat|coordination.?service|\bbarrier\b|gloo|connection (closed|reset|refused)",
     re.IGNORECASE,
 )
-
-_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # Linux
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,6 @@ class Process:
             stdout=their_output,
             stderr=their_errors,
             start_new_session=True,  # a terminal's Ctrl-C comes through the launcher alone
-            preexec_fn=partial(_die_with, os.getpid()),
         )
         os.close(their_output)
         os.close(their_errors)
@@ -144,6 +140,19 @@ def signal_name(number: int) -> str:
     return {one.value: one.name for one in signal.Signals}.get(number, f"signal {number}")
 
 
+def leash() -> list[str]:
+    """Returns what to put before a command so that the kernel kills it when its parent has died.
+
+    Nothing where the system cannot do that: it takes Linux, and setpriv of util-linux.
+    """
+    command = [shutil.which("setpriv") or "", "--pdeathsig", "KILL"]
+    try:
+        able = not subprocess.run([*command, "true"], capture_output=True).returncode
+    except OSError:
+        able = False
+    return command if able else []
+
+
 def _terminal() -> tuple[int, int]:
     """Returns both ends of a terminal as wide as stderr's, for a progress bar to be drawn on."""
     ours, theirs = os.openpty()
@@ -152,11 +161,3 @@ def _terminal() -> tuple[int, int]:
     termios.tcsetattr(theirs, termios.TCSANOW, attributes)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, fcntl.ioctl(2, termios.TIOCGWINSZ, bytes(8)))
     return ours, theirs
-
-
-def _die_with(parent: int) -> None:
-    """Has the kernel kill this process once its parent has ended."""
-    if _PRCTL:
-        _PRCTL(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)

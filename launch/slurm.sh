@@ -4,9 +4,9 @@
 #   launch/slurm.sh --nodes=2 --gpus-per-node=8 --time=24:00:00 \
 #     --config=configs/cifar10_crop_blur.py --workdir=/shared/runs/crop_blur [--dry-run]
 #
-# --config, --config.x, --workdir, --mode and --step are main's; every other option is sbatch's and
-# may override those set here. There is one task a GPU, or one a node without --gpus-per-node:
-# under SLURM, JAX gives the task with local number i the node's GPU i.
+# --config, --config.x, --workdir, --mode, --step and --deterministic are main's; every other option
+# is sbatch's and may override those set here. There is one task a GPU, or one a node without
+# --gpus-per-node; the task with local number i takes the node's GPU i.
 set -euo pipefail
 
 fail() {
@@ -19,6 +19,7 @@ main=() options=()
 while (($#)); do
   case $1 in
     --dry-run) dry_run=yes ;;
+    --deterministic) main+=("$1") ;;
     --config | --config.* | --config=* | --workdir | --workdir=* | --mode | --mode=* | --step | \
       --step=* | --gpus-per-node | --gpus-per-node=* | --gres | --gres=*)
       if [[ $1 != *=* ]]; then
@@ -88,9 +89,12 @@ while [[ $again ]]; do # a trap ends wait
   status=$?
 done
 
-if [[ $status == 0 && ! $cancelled ]] && ! "${finished[@]}"; then
-  echo "not finished: job $SLURM_JOB_ID goes back to the queue"
-  scontrol requeue "$SLURM_JOB_ID" || echo "error: cannot requeue; submit the same command again"
+if [[ $status == 0 && ! $cancelled ]]; then
+  "${finished[@]}"
+  if [[ $? == 3 ]]; then
+    echo "not finished: job $SLURM_JOB_ID goes back to the queue"
+    scontrol requeue "$SLURM_JOB_ID" || echo "error: cannot requeue; submit the same command again"
+  fi
 fi
 exit "$status"
 SCRIPT

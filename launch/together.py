@@ -18,7 +18,8 @@ def run(commands: Sequence[Command], *, grace: float = 10.0, moment: float = 1.0
 
     Where one fails, the others get SIGTERM, and SIGKILL after `grace`. SIGTERM, SIGINT and SIGHUP
     are passed on to all, once, as SIGTERM, so that they save; then they have all the time they
-    want. A second one kills them. On Linux they are killed when this process is.
+    want. A second one kills them. That they do not outlive this process, even if it is killed, is
+    for the commands to begin with `leash`.
 
     Args:
       commands: to run at once; the first one's output has no prefix.

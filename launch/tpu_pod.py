@@ -24,15 +24,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from contextssl_jax.errors import UserError
 from launch import tpu_worker
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message.removeprefix("argument "))
+from launch.flags import Mistake, Parser
 
 
 class Pod(NamedTuple):
@@ -48,7 +43,7 @@ class Pod(NamedTuple):
         """Has gcloud do something with the slice.
 
         Raises:
-          UserError: it failed; it has said why.
+          Mistake: it failed; it has said why.
         """
         self.call(self._command(verb, self.name, *arguments))
 
@@ -56,12 +51,12 @@ class Pod(NamedTuple):
         """Runs a command of this machine, or prints it.
 
         Raises:
-          UserError: it failed.
+          Mistake: it failed.
         """
         if self.dry_run:
             print(shlex.join(command))
         elif status := subprocess.run(command).returncode:
-            raise UserError(f"{shlex.join(command[:6])} …: failed with status {status}, see above")
+            raise Mistake(f"{shlex.join(command[:6])} …: failed with status {status}, see above")
 
     def state(self) -> str | None:
         """Returns what state the slice is in, such as READY; None if it does not exist."""
@@ -75,7 +70,7 @@ class Pod(NamedTuple):
         if "NOT_FOUND" in answer.stderr or "not found" in answer.stderr:
             return None
         sys.stderr.write(answer.stderr)
-        raise UserError(f"{self.name}: gcloud cannot tell its state, see above")
+        raise Mistake(f"{self.name}: gcloud cannot tell its state, see above")
 
     def on(self, workers: str, script: str) -> None:
         """Runs a shell script on a worker, by number, or on "all"."""
@@ -85,7 +80,7 @@ class Pod(NamedTuple):
         """Returns the words that a script of `tpu_worker` says of each worker, by its host's name.
 
         Raises:
-          UserError: not all workers can be reached.
+          Mistake: not all workers can be reached.
         """
         command = self._command("ssh", self.name, *self._on("all", script))
         if self.dry_run:
@@ -94,7 +89,7 @@ class Pod(NamedTuple):
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         told = [line.split() for line in answer.stdout.splitlines() if line.startswith("worker ")]
         if answer.returncode or not told:
-            raise UserError(f"{self.name}: cannot reach all workers, see above")
+            raise Mistake(f"{self.name}: cannot reach all workers, see above")
         return {words[1]: words[2:] for words in sorted(told)}
 
     def copy(self, file: str) -> None:
@@ -126,13 +121,13 @@ def main(argv: Sequence[str]) -> int:
             print(__doc__.strip())
             return 0
         if len(argv) < 2 or argv[1] not in STEPS:
-            raise UserError(f"name a step first: {', '.join(STEPS)}")
+            raise Mistake(f"name a step first: {', '.join(STEPS)}")
         options, arguments = _parse(argv[1], argv[2:])
         if not options.dry_run and not shutil.which("gcloud"):
-            raise UserError("gcloud: is not here; install the Google Cloud CLI")
+            raise Mistake("gcloud: is not here; install the Google Cloud CLI")
         pod = Pod(options.name, options.zone, options.project, options.ssh_option, options.dry_run)
         STEPS[argv[1]](pod, options, arguments)
-    except UserError as error:
+    except Mistake as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # how `log` ends
@@ -153,9 +148,9 @@ def create(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> N
         pod.note(f"{pod.name} is {state}: it is deleted and made anew")
         pod.gcloud("delete", "--quiet")
     elif state is not None:
-        raise UserError(f"{pod.name}: is {state}; try again when it is READY")
+        raise Mistake(f"{pod.name}: is {state}; try again when it is READY")
     if not options.type or not options.version:
-        raise UserError("--type, --version: name both, such as v5litepod-16, v2-alpha-tpuv5-lite")
+        raise Mistake("--type, --version: name both, such as v5litepod-16, v2-alpha-tpuv5-lite")
     pod.condition("where it is not there (one that was preempted is deleted before)")
     pod.gcloud(
         "create",
@@ -188,7 +183,7 @@ def run(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> None
     """Starts main on all workers, unless it runs there with the same arguments."""
     for flag, value in ("--config", "configs/quickstart.py"), ("--workdir", "gs://bucket/run"):
         if not any(given.partition("=")[0] == flag for given in arguments):
-            raise UserError(f"{flag}: name one that all workers have, such as {flag}={value}")
+            raise Mistake(f"{flag}: name one that all workers have, such as {flag}={value}")
     commit = _commit()
     mark = hashlib.sha256("\0".join([commit, *arguments]).encode()).hexdigest()[:12]
     workers = pod.ask(tpu_worker.STATUS)
@@ -197,7 +192,7 @@ def run(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> None
         pod.note("it runs already; follow it with: log")
         return
     if live:
-        raise UserError(
+        raise Mistake(
             f"{pod.name}: another run is live on {len(live)} of {len(workers)} workers;"
             " end it first, with: stop"
         )
@@ -239,12 +234,9 @@ def delete(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> N
         return
     if not options.yes and not pod.dry_run:
         question = f"Delete {pod.name} in {pod.zone} and all that is on its disks? Type its name: "
-        try:
-            answer = input(question)
-        except EOFError:
-            answer = ""
-        if answer.strip() != pod.name:
-            raise UserError("not deleted; to delete without being asked, add --yes")
+        print(question, end="", flush=True)
+        if sys.stdin.readline().strip() != pod.name:
+            raise Mistake("not deleted; to delete without being asked, add --yes")
     pod.condition("where it is there" + ("" if options.yes else ", and its name was typed"))
     pod.gcloud("delete", "--quiet")
 
@@ -262,7 +254,7 @@ STEPS: dict[str, Callable[[Pod, argparse.Namespace, Sequence[str]], None]] = {
 
 
 def _parse(step: str, given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     for name in ("name", "zone", "project", "type", "version"):
         parser.add_argument(f"--{name}")
     for name in ("create-option", "ssh-option"):
@@ -271,9 +263,9 @@ def _parse(step: str, given: Sequence[str]) -> tuple[argparse.Namespace, list[st
         parser.add_argument(f"--{name}", action="store_true")
     options, rest = parser.parse_known_args(given)
     if not options.name or not options.zone:
-        raise UserError("--name, --zone: name the slice and its zone")
+        raise Mistake("--name, --zone: name the slice and its zone")
     if rest and step not in ("run", "resume"):
-        raise UserError(f"{rest[0]}: {step} has no such flag")
+        raise Mistake(f"{rest[0]}: {step} has no such flag")
     return options, rest
 
 
@@ -284,7 +276,7 @@ def _commit() -> str:
 def _git(*arguments: str) -> str:
     answer = subprocess.run(["git", *arguments], capture_output=True, text=True)
     if answer.returncode:
-        raise UserError(f"git: {answer.stderr.strip() or 'failed'}; run this in a clone")
+        raise Mistake(f"git: {answer.stderr.strip() or 'failed'}; run this in a clone")
     return answer.stdout.strip()
 
 

@@ -61,7 +61,7 @@ tar -xzf {archive(commit)} -C contextssl/{commit}
 cd contextssl/{commit}
 python3 -m pip install --quiet --target=.uv uv
 .uv/bin/uv venv --quiet --python=3.12 .venv
-.uv/bin/uv pip install --quiet --python=.venv --exclude-newer={date} --editable '.[tpu]' gcsfs
+.uv/bin/uv pip install --quiet --python=.venv --exclude-newer={date} --editable '.[tpu,gcs]'
 touch .installed
 rm ~/{archive(commit)}
 echo "$(hostname): installed"

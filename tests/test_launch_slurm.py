@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from launch.finished import finished
 
@@ -83,7 +84,8 @@ def place(tmp_path):
     """A folder with the launcher, a stand-in for main, and bin/ with SLURM's commands."""
     package = tmp_path / "contextssl_jax"
     package.mkdir()
-    (package / "__init__.py").touch()
+    real = str(_REPOSITORY / "contextssl_jax")
+    (package / "__init__.py").write_text(f"__path__.append({real!r})\n")
     (package / "main.py").write_text(_MAIN)
     (tmp_path / "launch").symlink_to(_REPOSITORY / "launch")
     (tmp_path / "a.py").touch()
@@ -96,7 +98,8 @@ def place(tmp_path):
     }.items():
         (tmp_path / "bin" / name).write_text(f"#!{sys.executable} -S\n{code}")
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
     return tmp_path
 
 
@@ -233,10 +236,10 @@ def test_mistakes_are_told_in_one_line(place, arguments, message):
 
 def test_arguments_reach_all_tasks_as_they_are(place):
     nasty = ['--config.a=it\'s "here"', "--config.b=$HOME `ls` \\ *", "--config.c=ü\n;"]
-    submit(place, *_ARGUMENTS, *nasty, "--config.d", "x y")
+    submit(place, *_ARGUMENTS, *nasty, "--config.d", "x y", "--deterministic")
     job = start_job(place, "finishes")
     assert job.wait(30) == 0, job.stdout.read()
-    expected = [*_ARGUMENTS[2:], *nasty, "--config.d=x y"]
+    expected = [*_ARGUMENTS[2:], *nasty, "--config.d=x y", "--deterministic"]
     assert [json.loads((place / f"argv-{i}").read_text()) for i in range(2)] == [expected] * 2
     assert "--label" in json.loads((place / "step").read_text())["own"]
     job.stdout.close()
@@ -259,6 +262,15 @@ def test_a_run_whose_time_is_up_saves_and_is_queued_again(place):
     assert job.returncode == 0 and requeued(place)
     assert out.count("at step 5 after 1 signals") == 2
     assert "not finished: job 7 goes back to the queue" in out
+
+
+def test_where_it_is_unknown_whether_a_run_is_finished_it_does_not_come_back(place):
+    submit(place, *_ARGUMENTS[:-1], "--workdir=s3://bucket/run")
+    job = start_job(place, "waits")
+    for pid in json.loads((place / "step").read_text())["pids"]:
+        os.kill(pid, signal.SIGTERM)
+    out, _ = job.communicate(timeout=30)
+    assert "error: WORKDIR: s3://bucket/run" in out and not requeued(place)
 
 
 def test_a_cancelled_run_saves_and_does_not_come_back(place):
@@ -302,13 +314,15 @@ def test_cores_of_a_task_are_asked_for(place):
 
 
 def test_finished_means_that_the_last_step_is_saved_whole(tmp_path):
-    assert not finished(tmp_path)
+    workdir = epath.Path(tmp_path)
+    assert not finished(workdir)
     (tmp_path / "config.json").write_text('{"train": {"steps": 9}}')
-    assert not finished(tmp_path)
+    assert not finished(workdir)
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp").mkdir()
-    assert not finished(tmp_path)
+    assert not finished(workdir)
     (tmp_path / "checkpoints" / "9").mkdir()
-    assert finished(tmp_path)
-    (tmp_path / "config.json").write_text('{"train": ')
-    assert not finished(tmp_path)
+    assert finished(workdir)
+    for text in ('{"train": ', '{"train": 9}', "[9]", "{}"):
+        (tmp_path / "config.json").write_text(text)
+        assert not finished(workdir)

@@ -20,10 +20,10 @@ _REPOSITORY = Path(__file__).parent.parent
 
 _LAUNCHER = """
 import json, sys
-from launch.process import Command
+from launch.process import Command, leash
 from launch.together import run
 codes, grace, moment = json.loads(sys.argv[1])
-commands = [Command([sys.executable, "-S", "-u", "-c", code], {"N": str(i)})
+commands = [Command([*leash(), sys.executable, "-S", "-u", "-c", code], {"N": str(i)})
             for i, code in enumerate(codes)]
 sys.exit(run(commands, grace=grace, moment=moment))
 """
@@ -181,6 +181,7 @@ err("Traceback (most recent call last):")
 err("ValueError: boom")
 """
 _GLOO = "err('JaxRuntimeError: Gloo all-reduce failed: Connection closed by peer')\n"
+_TOLD = "err('error: process 1 ended: no'); sys.exit(1)"
 _ABORTED = "err('F1 another task died')\nos.abort()"
 
 
@@ -193,6 +194,8 @@ _ABORTED = "err('F1 another task died')\nos.abort()"
         ("err('error: lost process 1'); sys.exit(1)", _BOOM + _FOREVER, 143, "ValueError: boom"),
         # The end of the one to blame may be that of a victim: all tasks are aborted at once.
         (_GLOO + _ABORTED, _BOOM + "time.sleep(0.1)\n" + _ABORTED, 134, "ValueError: boom"),
+        # Nor who was told of the failure by the one that failed, however it was told.
+        (_TOLD, "time.sleep(0.3); err('error: no'); sys.exit(2)", 2, "error: no"),
         # Nor is who was ended by the launcher, with nothing to say.
         (_FOREVER, "err('error: lost process 0'); sys.exit(6)", 6, "lost process 0"),
         # Nothing of what was meant for others to read is taken for a fault.
