@@ -17,6 +17,7 @@ from test_compare import report
 from contextssl_jax import compare
 from contextssl_jax.checkpoint import _checksum, _noted
 from contextssl_jax.config import to_json
+from contextssl_jax.data.bench3d.shards import check_index, read_json
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.lock import Lock, _machine
@@ -413,3 +414,32 @@ def test_links_among_checkpoints_lead_to_no_harm(workdir, tmp_path, capsys):
     if status:
         assert status == 2
         assert_one_line(capsys)
+
+
+SHARD = {"name": "train-0", "records": 1, "bytes": 1, "table_bytes": 1, "table_sha256": "x"}
+SHARDS = {"side": 8, "splits": {"train": [SHARD], "test": [SHARD]}}
+
+
+@pytest.mark.parametrize(
+    "place, wrong",
+    [
+        *((("splits", "train", 0, "name"), name) for name in ("../x", "/x", "..", "a/b", "", 1)),
+        (("splits", "train", 0, "records"), "0:1]/etc/x["),
+        (("splits", "test", 0, "table_sha256"), None),
+        (("splits", "train"), []),
+        (("splits",), None),
+        (("splits",), {"train": [SHARD]}),
+        (("side",), "8"),
+    ],
+)
+def test_an_index_of_shards_does_not_lead_out_of_its_folder(place, wrong, tmp_path):
+    check_index(tmp_path, SHARDS)
+    with pytest.raises(UserError, match="is damaged"):
+        check_index(tmp_path, changed(SHARDS, place, wrong))
+
+
+@hostile
+def test_an_index_that_is_none_is_refused(content, tmp_path):
+    (tmp_path / "index").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        read_json(tmp_path / "index")

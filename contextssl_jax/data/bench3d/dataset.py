@@ -15,6 +15,7 @@ from contextssl_jax.data.bench3d.shards import (
     COMMAND,
     INDEX,
     PLAN,
+    check_index,
     lacking,
     open_split,
     read_json,
@@ -126,6 +127,7 @@ def open_splits(options: ConfigDict, groups: SceneGroups) -> Mapping[str, Stored
     index = read_json(folder / INDEX)
     if index is None:
         return _open_raw(folder, options, groups)
+    check_index(folder / INDEX, index)
     if index["side"] != options.side:
         raise UserError(
             f"--config.bench3d.side: {options.side}, but the views in {folder} have"

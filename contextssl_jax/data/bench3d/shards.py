@@ -12,6 +12,7 @@ a core still reads some nine times as many views a second as it decodes from JPE
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
+from contextssl_jax.data.bench3d.lists import SPLITS
 from contextssl_jax.errors import UserError
 
 INDEX = "3diebench.json"
@@ -30,6 +32,8 @@ WRITER_OPTIONS = "group_size:1,zstd:1"  # one record is read without its neighbo
 COMMAND = "python -m contextssl_jax.data.prepare --dataset=3diebench --source=FOLDER --out=FOLDER"
 
 Index = Mapping[str, Any]
+# What cannot lead out of the folder that it is looked up in.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 class Table(NamedTuple):
@@ -121,11 +125,32 @@ def read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise damaged(path, f"it is not of format {FORMAT}")
     return content
+
+
+def check_index(path: Path, index: Index) -> None:
+    """Makes sure that an index is one, and that its shards lie beside it.
+
+    Raises:
+      UserError: it is none, or a shard's name leads elsewhere.
+    """
+    try:
+        good = isinstance(index["side"], int) and all(
+            _NAME.fullmatch(shard["name"])
+            and isinstance(shard["table_sha256"], str)
+            and all(isinstance(shard[key], int) for key in ("records", "bytes", "table_bytes"))
+            for split in SPLITS
+            for shard in index["splits"][split]
+        )
+        good = good and index["splits"].keys() == SPLITS.keys() and all(index["splits"].values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+    if not good:
+        raise damaged(path, "it is not as it was written")
 
 
 def write_json(path: Path, content: Index) -> None:
