@@ -54,6 +54,7 @@ class Checkpoints:
         self._folder = absolute(workdir / "checkpoints")  # Orbax refuses relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workdir, self._damaged = workdir, workdir / "damaged"
+        self._broken = False  # a save has failed
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             cleanup_tmp_directories=True,  # of saves that a kill cut short
@@ -69,8 +70,8 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._manager.close()
+        if not self._broken:
+            self._manager.close()  # waits for a save that is under way
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, whole or damaged, oldest first."""
@@ -169,6 +170,7 @@ class Checkpoints:
             new.replace(self._workdir / _SAVED)
 
     def _failed(self, step: int | None, error: Exception) -> UserError:
+        self._broken = True
         kept = self.steps()
         last = f"the last checkpoint is step {kept[-1]}" if kept else "there is none before it"
         which = "a checkpoint" if step is None else f"checkpoint {step}"

@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -66,6 +67,13 @@ def _run(command: Command) -> None:
         MODES[command.mode](command)
 
 
+def _tell_unraisable(told: Any) -> None:
+    """Prints what could not be raised, but for an echo: a failed read or write, which has been
+    raised and told, leaves callbacks to an event loop that is closed by then."""
+    if not (isinstance(told.exc_value, RuntimeError) and "loop is closed" in str(told.exc_value)):
+        sys.__unraisablehook__(told)
+
+
 def _together(peers: Peers, command: Command) -> None:
     """Runs beside other processes, and ends this one so that they learn how it ended."""
     index = jax.process_index()
@@ -95,4 +103,5 @@ def _together(peers: Peers, command: Command) -> None:
 
 
 if __name__ == "__main__":
+    sys.unraisablehook = _tell_unraisable
     sys.exit(main(sys.argv))

@@ -15,7 +15,11 @@ jax.devices()  # starts JAX with all devices, before a plan starts it with those
 
 # Options by dotted name that change the step in kind, and the convolutions that it then has: 17 of
 # 3 x 3, each with its two gradients, of which the first layer has no use for one.
-VARIANTS: dict[str, tuple[Mapping[str, object], int]] = {"as it is": ({}, 3 * 17 - 1)}
+VARIANTS: dict[str, tuple[Mapping[str, object], int]] = {
+    "as it is": ({}, 3 * 17 - 1),
+    "remat": ({"model.remat": True}, 66),
+    "parts": ({"data.contexts": 8, "train.accumulate_steps": 2}, 3 * 17 - 1),
+}
 
 
 @functools.cache

@@ -44,7 +44,7 @@ class Program:
     @property
     def turns(self) -> int:
         """In how many turns a device takes its contexts."""
-        return self.config.train.get("accumulate_steps", 1)
+        return self.config.train.accumulate_steps
 
 
 def build_program(config: ConfigDict, devices: int) -> Program:
