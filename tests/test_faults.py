@@ -1,6 +1,7 @@
 """Faults end a run with one line, or not at all; what was saved stays, and the run goes on."""
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +170,10 @@ def test_other_data_under_the_same_name_are_refused(tmp_path, capsys):
     (tmp_path / "data.json").write_text("{")
     assert run(*BRIEF, f"--workdir={tmp_path}") == 2
     assert "data.json: is damaged" in capsys.readouterr().err
+
+
+def test_deterministic_is_a_flag_of_the_compiler_and_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    assert run(*BRIEF, "--deterministic", f"--workdir={tmp_path}") == 0
+    assert os.environ["XLA_FLAGS"].endswith("device_count=4 --xla_gpu_deterministic_ops=true")
+    assert json.loads((tmp_path / "starts.jsonl").read_text())["deterministic"]

@@ -13,8 +13,9 @@ from contextssl_jax.planning.program import Program, build_program
 
 jax.devices()  # starts JAX with all devices, before a plan starts it with those that it needs
 
-# Options by dotted name that change the step in kind; each is lowered on one device and on four.
-VARIANTS: dict[str, Mapping[str, object]] = {"as it is": {}}
+# Options by dotted name that change the step in kind, and the convolutions that it then has: 17 of
+# 3 x 3, each with its two gradients, of which the first layer has no use for one.
+VARIANTS: dict[str, tuple[Mapping[str, object], int]] = {"as it is": ({}, 3 * 17 - 1)}
 
 
 @functools.cache
@@ -22,7 +23,7 @@ def full_size(variant: str, devices: int) -> Program:
     """The step of cifar10_crop_blur.py with fewer and shorter contexts."""
     config = cifar10_crop_blur.get_config()
     config.data.update(contexts=4, pairs=4)
-    config.update_from_flattened_dict(VARIANTS[variant])
+    config.update_from_flattened_dict(VARIANTS[variant][0])
     return build_program(config, devices)
 
 
@@ -51,8 +52,7 @@ def test_the_full_size_step_lowers_for_a_tpu(variant, devices):
     tpu = lowered(program, "tpu")
     text = tpu.as_text(debug_info=True)
     convolutions, products = operands(text, "convolution"), operands(text, "dot_general")
-    # 17 of 3 x 3, each with its two gradients, of which the first layer has no use for one.
-    assert len(convolutions) == 3 * 17 - 1
+    assert len(convolutions) == VARIANTS[variant][1]
     assert set(convolutions) == {("bf16", "bf16")}
     assert not written_for_cpus(text)
     # 3 x (read-in, 4 a block, read-out, the predictor's 3, 3 shortcuts) and attention's.

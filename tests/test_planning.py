@@ -102,6 +102,7 @@ def test_on_more_devices_shares_are_smaller_and_nothing_else_changes(config, pla
 
 def test_whether_it_fits_is_told(planned):
     plan = json.loads(json.dumps(planned[0]))
+    assert all(chip["fits"] == {"fused": True, "unfused": True} for chip in plan["chips"])
     for chip, fits in zip(plan["chips"], [(0, 0), (1, 0), (1, 1)], strict=False):
         chip["fits"] = dict(zip(("fused", "unfused"), map(bool, fits), strict=True))
     table = rows(show(plan))

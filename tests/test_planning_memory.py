@@ -39,6 +39,9 @@ def test_what_a_nonlinearity_needs_is_saved_once():
     """Of sin, the cosine; of a product's elementwise results, at least the product alone."""
     one = saved(lambda w, x: jnp.sum(jnp.sin(x @ w)), shape(D, E), shape(B, D))
     assert one.unfused.total() == one.fused.total() == B * E * FLOAT
+    product = jax.jit(jnp.matmul)  # is no cheaper for being called
+    called = saved(lambda w, x: jnp.sum(jnp.sin(product(x, w))), shape(D, E), shape(B, D))
+    assert called == one
     two = saved(lambda w, x: jnp.sum(jnp.sin(x @ w) + jnp.exp(x @ w)), shape(D, E), shape(B, D))
     assert two.unfused.total() == 2 * B * E * FLOAT
 

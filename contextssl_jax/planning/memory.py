@@ -44,7 +44,7 @@ def saved_for_backward(
     residuals: every value that the backward pass reads. Fused, as if all that is elementwise were
     computed again from what products, convolutions and reductions give, wherever that needs fewer
     bytes: a BatchNorm and its ReLU then read their input in the backward pass again, where JAX by
-    itself keeps five copies of it. XLA for TPUs comes within a few percent of the latter.
+    itself keeps five copies of it. What compilers for accelerators keep is near the latter.
 
     Args:
       loss: (params, *rest) -> (loss, anything else).
