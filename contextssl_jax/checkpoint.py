@@ -130,7 +130,8 @@ class Checkpoints:
           UserError: every checkpoint is damaged or gone, or is of another model.
         """
         steps, noted = first(lambda: [self.steps(), _noted(self._workdir)])
-        gone = [step for step in noted if step not in steps]
+        # Older ones may have made room for newer ones since the note was written.
+        gone = [step for step in noted if not steps or step > steps[-1]]
         if steps and gone:
             _log.warning("checkpoint %s is gone from %s", _listed(gone), self._folder)
         for step in reversed(steps):

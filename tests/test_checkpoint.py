@@ -172,6 +172,14 @@ def test_a_missing_folder_costs_its_steps_alone(workdir, gone, caplog):
     assert "checkpoint 2 is" in caplog.text
 
 
+def test_one_that_made_room_is_not_missed(workdir, caplog):
+    save(workdir, range(1, 4))
+    shutil.rmtree(workdir / "checkpoints" / "1")  # as if a kill came before the note
+    with caplog.at_level(logging.WARNING):
+        assert_is(restore(workdir), 3)
+    assert "gone" not in caplog.text
+
+
 def test_missing_altogether_nothing_starts_anew(workdir):
     save(workdir, range(1, 3))
     shutil.rmtree(workdir / "checkpoints")
