@@ -39,6 +39,7 @@ class Peers:
           names: of all processes by index, for people.
         """
         self._index, self._links, self._names = index, links, names
+        self._left = False
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
     @classmethod
@@ -64,6 +65,7 @@ class Peers:
 
     def leave(self, failure: str | None = None) -> None:
         """Says goodbye to the others, who end too if there is a failure to tell."""
+        self._left = True  # what the others do from now on is no loss
         for link in self._links.values():
             _send(link, {"failure": failure})
 
@@ -81,7 +83,9 @@ class Peers:
         except OSError:  # reset, or no sign of life
             line = b""
         if not line:
+            selector.unregister(link)
             self._end(index, f"lost process {self._of(index)}; {_AGAIN}")
+            return
         message = json.loads(line.splitlines()[0])
         selector.unregister(link)  # nothing follows a goodbye
         if message.get("failure"):
@@ -91,7 +95,9 @@ class Peers:
         return f"{index} ({self._names[index]})"
 
     def _end(self, index: int, failure: str) -> None:
-        """Ends this process, from whatever it hangs in."""
+        """Ends this process, from whatever it hangs in, unless it is leaving by itself."""
+        if self._left:
+            return
         if self._index == 0:
             for other, link in self._links.items():
                 if other != index:
