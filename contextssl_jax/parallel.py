@@ -20,11 +20,17 @@ class Parallel:
 
     Attributes:
       mode: "jit", one device; "pmap"; or "shard_map", the same function on a mesh.
-      devices: this process's.
+      everyone: the devices of all processes, in their order; of "jit", the one.
     """
 
     mode: str
-    devices: tuple[jax.Device, ...]
+    everyone: tuple[jax.Device, ...]
+
+    @property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """This process's devices."""
+        own = jax.process_index()
+        return tuple(device for device in self.everyone if device.process_index == own)
 
     @property
     def axis(self) -> str | None:
@@ -85,7 +91,7 @@ class Parallel:
         """Returns the replicated tree as arrays that lie whole on devices of all processes."""
         if self.mode != "pmap":
             return tree
-        return everywhere(self.local(tree), mesh_of(jax.devices(), AXIS))
+        return everywhere(self.local(tree), mesh_of(self.everyone, AXIS))
 
     def fetch(self, tree: Any) -> Any:
         """Returns a replicated tree on the host, as NumPy arrays that later steps do not touch."""
@@ -94,7 +100,7 @@ class Parallel:
     @functools.cached_property
     def _mesh(self) -> Mesh:
         # pmap deals with this process's devices, a mesh with those of all processes.
-        return mesh_of(jax.devices() if self.mode == "shard_map" else self.devices, AXIS)
+        return mesh_of(self.everyone if self.mode == "shard_map" else self.devices, AXIS)
 
 
 def mesh_of(devices: Sequence[jax.Device], axis: str) -> Mesh:
@@ -113,27 +119,28 @@ def everywhere(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def choose(mode: str, contexts: int) -> Parallel:
-    """Chooses how to run on all devices there are.
+def choose(mode: str, contexts: int, devices: Sequence[jax.Device] | None = None) -> Parallel:
+    """Chooses how to run on all devices.
 
     Args:
       mode: "auto" (jit on one device, else pmap), "jit", "pmap" or "shard_map".
       contexts: of a global batch, to be split evenly over all devices.
+      devices: of all processes; None are all there are.
 
     Raises:
       UserError: an unknown mode, or contexts that the devices do not divide.
     """
     if mode not in MODES:
         raise UserError(f"train.parallel: {mode!r} is none of {MODES}")
+    everyone = tuple(jax.devices() if devices is None else devices)
     if mode == "auto":
-        mode = "jit" if jax.device_count() == 1 else "pmap"
-    devices = tuple(jax.local_devices())
+        mode = "jit" if len(everyone) == 1 else "pmap"
     if mode == "jit":
         if jax.process_count() > 1:
             raise UserError("train.parallel: 'jit' is for one device; use 'pmap' or 'shard_map'")
-        return Parallel(mode, devices[:1])
-    if contexts % jax.device_count():
+        return Parallel(mode, everyone[:1])
+    if contexts % len(everyone):
         raise UserError(
-            f"data.contexts: {contexts} contexts do not split over {jax.device_count()} devices"
+            f"data.contexts: {contexts} contexts do not split over {len(everyone)} devices"
         )
-    return Parallel(mode, devices)
+    return Parallel(mode, everyone)

@@ -98,18 +98,16 @@ def train_step(
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
-def check_parts(parts: int, contexts: int, axis: str | None) -> None:
+def check_parts(parts: int, share: int) -> None:
     """Checks that every device can take its contexts in so many parts.
 
     Args:
       parts: of each device's share.
-      contexts: of a global batch.
-      axis: name of the axis over devices, or None: one device.
+      share: contexts of each device.
 
     Raises:
       UserError: the parts would not be equal.
     """
-    share = contexts // (jax.device_count() if axis else 1)
     if parts < 1 or share % parts:
         raise UserError(
             f"train.accumulate_steps: a device's {share} contexts do not split into {parts} equal"

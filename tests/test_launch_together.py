@@ -58,11 +58,11 @@ def nothing_left():
             launcher.kill()
 
 
-def start(*codes: str, grace=20.0, moment=0.3, **options) -> subprocess.Popen:
-    """Starts Python programs together."""
+def start(*codes: str, grace=20.0, moment=0.3, before=(), **options) -> subprocess.Popen:
+    """Starts Python programs together, by a launcher that the command `before` starts."""
     arguments = json.dumps([[_PRELUDE + code for code in codes], grace, moment])
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    command = [sys.executable, "-c", _LAUNCHER, arguments]
+    command = [*before, sys.executable, "-c", _LAUNCHER, arguments]
     _started.append(subprocess.Popen(command, cwd=_REPOSITORY, **options))
     return _started[-1]
 
@@ -252,8 +252,7 @@ def test_a_second_signal_kills():
 
 
 def test_nohup_is_respected():
-    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    launcher = start("saves()", **ignoring)
+    launcher = start("saves()", before=["nohup"], stdin=subprocess.DEVNULL)
     before = read_until_ready(launcher, 1)
     launcher.send_signal(signal.SIGHUP)
     launcher.send_signal(signal.SIGTERM)

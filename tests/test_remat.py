@@ -118,7 +118,7 @@ def test_less_memory():
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_devices_share_statistics_as_before_and_not_again(mode):
-    place = Parallel(mode, tuple(jax.local_devices()))
+    place = Parallel(mode, tuple(jax.devices()))
     variables = jax.device_get(run(BASIC().init, KEY, IMAGES))
 
     def gradient(remat: bool):

@@ -1,16 +1,14 @@
 """A config's training step as a program for any number of devices, without data or values."""
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import Experiment, build_experiment
-from contextssl_jax.parallel import AXIS, MODES, Parallel
+from contextssl_jax.parallel import choose
 from contextssl_jax.planning.stand_in import stand_in
 from contextssl_jax.step import TrainState
 
@@ -53,15 +51,11 @@ def build_program(config: ConfigDict, devices: int) -> Program:
     Raises:
       UserError: an option is wrong, or a run could not use so many devices.
     """
-    mode, contexts = config.train.parallel, config.data.contexts
-    if mode not in MODES:
-        raise UserError(f"train.parallel: {mode!r} is none of {MODES}")
-    if devices > 1 and mode == "jit":
+    if devices > 1 and config.train.parallel == "jit":
         raise UserError(f"train.parallel: 'jit' is for one device, and --devices is {devices}")
-    if contexts % devices:
-        raise UserError(f"data.contexts: {contexts} contexts do not split over {devices} devices")
+    place = choose(config.train.parallel, config.data.contexts, host_devices(devices))
     # pmap is shard_map underneath, which unlike it is compiled from shapes alone.
-    place = _OnHost("shard_map" if devices > 1 else "jit", host_devices(devices))
+    place = replace(place, mode="shard_map" if devices > 1 else "jit")
     experiment = build_experiment(config, stand_in(config), place)
     state = jax.eval_shape(experiment.init)
     batch = jax.eval_shape(lambda: experiment.batches[0])
@@ -84,12 +78,3 @@ def host_devices(count: int) -> tuple[jax.Device, ...]:
     if len(devices) < count:
         raise UserError(f"--devices: {count}, but JAX has already started with {len(devices)}")
     return devices[:count]
-
-
-class _OnHost(Parallel):
-    """As in training, but on the devices that are given, not on all there are."""
-
-    @functools.cached_property
-    def _mesh(self) -> jax.sharding.Mesh:
-        n = len(self.devices)
-        return jax.make_mesh((n,), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
