@@ -112,12 +112,20 @@ def get_config() -> ConfigDict:
     model.transformer.initial = 0.02  # deviation of initial weights: about 1 / sqrt(width)
     model.predictor = ConfigDict()
     model.predictor.hidden = (1024, 1024)  # widths of its hidden layers
+    model.projector = ConfigDict()  # of the methods without a context transformer
+    model.projector.widths = (2048, 2048, 2048)  # of its layers; the last is P
+    # Where an action takes a projection: "linear" (SEN, EquiMod) or "hypernetwork" (SIE).
+    model.projector.predictor = "linear"
 
     config.loss = loss = ConfigDict()
     loss.negatives = "batch"  # all tokens of the batch (official code), or "context" (Eq. 2)
     loss.temperature = 0.1  # of InfoNCE
     loss.clamp = True  # raise cosines to 1e-7 before InfoNCE, as the official code does
     loss.predictor_weight = 5.0  # lambda, of the latent predictor's error
+    loss.equivariance_weight = 1.0  # of EquiMod's contrast and of SIE's error of asked views
+    loss.invariance_weight = 10.0  # of VICReg's and SIE's squared distance of the views
+    loss.variance_weight = 10.0  # of theirs against collapse
+    loss.covariance_weight = 1.0  # of theirs against redundancy
 
     config.mask = mask = ConfigDict()
     mask.probability = 0.9  # that a token does not see an earlier pair
@@ -126,6 +134,10 @@ def get_config() -> ConfigDict:
     mask.per_layer = True  # draw masks anew in every block (official code), or once
     mask.per_context = False  # draw masks for every context, or once per batch (official code)
     mask.hide_own_x = True  # y tokens do not see their own x; False is an ablation
+
+    config.supervised = supervised = ConfigDict()  # the method of that name
+    supervised.group = "rotation"  # whose contexts shift the labels
+    supervised.shift = 10  # that is added to them
 
     config.train = train = ConfigDict()
     train.steps = 100_000  # of the whole run

@@ -147,8 +147,10 @@ class Writer:
         self._bar.update()
 
     def metrics(self, step: int, means: dict[str, float]) -> None:
-        """Writes the means of a window that ends with the step."""
-        shown = {"loss": f"{means['loss']:.3f}", "accuracy": f"{means['alignment_accuracy']:.2f}"}
+        """Writes the means of a window that ends with the step; one of them is the loss."""
+        shown = {"loss": f"{means['loss']:.3f}"}
+        if accuracy := [value for name, value in means.items() if name.endswith("_accuracy")]:
+            shown["accuracy"] = f"{accuracy[0]:.2f}"
         if "step_seconds" in means:
             means["views_per_second"] = self._views / means["step_seconds"]
             left = (self._total - step) * means["step_seconds"]
@@ -179,7 +181,9 @@ class Writer:
         _log.info("held out, step %d: R² after %s tokens%s", step, " -> ".join(lengths), knn)
         for environment, groups in rows.items():
             told = "   ".join(f"{group} {' -> '.join(row)}" for group, row in groups.items())
-            _log.info("  %-14s %s", f"{environment} context", told)
+            _log.info("  %-14s %s", f"{environment} context" if len(lengths) > 1 else "", told)
+            if len(lengths) == 1:  # without a context all environments are the same
+                break
 
     def attempt(self, what: str, write: Callable[[], Any]) -> None:
         """Writes what a run can do without: if that fails, warns once, and the run goes on."""

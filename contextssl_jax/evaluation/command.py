@@ -139,7 +139,15 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"{group} {' -> '.join(f'{v:5.2f}' for v in by['linear']['single'].values())}"
             for group, by in groups.items()
         )
+        if not any(p["lengths"]):  # without a context all environments are the same
+            lines.append(f"  {'embeddings':18s} {'   '.join(told)}")
+            break
         lines.append(f"  {environment + ' context':18s} {'   '.join(told)}")
-    told = (f"{g} {by['linear']['single'][longest]:.2f}" for g, by in report["adaptivity"].items())
-    lines.append(f"  adaptivity after {longest} tokens: {', '.join(told)}")
+    told = (f"{g} {by['linear']['single']:5.2f}" for g, by in report["r2_features"].items())
+    lines.append(f"  {'features':18s} {'   '.join(told)}")
+    if report["adaptivity"]:
+        told = (
+            f"{g} {by['linear']['single'][longest]:.2f}" for g, by in report["adaptivity"].items()
+        )
+        lines.append(f"  adaptivity after {longest} tokens: {', '.join(told)}")
     return lines

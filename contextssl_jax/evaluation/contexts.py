@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,21 +73,21 @@ class ReadContexts:
         """
         self._reader, self._variables, self._conditions = reader, variables, conditions
         self._space = space
-        features = reader.encode(variables, views)
-        actions = np.asarray(space.actions(views.latents[:, 0], views.latents[:, 1]))
-        self._contexts = {
-            name: reader.read(variables, features, self._shown(name, actions), key)
-            for name in conditions.environments
-        }
+        self._contexts: dict[str, Any] = dict.fromkeys(conditions.environments)
+        if conditions.read:
+            features = reader.encode(variables, views)
+            actions = np.asarray(space.actions(views.latents[:, 0], views.latents[:, 1]))
+            for name in conditions.environments:
+                shown = self._shown(name, actions)
+                self._contexts[name] = reader.read(variables, features, shown, key)
 
     def plain(self, features: np.ndarray) -> np.ndarray:
         """Embeds z⁺ = (view, no action): features [..., F] -> [U, ..., P]."""
         flat = features.reshape(-1, features.shape[-1])
-        actions = np.zeros((len(flat), len(self._space.action_mean)), np.float32)
         some = next(iter(self._contexts))
-        parts = [self._embed(some, (0,), flat, actions)] if 0 in self._conditions.lengths else []
+        parts = [self._embed(some, (0,), flat, None)] if 0 in self._conditions.lengths else []
         for name in self._contexts if self._conditions.read else ():
-            parts.append(self._embed(name, self._conditions.read, flat, actions))
+            parts.append(self._embed(name, self._conditions.read, flat, None))
         h = np.concatenate(parts)
         return h.reshape(len(h), *features.shape[:-1], -1)
 
@@ -103,7 +104,7 @@ class ReadContexts:
         return h.reshape(*h.shape[:2], *features.shape[:-1], -1)
 
     def _embed(
-        self, name: str, lengths: Sequence[int], features: np.ndarray, actions: np.ndarray
+        self, name: str, lengths: Sequence[int], features: np.ndarray, actions: np.ndarray | None
     ) -> np.ndarray:
         context = self._contexts[name]
         return self._reader.embed(self._variables, context, lengths, features, actions)

@@ -22,7 +22,7 @@ from contextssl_jax.evaluation.report import Measured, assemble, provenance
 from contextssl_jax.evaluation.scores import Target, r2_per_entry
 from contextssl_jax.evaluation.views import Looked, Views, draw_all
 from contextssl_jax.experiment import Experiment
-from contextssl_jax.methods.base import Variables
+from contextssl_jax.methods.base import Method, Variables
 
 _PROBES, _CLASSES, _SPARSE = range(3)  # keys
 
@@ -66,6 +66,7 @@ class _Measurer:
     """Measures features, and embeddings under one drawn context."""
 
     dataset: Dataset
+    method: Method
     reader: Reader
     conditions: Conditions
     looked: Looked
@@ -104,11 +105,8 @@ class _Measurer:
             measured["retrieval"] = measures.retrievals(
                 bank, queries, conditions, self.exclude_source
             )
-        with clock.part("predictor"):
-            measured["predictor"] = {
-                "plain": self._predictor_r2(variables, bank),
-                "asked": self._predictor_r2(variables, queries),
-            }
+        with clock.part("telling"):
+            measured |= self._told(variables, bank, queries, test)
         with clock.part("neighbours"):
             found = find_neighbours(self.dataset, looked.retrieval, bank, queries, conditions)
         return measured, found
@@ -133,10 +131,29 @@ class _Measurer:
             labels = views[0].labels, views[1].labels
             return measures.classes(self._key(_CLASSES), fit, test, labels, self.probing)
 
-    def _predictor_r2(self, variables: Variables, h: np.ndarray) -> np.ndarray:
-        """How well the predictor tells the retrieval views' latents, [..., n, V, P] -> [..., T]."""
+    def _told(
+        self, variables: Variables, bank: np.ndarray, queries: np.ndarray, test: np.ndarray
+    ) -> measures.Measures:
+        """Scores what the method itself tells: the retrieval views' latents, the test's classes."""
+        plain = self.reader.tell(variables, bank)
+        measured: measures.Measures = {}
+        if plain.latents is not None:
+            asked = self.reader.tell(variables, queries)
+            measured["predictor"] = {
+                "plain": self._latents_r2(plain.latents),
+                "asked": self._latents_r2(asked.latents),
+            }
+        labels = self.looked.test.labels
+        if plain.classes is not None and labels is not None:
+            logits = self.reader.tell(variables, test).classes
+            measured["told"] = measures.told_accuracy(
+                logits, self.conditions, lambda shown: self.method.classes(labels, shown)
+            )
+        return measured
+
+    def _latents_r2(self, told: np.ndarray) -> np.ndarray:
+        """Scores told latents of the retrieval views, [..., n, V, T] -> [..., T]."""
         t = np.asarray(self.dataset.space.standardise(self.looked.retrieval.latents))
-        told = self.reader.predict(variables, h)
         told = told.reshape(*told.shape[:-3], -1, told.shape[-1])
         return r2_per_entry(t.reshape(-1, t.shape[-1]), told)
 
@@ -153,13 +170,15 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     """
     options, dataset = config.eval, experiment.dataset
     space = dataset.space
-    conditions = build_conditions(options, space.names)
+    method = experiment.method
+    conditions = build_conditions(options, experiment)
     looked = draw_all(options, dataset, conditions.lengths[-1])
-    reader = Reader(experiment.method, options.batch)
+    reader = Reader(method, options.batch)
     targets = measures.latent_targets(space, looked.fit, looked.test)
     floor = measures.constants(targets, len(space.names))
     measurer = _Measurer(
         dataset,
+        method,
         reader,
         conditions,
         looked,
@@ -188,12 +207,18 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     return evaluate
 
 
-def build_conditions(options: ConfigDict, groups: tuple[str, ...]) -> Conditions:
+def build_conditions(options: ConfigDict, experiment: Experiment) -> Conditions:
     """Reads environments and lengths from the section `eval`.
+
+    Of a method that reads no contexts, there are the environments that it was trained in, and no
+    length but 0.
 
     Raises:
       UserError: an environment names no group, or a length is no even number of tokens.
     """
+    groups = experiment.dataset.space.names
+    if not experiment.method.reads:
+        return Conditions(experiment.environments, (0,))
     several = ("+".join(groups),) if len(groups) > 1 else ()
     names = tuple(options.environments) or (*groups, *several, "none")
     for length in options.lengths:

@@ -1,6 +1,6 @@
 """What is measured of embeddings under every condition, as arrays: R², classes, retrieval."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -148,6 +148,31 @@ def classes(
         key, flat[0], repeated[0], flat[1], repeated[1], probing.neighbours, probing.training
     )
     return {"accuracy": told}
+
+
+def told_accuracy(
+    logits: np.ndarray, conditions: Conditions, targets: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Scores classes that the method tells by itself.
+
+    Args:
+      logits: of V views of n records under U conditions, [U, n, V, C].
+      conditions: the U.
+      targets: classes to be told [n] by the environment's shown groups, bool [G].
+
+    Returns:
+      Accuracy by environment and length, [E, lengths].
+    """
+    told = logits.argmax(axis=-1)
+    return np.asarray(
+        [
+            [
+                np.mean(told[conditions.row(name, length)] == targets(shown)[:, None])
+                for length in conditions.lengths
+            ]
+            for name, shown in conditions.environments.items()
+        ]
+    )
 
 
 def retrievals(

@@ -31,7 +31,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     (where the data set knows such, else of the drawn views), if both splits have labels; and
     `r2/<environment>/<group>/<tokens>`: ridge regression of single views' latents, mean over the
     group's entries, after 0 tokens and after 2K - 2 of a context of the test split. The latter is
-    a mean over several drawn contexts: what one of them makes a model forget varies widely.
+    a mean over several drawn contexts: what one of them makes a model forget varies widely. Of a
+    method that reads no contexts there is the former alone.
 
     Args:
       config: for `seed`, `data.pairs` and the section `monitor`.
@@ -59,7 +60,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
     still = views if space.identity is None else [untouched(v, space.identity) for v in views]
     drawn = draw_views(test, (config.seed, _CONTEXT), options.contexts * pairs, 2)
     contexts = [drawn.part(slice(i * pairs, (i + 1) * pairs)) for i in range(options.contexts)]
-    conditions = Conditions(experiment.environments, (0, 2 * pairs - 2))
+    reads = experiment.method.reads
+    conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if reads else (0,))
     reader = Reader(experiment.method, _BATCH)
     t_fit, t_test = (np.asarray(space.standardise(v.latents[:, 0])) for v in views)
     owned = [space.latent_owner == g for g in range(len(space.names))]
@@ -73,7 +75,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
             result["knn"] = float(found)
         z = [reader.encode(variables, v)[:, 0] for v in views]
         scores = []
-        for pair_views in contexts:
+        for pair_views in contexts if reads else contexts[:1]:
             context = ReadContexts(reader, variables, space, conditions, pair_views, None)
             h_fit, h_test = (context.plain(x) for x in z)
             told = ridge_predict(h_fit, t_fit, h_test, (options.penalty,))[0]

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from contextssl_jax.evaluation.views import Views
-from contextssl_jax.methods.base import Method, Variables
+from contextssl_jax.methods.base import Method, Told, Variables
 from contextssl_jax.parallel import everywhere, mesh_of
 
 
@@ -42,7 +42,7 @@ class Reader:
         # One call embeds after several lengths: what comes before the first attention is shared.
         embed = jax.vmap(method.embed, in_axes=(None, None, 0, None, None))
         self._embed = jax.jit(embed, out_shardings=whole)
-        self._predict = jax.jit(method.predict, out_shardings=whole)
+        self._tell = jax.jit(method.tell, out_shardings=whole)
 
     def place(self, variables: Variables) -> Variables:
         """Copies variables, the same on all processes, to every device."""
@@ -55,7 +55,8 @@ class Reader:
         def run(rows: np.ndarray) -> jax.Array:
             return self._features(variables, *self._shard(views.rows(rows)))
 
-        return self._run(run, views.total, "encoding").reshape(*views.latents.shape[:2], -1)
+        features: np.ndarray = self._run(run, views.total, "encoding")
+        return features.reshape(*views.latents.shape[:2], -1)
 
     def read(
         self,
@@ -73,45 +74,60 @@ class Reader:
         context: Any,
         lengths: Sequence[int],
         features: np.ndarray,
-        actions: np.ndarray,
+        actions: np.ndarray | None,
     ) -> np.ndarray:
-        """Embeds queries [N, F] and [N, A] after each of C lengths of one context, [C, N, P]."""
+        """Embeds queries after each of C lengths of one context, [C, N, P].
+
+        Args:
+          variables: placed.
+          context: that was read.
+          lengths: tokens of it that are seen.
+          features: [N, F].
+          actions: [N, A], or None of views alone; see Method.embed.
+        """
 
         def run(rows: np.ndarray) -> jax.Array:
-            queries = self._shard((features[rows], actions[rows]))
+            told = None if actions is None else actions[rows]
+            queries = self._shard((features[rows], told))
             return self._embed(variables, context, np.asarray(lengths, np.int32), *queries)
 
-        return self._run(run, len(features), "embedding")
+        embeddings: np.ndarray = self._run(run, len(features), "embedding")
+        return embeddings
 
-    def predict(self, variables: Variables, embeddings: np.ndarray) -> np.ndarray:
-        """Tells standardised latents [..., T] from embeddings [..., P]; see Method.predict."""
+    def tell(self, variables: Variables, embeddings: np.ndarray) -> Told:
+        """Tells what the method can from embeddings [..., P], by the same leading axes."""
         flat = embeddings.reshape(-1, embeddings.shape[-1])
 
-        def run(rows: np.ndarray) -> jax.Array:
-            return self._predict(variables, self._shard(flat[rows]))
+        def run(rows: np.ndarray) -> Told:
+            told: Told = self._tell(variables, self._shard(flat[rows]))
+            return told
 
-        return self._run(run, len(flat), "predicting").reshape(*embeddings.shape[:-1], -1)
+        told = self._run(run, len(flat), "telling")
+        return jax.tree.map(lambda x: x.reshape(*embeddings.shape[:-1], -1), told)
 
     def _shard(self, tree: Any) -> Any:
         """Splits this process's share of a batch over its devices."""
         place = functools.partial(jax.make_array_from_process_local_data, self._split)
         return jax.tree.map(place, tree)
 
-    def _run(self, run: Callable[[np.ndarray], jax.Array], n: int, what: str) -> np.ndarray:
-        """Runs all n rows in batches, [..., n, D]; the last batch is filled up with its last row.
+    def _run(self, run: Callable[[np.ndarray], Any], n: int, what: str) -> Any:
+        """Runs all n rows in batches; the last batch is filled up with its last row.
 
-        A result is fetched while the devices work on the next batch.
+        Results are trees of [..., n, D]. One is fetched while the devices work on the next batch.
         """
         share = self._batch // jax.process_count()
         own = np.arange(share) + jax.process_index() * share
-        chunks: list[np.ndarray] = []
-        before: jax.Array | None = None
+        chunks: list[Any] = []
+        before: Any = None
         starts = range(0, n, self._batch)
         for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
             result = run(np.minimum(start + own, n - 1))
-            if before is not None:
-                chunks.append(np.asarray(before.addressable_data(0)))
+            if start:
+                chunks.append(_fetch(before))
             before = result
-        assert before is not None
-        chunks.append(np.asarray(before.addressable_data(0)))
-        return np.concatenate(chunks, axis=-2)[..., :n, :]
+        chunks.append(_fetch(before))
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=-2)[..., :n, :], *chunks)
+
+
+def _fetch(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)

@@ -40,10 +40,11 @@ def assemble(
       r2, r2_global: [environment][group][probe][target][length]; r2_entries ends in [entry].
       r2_features, r2_features_global: [group][probe][target], of the encoder's features.
       r2_floor: [group][target], what the best constant scores by both definitions.
-      adaptivity, adaptivity_global: [group][probe][target][length].
+      adaptivity, adaptivity_global: [group][probe][target][length]; nothing without contexts.
       accuracy_features: [probe][share]; accuracy_embeddings: [environment][probe][share][length].
       retrieval: [environment][measure][length].
-      predictor_r2: [environment][group][token][length].
+      predictor_r2: [environment][group][token][length], of a method that tells latents.
+      accuracy_told: [environment][length], of a method that tells classes.
     """
     groups = space.names
     trees = [_of_draw(draw, conditions, space, targets) for draw in found.draws]
@@ -111,29 +112,18 @@ def _of_draw(
         tree[name.replace("r2", "adaptivity")] = adaptivity(tree[name], conditions, groups)
     tree["retrieval"] = {
         e: {
-            measure: dict(zip(map(str, conditions.lengths), values[place].tolist(), strict=True))
+            measure: _named(conditions, values[place])
             for measure, values in draw["retrieval"].items()
         }
         for place, e in enumerate(environments)
     }
-    plain, asked = (draw["predictor"][token] for token in ("plain", "asked"))
-    tree["predictor_r2"] = {
-        e: {
-            group: {
-                "z+": by_length(e, plain[:, own].mean(axis=1)),
-                "z_r": dict(
-                    zip(
-                        map(str, conditions.lengths),
-                        asked[place][:, own].mean(axis=1).tolist(),
-                        strict=True,
-                    )
-                ),
-            }
-            for g, group in enumerate(groups)
-            for own in [space.latent_owner == g]
+    if "predictor" in draw:
+        tree["predictor_r2"] = _told_r2(draw, conditions, space)
+    if "told" in draw:
+        tree["accuracy_told"] = {
+            e: _named(conditions, values)
+            for e, values in zip(environments, draw["told"], strict=True)
         }
-        for place, e in enumerate(environments)
-    }
     if "accuracy" in draw:
         tree["accuracy_embeddings"] = {
             e: {
@@ -143,6 +133,26 @@ def _of_draw(
             for e in environments
         }
     return tree
+
+
+def _told_r2(draw: Measures, conditions: Conditions, space: LatentSpace) -> Tree:
+    plain, asked = (draw["predictor"][token] for token in ("plain", "asked"))
+    return {
+        e: {
+            group: {
+                "z+": conditions.by_length(e, plain[:, own].mean(axis=1)),
+                "z_r": _named(conditions, asked[place][:, own].mean(axis=1)),
+            }
+            for g, group in enumerate(space.names)
+            for own in [space.latent_owner == g]
+        }
+        for place, e in enumerate(conditions.environments)
+    }
+
+
+def _named(conditions: Conditions, values: np.ndarray) -> Tree:
+    """Names an environment's values [lengths] by length."""
+    return dict(zip(map(str, conditions.lengths), values.tolist(), strict=True))
 
 
 def map_tree(f: Callable[..., Any], *trees: Any) -> Any:
@@ -156,7 +166,7 @@ def adaptivity(r2: Tree, conditions: Conditions, groups: Sequence[str]) -> Tree:
     """How far each group's R² under its own context lies above that under the others'.
 
     Own is the environment that shows the group alone. The others show one other group alone; where
-    there is none, those that show no group at all.
+    there is none, those that show no group at all. Without contexts nothing adapts.
 
     Args:
       r2: [environment][group][probe][target][length].
@@ -168,7 +178,7 @@ def adaptivity(r2: Tree, conditions: Conditions, groups: Sequence[str]) -> Tree:
     """
     shown = {name: np.flatnonzero(mask).tolist() for name, mask in conditions.environments.items()}
     result = {}
-    for g, group in enumerate(groups):
+    for g, group in enumerate(groups if conditions.read else ()):
         own = [name for name, some in shown.items() if some == [g]]
         others = [name for name, some in shown.items() if len(some) == 1 and some != [g]]
         others = others or [name for name, some in shown.items() if not some]
@@ -204,7 +214,7 @@ def provenance(
         "evaluation_seed": options.seed,
         "environments": list(conditions.environments),
         "lengths": list(conditions.lengths),
-        "draws": options.draws,
+        "draws": len(looked.contexts),
         "context_split": options.context_split,
         "sparse": options.sparse,
         "views": {

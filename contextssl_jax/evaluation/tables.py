@@ -38,6 +38,7 @@ def tables(report: Report) -> dict[str, Table]:
         "retrieval": _retrieval(report),
         "paper_retrieval": beside_retrieval(report, f"{_retrieved(report)} {source(report)}"),
         "predictor": _predictor(report),
+        "accuracy_told": _told_accuracy(report),
         "seconds": _seconds(report),
     }
     return {name: table for name, table in made.items() if table is not None and table.rows}
@@ -50,9 +51,10 @@ def source(report: Report) -> str:
     draws = f"{p['draws']} contexts" if p["draws"] > 1 else "one context"
     sparse = ", read as sparsely as in training" if p["sparse"] else ""
     spread = ", mean ± standard deviation across them" if p["draws"] > 1 else ""
+    read = f"{draws} of the {p['context_split']} split{sparse}"
     return (
         f"{p['method']} on {p['data']}, config {p['config']}, seed {p['seed']},"
-        f" step {p['step']}; {draws} of the {p['context_split']} split{sparse} (evaluation seed"
+        f" step {p['step']}; {read if any(p['lengths']) else 'no context'} (evaluation seed"
         f" {p['evaluation_seed']}){spread}; the whole report took {seconds:.0f} s"
         f" on {p['device']}."
     )
@@ -238,7 +240,27 @@ def _retrieved(report: Report) -> str:
     )
 
 
-def _predictor(report: Report) -> Table:
+def _told_accuracy(report: Report) -> Table | None:
+    if "accuracy_told" not in report:
+        return None
+    rows: list[list[Cell]] = [
+        [environment, *_row(report, "accuracy_told", environment)]
+        for environment in report["accuracy_told"]
+    ]
+    views = report["provenance"]["views"]["test"]
+    return Table(
+        "Classes that the model tells",
+        ("context", *_lengths(report)),
+        rows,
+        "Accuracy by tokens of context, with no fitting; a class is right where it is the one of"
+        f" the context's environment. {views['views']:,} views of the {views['split']} split."
+        f" {source(report)}",
+    )
+
+
+def _predictor(report: Report) -> Table | None:
+    if "predictor_r2" not in report:
+        return None
     names = {"z+": "z⁺, its own latents", "z_r": "z_r, the latents the action leads to"}
     rows: list[list[Cell]] = [
         [environment, group, names[token], *_row(report, "predictor_r2", environment, group, token)]

@@ -83,7 +83,8 @@ def draw_all(options: ConfigDict, dataset: Dataset, longest: int) -> Looked:
     Args:
       options: the section `eval`.
       dataset: whose splits to draw from.
-      longest: tokens of the longest context, even.
+      longest: tokens of the longest context, even; 0 where contexts are not read, so that drawing
+        several would be of no use.
 
     Raises:
       UserError: a split has too few records.
@@ -118,7 +119,8 @@ def draw_all(options: ConfigDict, dataset: Dataset, longest: int) -> Looked:
             f" {options.context_split} split has {free} that are not looked at themselves"
         )
     contexts = (
-        draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used) for draw in range(options.draws)
+        draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used)
+        for draw in range(options.draws if pairs else 1)
     )
     return Looked(
         draw_views(train, (seed, _FIT), options.fit_records, 2),

@@ -16,6 +16,7 @@ from contextssl_jax.untrusted import parse
 Line = Mapping[str, float]
 _LARGEST = 1e15
 _PANELS = 16
+_LOSSES = {"loss_contrastive": "InfoNCE", "loss_predictor": "predictor MSE"}
 # What a line may tell; anything else is not of a run, and not drawn.
 _WORD = r"[\w+.-]{1,50}"
 _NAME = re.compile(
@@ -70,7 +71,7 @@ def _figure(lines: Sequence[Line]) -> Figure:
     for axis, group in zip(axes[0], groups, strict=False):
         _draw_group(axis, lines, group, [(e, n) for e, g, n in seen if g == group])
     _draw(axes[0, len(groups)], lines, {"monitor/knn": "encoder"}, "kNN accuracy, held out")
-    losses = {"loss_contrastive": "InfoNCE", "loss_predictor": "predictor MSE"}
+    losses = {n: _LOSSES.get(n, n[5:].replace("_", " ")) for n in names if n.startswith("loss_")}
     _draw(axes[1, 0], lines, losses, "losses")
     axes[1, 0].set_yscale("log")
     axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -78,6 +79,7 @@ def _figure(lines: Sequence[Line]) -> Figure:
     axes[1, 0].yaxis.set_minor_formatter(NullFormatter())
     alignment = {
         "alignment_accuracy": "accuracy",
+        "label_accuracy": "accuracy of labels",
         "similarity_positive": "cosine of positives",
         "similarity_negative": "cosine of negatives",
     }

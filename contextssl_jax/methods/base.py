@@ -1,7 +1,9 @@
 """The interface between a method and everything that trains, saves and evaluates it."""
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -14,6 +16,13 @@ Metrics = dict[str, jax.Array]
 Array = Any  # NumPy on the host, JAX on the device
 
 
+class Told(NamedTuple):
+    """What a method tells from embeddings, without any probe; None where it does not."""
+
+    latents: Array = None  # standardised, float32 [N, T]
+    classes: Array = None  # logits, float32 [N, C]
+
+
 class Method(Protocol):
     """A self-supervised method as pure functions of its variables.
 
@@ -24,6 +33,14 @@ class Method(Protocol):
     @property
     def space(self) -> LatentSpace:
         """The space of the latents that the method tells and is told."""
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The Flax modules of the parts that the parameters are divided into, by the parts."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether embeddings depend on a context; of others only length 0 has a meaning."""
 
     def init(self, key: jax.Array, batch: ContextBatch) -> Variables:
         """Draws the initial variables; the batch gives the shapes."""
@@ -63,16 +80,27 @@ class Method(Protocol):
         context: Any,
         length: jax.Array | int,
         features: jax.Array,
-        actions: jax.Array,
+        actions: jax.Array | None,
     ) -> jax.Array:
-        """Embeds single tokens [N, F] and [N, A], each after `length` tokens of the context.
+        """Embeds single views, each after `length` tokens of the context.
+
+        Args:
+          variables: of the method.
+          context: that was read.
+          length: tokens of it that are seen.
+          features: [N, F].
+          actions: standardised, those of hidden groups 0, [N, A]: the views that these lead to are
+            asked for (z_r). None: the views themselves (z⁺).
 
         Returns:
           Embeddings of length 1, float32 [N, P].
         """
 
-    def predict(self, variables: Variables, embeddings: jax.Array) -> jax.Array:
-        """Tells standardised latents [N, T] from embeddings [N, P]."""
+    def tell(self, variables: Variables, embeddings: jax.Array) -> Told:
+        """Tells what it can from embeddings [N, P]."""
+
+    def classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """Returns the classes to be told of labels [n] in an environment, bool [G]."""
 
 
 def hide(actions: Array, shown: Array, owner: np.ndarray) -> Array:

@@ -36,7 +36,7 @@ class Program:
     @property
     def parts(self) -> dict[str, str]:
         """Names of the method's parts by the name scopes of their Flax modules."""
-        modules = {part: getattr(self.experiment.method, part, None) for part in self.state.params}
+        modules = self.experiment.method.modules
         return {type(module).__name__: part for part, module in modules.items()}
 
     @property
