@@ -168,7 +168,7 @@ def fake_step(metrics, parts: int, axis: str | None = None):
         parts=parts,
     )
     position = jnp.arange(12, dtype=jnp.float32)[:, None] * jnp.ones(3)
-    return step, state, ContextBatch((), position, position, position)
+    return step, state, ContextBatch((), position, position, position, position)
 
 
 def test_metrics_are_means_over_the_parts_that_tell_them():

@@ -38,7 +38,7 @@ def test_each_groups_action_has_the_asked_for_norm_and_y_tokens_have_none(config
     method, _, _ = prepare(config)
     split = build_experiment(config).dataset.splits["train"]
     _, t = split.draw(np.random.default_rng(0), np.zeros(20000, int), 2)
-    tokens = method._tokens(
+    tokens = method.heads["transformer"].tokens(
         jnp.zeros((1, len(t), 2, 3)), method.space.actions(t[:, 0], t[:, 1])[None]
     )
     actions = tokens[0, :, 3:].reshape(len(t), 2, 5)
@@ -82,7 +82,7 @@ def test_evaluation_reads_a_context_as_training_does(config, sparse):
     features = method.features(variables, record, batch.latents[0].reshape(2 * k, -1))
     features = features.reshape(k, 2, -1)
     actions = method.space.actions(batch.latents[0, :, 0], batch.latents[0, :, 1])
-    tokens = method._tokens(features[None], actions[None])
+    tokens = method.heads["transformer"].tokens(features[None], actions[None])
     key, mask = None, pair_mask(2 * k)[None, None]
     if sparse:  # the last pair is the query: the context is what comes before it
         key = jax.random.key(3)

@@ -15,7 +15,7 @@ from contextssl_jax.evaluation.measures import PROBES, TARGETS
 from contextssl_jax.evaluation.report import adaptivity
 from contextssl_jax.evaluation.tables import tables
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.methods.base import hide
+from contextssl_jax.methods.base import Told, hide
 
 
 class Oracle:
@@ -23,6 +23,8 @@ class Oracle:
 
     A query with an action is embedded as the view that the action leads to.
     """
+
+    reads = True
 
     def __init__(self, space):
         self.space = space
@@ -35,6 +37,8 @@ class Oracle:
 
     def embed(self, variables, context, length, features, actions):
         space = self.space
+        if actions is None:
+            actions = jnp.zeros((len(features), len(space.action_mean)))
         raw = actions * space.action_std + space.action_mean
         raw = jnp.where(jnp.abs(actions).sum(axis=1, keepdims=True) > 0, raw, 0)
         reached = features + raw / space.latent_std
@@ -43,8 +47,8 @@ class Oracle:
         flat = jnp.concatenate([0.1 * kept, jnp.ones((len(kept), 1))], axis=1)
         return flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
 
-    def predict(self, variables, embeddings):
-        return 10 * embeddings[..., :5] / embeddings[..., 5:]
+    def tell(self, variables, embeddings):
+        return Told(10 * embeddings[..., :5] / embeddings[..., 5:])
 
 
 @pytest.fixture

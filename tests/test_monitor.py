@@ -18,6 +18,8 @@ from contextssl_jax.methods.base import hide
 class Oracle:
     """A method that embeds a view as its latents, those of hidden groups fading with length."""
 
+    reads = True
+
     def __init__(self, space):
         self.space = space
 
@@ -30,9 +32,6 @@ class Oracle:
     def embed(self, variables, context, length, features, actions):
         kept = hide(features, context, self.space.latent_owner)
         return jnp.where(length > 0, kept, features)
-
-    def predict(self, variables, embeddings):
-        return embeddings
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
             ):
                 # The query as the x of one more pair: its y is never seen, so any will do.
                 pair = jnp.stack([z[4, 1], jnp.zeros_like(z[4, 1])])[None]
-                tokens = method._tokens(
+                tokens = method.heads["transformer"].tokens(
                     jnp.concatenate([z_pairs[: length // 2], pair])[None],
                     jnp.concatenate([hidden[: length // 2], a[None]])[None],
                 )
