@@ -25,6 +25,7 @@ from etils import epath
 
 from contextssl_jax.bucket import absolute, children, move, numbered, remote, whole
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import write_whole
 from contextssl_jax.processes import agree, first
 from contextssl_jax.untrusted import brief, parse, read_json
 
@@ -166,9 +167,7 @@ class Checkpoints:
 
     def _note(self, steps: Sequence[int]) -> None:
         if _noted(self._workdir) != list(steps):
-            new = self._workdir / f"{_SAVED}.new"
-            new.write_text(json.dumps({"steps": list(steps)}) + "\n")
-            new.replace(self._workdir / _SAVED)
+            write_whole(self._workdir / _SAVED, json.dumps({"steps": list(steps)}) + "\n")
 
     def _failed(self, step: int | None, error: Exception) -> UserError:
         self._broken = True

@@ -14,7 +14,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.workdir import append, fingerprint
+from contextssl_jax.files import append
+from contextssl_jax.workdir import fingerprint
 
 _NAME = "starts.jsonl"
 _PACKAGES = (

@@ -17,9 +17,9 @@ from contextssl_jax.checkpoint import _steps
 from contextssl_jax.data.folder import find_images
 from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import append
 from contextssl_jax.lock import Lock
 from contextssl_jax.main import main
-from contextssl_jax.workdir import append
 
 QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
          "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
