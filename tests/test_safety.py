@@ -15,13 +15,14 @@ from etils import epath
 from test_compare import report
 
 from contextssl_jax import compare
-from contextssl_jax.checkpoint import _checksum, _noted
+from contextssl_jax.checkpoint import _noted
 from contextssl_jax.config import to_json
 from contextssl_jax.data.bench3d.shards import check_index, read_json
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.lock import Lock, _machine
 from contextssl_jax.main import main
+from contextssl_jax.sealed import _checksum
 from contextssl_jax.workdir import claim
 from contextssl_jax.writer import _trim
 
