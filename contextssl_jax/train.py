@@ -44,7 +44,7 @@ def train(config: ConfigDict, folder: str, start: dict[str, Any]) -> None:
       UserError: an option is wrong, the folder is another run's or in use, a checkpoint could not
         be saved or none can be read, memory is out, or the loss is not finite.
     """
-    first(lambda: check(folder, config) and None)
+    first(lambda: check(folder, config))
     workdir = reach(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()

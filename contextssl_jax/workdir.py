@@ -35,8 +35,8 @@ def fingerprint(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
 
 
-def check(folder: str, config: ConfigDict) -> epath.Path:
-    """Returns the folder as a path, if it is this config's or is free.
+def check(folder: str, config: ConfigDict) -> None:
+    """Makes sure that the folder is this config's or is free.
 
     Raises:
       UserError: it belongs to another config, or to something else, or cannot be read.
@@ -49,7 +49,6 @@ def check(folder: str, config: ConfigDict) -> epath.Path:
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
     except faults() as error:
         raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
-    return workdir
 
 
 @contextmanager
