@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -63,12 +62,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if not self._broken:
             self._manager.close()  # waits for a save that is under way
 
