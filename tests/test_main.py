@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "run").exists()  # so that the mended command can have it
 
 
+def test_a_part_of_configs_is_none(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # as in a new process
+    assert run("--config=configs/small.py") == 2
+    assert capsys.readouterr().err.startswith("error: --config: configs/small.py has no get_config")
+
+
 def test_a_run_without_lines_or_looks_ends_as_well(tmp_path):
     assert run(DEBUG, *QUICK, "--config.log.every=100", f"--workdir={tmp_path}") == 0
     assert (tmp_path / "metrics.jsonl").read_text() == ""
@@ -119,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_every_config_builds_and_states_its_command():
-    for path in sorted(Path("configs").glob("*.py")):
+    for path in sorted(set(Path("configs").glob("*.py")) - {Path("configs/small.py")}):
         text = path.read_text()
         scope: dict = {}
         exec(compile(text, str(path), "exec"), scope)
