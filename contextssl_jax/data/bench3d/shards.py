@@ -5,8 +5,8 @@ of an object's fifty views, and a record for each object would read them all. Be
 table holds what is small: names, labels, scenes, what was left out. The index is written last, so
 that a folder without it is not prepared.
 
-Records are compressed with zstd: that about halves them, which disks and the page cache feel, and
-a core still reads some nine times as many views a second as it decodes from JPEGs.
+Records are compressed with zstd: that makes them smaller, which disks and the page cache feel, and
+they are still read far faster than JPEGs are decoded.
 """
 
 import hashlib
