@@ -38,10 +38,13 @@ def test_a_run_writes_what_it_promises(tmp_path, capsys):
     assert (workdir / "checkpoints" / "6").is_dir()
     assert (workdir / "curves.png").stat().st_size > 10_000
     assert list((workdir / "tensorboard").iterdir())
-    # The same command again has nothing left to do, and changes nothing.
+    # The same command again has nothing left to do, and changes nothing but the record of starts.
     before = (workdir / "metrics.jsonl").read_text()
     assert run(*arguments) == 0
     assert (workdir / "metrics.jsonl").read_text() == before
+    starts = [json.loads(line) for line in (workdir / "starts.jsonl").read_text().splitlines()]
+    assert [start["command"][3:] for start in starts] == [list(arguments)] * 2
+    assert all(start["config"] and start["seed"] == 0 and start["versions"] for start in starts)
 
 
 @pytest.mark.parametrize(
