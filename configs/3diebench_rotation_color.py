@@ -6,10 +6,9 @@ r"""ContextSSL on 3DIEBench with rotation and color at full size (the paper's Ta
 
 Data: https://dl.fbaipublicfiles.com/SIE/3DIEBench.tar.gz (17 GB, CC BY-NC), unpacked, and into its
 folder the four lists {train,val}_{images,labels}.npy from the folder data of
-github.com/facebookresearch/SIE. The first command decodes the 2.6 million JPEGs once, about 800 a
-second and core, into some 60 GB (by synthetic pictures; 129 GB if these did not compress at all).
-The unpacked folder can be named as the path too: a core then reads some 1,400 views a second in
-place of 13,000, and a step takes 1,024.
+github.com/facebookresearch/SIE. The first command decodes the 2.6 million JPEGs once, into at most
+129 GB. The unpacked folder can be named as the path too: its views are then decoded each time that
+they are drawn, 1,024 a step, which python -m contextssl_jax.benchmarks.pipeline measures.
 
 ResNet-18 with the ImageNet stem (11 M parameters) and a context transformer of width 2048 (153 M),
 512 pairs a step, 82,000 steps: 1,000 epochs of the 41,920 train objects.

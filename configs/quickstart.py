@@ -11,7 +11,7 @@ context; see results/quickstart.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, small
 
 
 def get_config() -> ConfigDict:
@@ -20,27 +20,10 @@ def get_config() -> ConfigDict:
     config.groups = ("rotation", "color")
     config.nuisances = ("light",)
     config.environments = ("rotation", "color")
-    config.data.update(name="objects3d", contexts=2)
+    config.data.name = "objects3d"
     config.objects3d.update(side=32, train=12_000, pool=8)
-    config.model.encoder = "patch"
-    config.model.transformer.update(width=128, outputs=128, initial=0.09)
-    config.model.predictor.hidden = (256, 256)
-    config.loss.temperature = 0.3
-    config.loss.clamp = False
-    config.mask.update(probability=0.95, probability_low=0.0, per_layer=False, per_context=True)
-    config.train.update(
-        steps=3600,
-        optimizer="adamw",
-        learning_rate=1.5e-3,
-        warmup_steps=180,
-        weight_decay=1e-4,
-        beta2=0.98,
-        clip=1.0,
-    )
-    config.checkpoint.every = 1200
+    small.apply(config, steps=3600, every=1200)
     config.log.every = 200
-    config.monitor.update(every=1200, test_views=800, contexts=4)
-    config.eval.every = config.train.steps
+    config.monitor.update(test_views=800, contexts=4)
     config.eval.update(fit_records=5_000, test_records=900)
-    config.eval.probe.hidden = (128,)
     return config

@@ -1,37 +1,35 @@
 """Checkpoints: saved beside the training by all processes, verified when read, none silently lost.
 
-Saved arrays are the same on all processes; each writes a part of them. Beside them lie a checksum
-of every array, a checksum of what the host keeps, and, in `checkpoints.json`, which steps were
-saved: so that whatever is damaged, or gone, is noticed.
+Saved arrays are the same on all processes; each writes a part of them. Every folder is sealed, and
+`checkpoints.json` tells which steps were saved: so that whatever is damaged, or gone, is noticed.
 """
 
 import functools
 import json
 import logging
-import math
 import re
-import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore as ts
 from etils import epath
 
-from contextssl_jax.bucket import absolute, children, move, numbered, remote, whole
+from contextssl_jax.bucket import absolute, children, move, numbered, whole
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import write_whole
 from contextssl_jax.processes import agree, first
-from contextssl_jax.untrusted import brief, parse, read_json
+from contextssl_jax.sealed import read, seal
+from contextssl_jax.untrusted import brief, read_json
 
 _log = logging.getLogger(__name__)
 _SAVED = "checkpoints.json"
 # What matters in a writer's long message.
 _KNOWN = "No space left on device|Disk quota exceeded|File too large|Read-only file system"
+
+
+class DamagedError(Exception):
+    """A checkpoint is not as it was written; the message says how that shows."""
 
 
 class Checkpoint(NamedTuple):
@@ -64,12 +62,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if not self._broken:
             self._manager.close()  # waits for a save that is under way
 
@@ -90,8 +83,7 @@ class Checkpoints:
         if first(lambda: checkpoint.step in self.steps()):
             return
         self.wait()
-        host = {"step": checkpoint.step, **checkpoint.host, "arrays": _sums(checkpoint.state)}
-        host["checksum"] = _checksum(host)
+        host = seal(checkpoint.step, checkpoint.state, checkpoint.host)
         try:
             self._manager.save(
                 checkpoint.step,
@@ -112,9 +104,9 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:  # whatever the writer tripped over
             raise self._failed(None, error) from error
-        if jax.process_index() == 0 and self.steps():
+        if jax.process_index() == 0 and (steps := self.steps()):
             try:
-                self._note(self.steps())
+                self._note(steps)
             except OSError as error:
                 raise self._failed(None, error) from error
 
@@ -135,18 +127,10 @@ class Checkpoints:
         if steps and gone:
             _log.warning("checkpoint %s is gone from %s", _listed(gone), self._folder)
         for step in reversed(steps):
-            found, reason = None, None
             try:
-                found = _read(self._folder / str(step), template)
-            except UserError:
-                raise
-            # Damage shows as whatever the reader trips over: it is told, and the folder kept.
-            except Exception as error:
-                reason = _reason(error)
-            reason = next((told for told in agree(reason) if told), None)
-            if reason is None:
-                return found
-            _log.warning("checkpoint %d is damaged (%s); trying the one before", step, reason)
+                return _read(self._folder, step, template)
+            except DamagedError as damage:
+                _log.warning("checkpoint %d is damaged (%s); trying the one before", step, damage)
             first(functools.partial(self._set_aside, step))
             self._manager.reload()
         if steps or gone:
@@ -166,9 +150,7 @@ class Checkpoints:
 
     def _note(self, steps: Sequence[int]) -> None:
         if _noted(self._workdir) != list(steps):
-            new = self._workdir / f"{_SAVED}.new"
-            new.write_text(json.dumps({"steps": list(steps)}) + "\n")
-            new.replace(self._workdir / _SAVED)
+            write_whole(self._workdir / _SAVED, json.dumps({"steps": list(steps)}) + "\n")
 
     def _failed(self, step: int | None, error: Exception) -> UserError:
         self._broken = True
@@ -202,21 +184,33 @@ def load(
         there = ", ".join(map(str, steps))
         raise UserError(f"--step: {workdir} has no checkpoint {step}; it has {there}")
     for one in reversed(steps) if step is None else [step]:
-        found, reason = None, None
         try:
-            found = _read(folder / str(one), template)
-        except UserError:
-            raise
-        # Damage shows as whatever the reader trips over.
-        except Exception as error:
-            reason = _reason(error)
-        reason = next((told for told in agree(reason) if told), None)
-        if found is not None and reason is None:
-            return one, found.state
-        if step is not None:
-            raise UserError(f"--step: checkpoint {step} is damaged ({reason})")
-        _log.warning("checkpoint %d is damaged (%s)", one, reason)
+            return one, _read(folder, one, template).state
+        except DamagedError as damage:
+            if step is not None:
+                raise UserError(f"--step: checkpoint {step} is damaged ({damage})") from damage
+            _log.warning("checkpoint %d is damaged (%s)", one, damage)
     raise UserError(f"--workdir: no checkpoint in {folder} can be read")
+
+
+def _read(folder: epath.Path, step: int, template: Any) -> Checkpoint:
+    """Reads a checkpoint, or parts of it, on all processes.
+
+    Raises:
+      UserError: it is of another model.
+      DamagedError: some process cannot read it; on all of them.
+    """
+    reason = None
+    try:
+        state, host = read(folder / str(step), template)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the reader trips over
+        reason = _reason(error)
+    for told in agree(reason):
+        if told:
+            raise DamagedError(told)
+    return Checkpoint(step, state, host)
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -234,65 +228,6 @@ def _noted(workdir: epath.Path) -> list[int]:
         return []
 
 
-def _read(folder: epath.Path, template: Any) -> Checkpoint:
-    """Reads a checkpoint, or those parts of its state that the template has.
-
-    Raises:
-      UserError: it is whole, but of another model.
-      Exception: whatever damage leads to.
-    """
-    # This process alone: the others read too, but may come to another end.
-    alone = {jax.process_index()}
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes=alone
-    )
-    handler = ocp.CompositeCheckpointHandler(
-        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=options),
-        host=ocp.JsonCheckpointHandler(multiprocessing_options=options),
-    )
-    with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
-        host = reader.restore(folder, ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
-        if host.pop("checksum") != _checksum(host) or str(host.pop("step")) != folder.name:
-            raise ValueError("what the host keeps does not match its checksum")
-        sums = host.pop("arrays")
-        for name, leaf in _leaves(template):
-            there = sums[name]["shape"] if name in sums else "missing"
-            if there != list(leaf.shape):
-                raise UserError(
-                    f"{folder}: is of another model: {name} is {there} there,"
-                    f" {list(leaf.shape)} here"
-                )
-        _check_sizes(folder / "state", max(leaf.nbytes for _, leaf in _leaves(template)))
-        wanted = ocp.args.PyTreeRestore(
-            item=template,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(template),
-            partial_restore=True,
-        )
-        state = reader.restore(folder, ocp.args.Composite(state=wanted))["state"]
-    if any(sums[name] != one for name, one in _sums(state).items()):
-        raise ValueError("an array does not match its checksum")
-    return Checkpoint(int(folder.name), state, host)
-
-
-def _check_sizes(folder: epath.Path, largest: int) -> None:
-    """Raises ValueError for an array that to read would take far more memory than the model's."""
-    place = str(folder) if remote(folder) else f"file://{quote(str(folder))}"
-    arrays = ts.KvStore.open({"driver": "ocdbt", "base": f"{place}/"}).result()
-    for key in arrays.list().result():
-        if key.endswith(b"/.zarray"):
-            described = parse(arrays.read(key).result().value.decode())
-            for name in ("shape", "chunks"):
-                if not 0 <= math.prod(described[name]) <= largest:
-                    raise ValueError(f"{brief(key.decode())} is of the {name} {described[name]}")
-
-
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]
-
-
 def _listed(steps: Sequence[int]) -> str:
     return brief(", ".join(map(str, steps[:20])))
 
@@ -303,18 +238,3 @@ def _reason(error: Exception) -> str:
         return known.group()
     line = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
     return "".join(c for c in line if c.isprintable())
-
-
-def _checksum(host: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(host, sort_keys=True).encode())
-
-
-def _sums(state: Any) -> dict[str, dict[str, Any]]:
-    """Returns the shape of every array, and the CRC-32 of its bytes."""
-    leaves = _leaves(state)
-    with ThreadPoolExecutor() as pool:
-        sums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
-        return {
-            name: {"shape": list(leaf.shape), "crc32": one}
-            for (name, leaf), one in zip(leaves, sums, strict=True)
-        }

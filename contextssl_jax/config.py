@@ -125,6 +125,10 @@ def _load(path: str) -> ConfigDict:
         return holder.value.copy_and_resolve_references()
     except (OSError, flags.Error) as error:
         raise UserError(f"--config: cannot read {path!r}; is it a config file?") from error
+    except AttributeError as error:
+        if "get_config" not in str(error):  # a mistake within the file
+            raise
+        raise UserError(f"--config: {path} has no get_config; is it a part of others?") from error
 
 
 def _check_options(argv: Sequence[str], config: ConfigDict) -> None:

@@ -14,7 +14,6 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from etils import epath
@@ -65,12 +64,7 @@ class Lock:
         threading.Thread(target=self._renew, name="lock", daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._end.set()
         with contextlib.suppress(*faults()):
             if self._ours():

@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ MODES: dict[str, Callable[[Command], None]] = {
     "train": lambda command: train(
         command.config,
         command.workdir,
-        describe(command.config, command.argv, command.deterministic),
+        partial(describe, command.config, command.argv, command.deterministic),
     ),
     "eval": lambda command: evaluate(command.config, command.workdir, command.step),
     "plan": lambda command: plan(

@@ -1,5 +1,6 @@
 """What one needs to repeat a run: its command, code, versions, machine and seed, in the workdir."""
 
+import functools
 import json
 import platform
 import socket
@@ -14,7 +15,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.workdir import append, fingerprint
+from contextssl_jax.files import append
+from contextssl_jax.workdir import fingerprint
 
 _NAME = "starts.jsonl"
 _PACKAGES = (
@@ -61,6 +63,7 @@ def devices() -> str:
     return f"{jax.device_count()} x {kind}"
 
 
+@functools.cache
 def revision() -> str | None:
     """Names the commit that the code is of, with "+changes" if files differ; None outside git."""
     folder = Path(__file__).parent

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -32,19 +33,19 @@ from contextssl_jax.writer import NonFiniteError, Window, Writer
 _log = logging.getLogger(__name__)
 
 
-def train(config: ConfigDict, folder: str, start: dict[str, Any]) -> None:
+def train(config: ConfigDict, folder: str, start: Callable[[], dict[str, Any]]) -> None:
     """Trains the config's model in the folder, or goes on where its last checkpoint stands.
 
     Args:
       config: of the run.
       folder: of the run.
-      start: what record.describe says of this start.
+      start: says what record.describe says of this start; process 0 alone asks it.
 
     Raises:
       UserError: an option is wrong, the folder is another run's or in use, a checkpoint could not
         be saved or none can be read, memory is out, or the loss is not finite.
     """
-    first(lambda: check(folder, config) and None)
+    first(lambda: check(folder, config))
     workdir = reach(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
@@ -56,7 +57,7 @@ def train(config: ConfigDict, folder: str, start: dict[str, Any]) -> None:
         def own() -> None:  # only now: a mistake in the options must not claim the folder
             nonlocal lock
             lock = stack.enter_context(claim(workdir, config, experiment.dataset))
-            keep(workdir, start)
+            keep(workdir, start())
 
         first(own)
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))

@@ -10,10 +10,11 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.bucket import faults, reach, reason, remote
+from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.config import flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import write_whole
 from contextssl_jax.lock import Lock
 from contextssl_jax.untrusted import brief, read_json
 
@@ -34,8 +35,8 @@ def fingerprint(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
 
 
-def check(folder: str, config: ConfigDict) -> epath.Path:
-    """Returns the folder as a path, if it is this config's or is free.
+def check(folder: str, config: ConfigDict) -> None:
+    """Makes sure that the folder is this config's or is free.
 
     Raises:
       UserError: it belongs to another config, or to something else, or cannot be read.
@@ -48,7 +49,6 @@ def check(folder: str, config: ConfigDict) -> epath.Path:
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
     except faults() as error:
         raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
-    return workdir
 
 
 @contextmanager
@@ -83,15 +83,6 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
         yield lock
 
 
-def append(file: epath.Path, text: str) -> None:
-    """Adds text to a file; on a bucket, which knows no appending, by writing it anew."""
-    if remote(file):
-        file.write_text((file.read_text() if file.exists() else "") + text)
-    else:
-        with file.open("a") as opened:
-            opened.write(text)
-
-
 def _strange(path: epath.Path) -> bool:
     """Says whether a file in a folder without config.json is none of a start that was cut short."""
     return not path.name.startswith(("config.json.", "lock.json"))
@@ -99,9 +90,7 @@ def _strange(path: epath.Path) -> bool:
 
 def _write_once(file: epath.Path, text: str) -> None:
     if not file.exists():
-        new = file.with_name(f"{file.name}.new")
-        new.write_text(text)
-        new.replace(file)
+        write_whole(file, text)
 
 
 def _identity(dataset: Dataset) -> dict[str, Any]:

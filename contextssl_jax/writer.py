@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -17,8 +16,8 @@ from tqdm import tqdm
 from contextssl_jax.board import Board
 from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import append, write_whole
 from contextssl_jax.untrusted import parse
-from contextssl_jax.workdir import append
 
 _log = logging.getLogger(__name__)
 
@@ -132,12 +131,7 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._bar.close()
         if self._board:
             self._board.close()
@@ -213,9 +207,7 @@ def _trim(file: epath.Path, last: int) -> None:
     if len(kept) < len(lines):
         dropped = len(lines) - len(kept)
         _log.info("%s: took out %d lines of steps that are taken again", file.name, dropped)
-        new = file.with_name(f"{file.name}.new")
-        new.write_text("".join(line + "\n" for line in kept))
-        new.replace(file)
+        write_whole(file, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from contextssl_jax.data.bench3d.prepare import prepare
+
 VIEWS, EDGE = 8, 24
 
 
@@ -24,6 +26,14 @@ def write(root: Path, train: int = 12, test: int = 6) -> SimpleNamespace:
     splits = {"train": names[:train], "test": names[train:]}
     write_lists(root, splits)
     return SimpleNamespace(root=root, train=splits["train"], test=splits["test"])
+
+
+def prepared(folder: Path, side: int) -> SimpleNamespace:
+    """Writes the same, and its shards; returns their folder too, as `out`."""
+    made = write(folder / "source")
+    made.out = folder / "out"
+    prepare(str(made.root), None, str(made.out), side, 1)
+    return made
 
 
 def write_lists(folder: Path, splits: dict[str, list[str]]) -> None:

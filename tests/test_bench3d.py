@@ -49,10 +49,7 @@ def small_shards():
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory, small_shards):
     """A miniature, and the folder of its shards."""
-    made = miniature3d.write(tmp_path_factory.mktemp("source"))
-    made.out = tmp_path_factory.mktemp("out")
-    prepare(str(made.root), None, str(made.out), SIDE, 1)
-    return made
+    return miniature3d.prepared(tmp_path_factory.mktemp("miniature"), SIDE)
 
 
 @pytest.fixture

@@ -48,10 +48,7 @@ def small_shards():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, small_shards):
     """A miniature without a flaw, and the folder that it was prepared in."""
-    made = miniature3d.write(tmp_path_factory.mktemp("source"))
-    made.out = tmp_path_factory.mktemp("out")
-    prepare(str(made.root), None, str(made.out), SIDE, 1)
-    return made
+    return miniature3d.prepared(tmp_path_factory.mktemp("miniature"), SIDE)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from bucket import Files, Store, serving
 from etils import epath
 from etils.epath import backend
 from test_compare import report
+from tiny import QUICK, run
 
 from contextssl_jax import compare, lock
 from contextssl_jax.bucket import children, move, reach
@@ -17,17 +18,8 @@ from contextssl_jax.checkpoint import _steps
 from contextssl_jax.data.folder import find_images
 from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import append
 from contextssl_jax.lock import Lock
-from contextssl_jax.main import main
-from contextssl_jax.workdir import append
-
-QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
-         "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
-         "--config.log.every=2", "--config.log.tensorboard=False",
-         "--config.train.parallel=jit", "--config.eval.lengths=(0,4)",
-         "--config.eval.environments=('crop','blur')", "--config.eval.probe.steps=5",
-         "--config.eval.fit_records=40", "--config.eval.test_records=20",
-         "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +43,6 @@ def store(served, monkeypatch, tmp_path):
     told("contextssl_jax.bucket._PACKAGES", ("json",))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return served
-
-
-def run(*arguments: object) -> int:
-    return main(["main", *map(str, arguments)])
 
 
 def test_a_run_lives_in_a_bucket(store, capsys, tmp_path):

@@ -13,26 +13,20 @@ import pytest
 import tensorstore as ts
 from etils import epath
 from test_compare import report
+from tiny import QUICK, run
 
 from contextssl_jax import compare
-from contextssl_jax.checkpoint import _checksum, _noted
+from contextssl_jax.checkpoint import _noted
 from contextssl_jax.config import to_json
 from contextssl_jax.data.bench3d.shards import check_index, read_json
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.lock import Lock, _machine
-from contextssl_jax.main import main
+from contextssl_jax.sealed import _checksum
 from contextssl_jax.workdir import claim
 from contextssl_jax.writer import _trim
 
 ROOT = Path(__file__).parent.parent
-QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
-         "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
-         "--config.log.every=2", "--config.log.tensorboard=False",
-         "--config.train.parallel=jit", "--config.eval.lengths=(0,4)",
-         "--config.eval.environments=('crop','blur')", "--config.eval.probe.steps=5",
-         "--config.eval.fit_records=40", "--config.eval.test_records=20",
-         "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
 # Modules that make objects or code of data, and names that do so in others.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
            "yaml", "torch", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
@@ -104,10 +98,6 @@ def test_no_source_runs_what_is_in_data(file):
 )
 def test_the_scan_sees_what_it_is_for(code):
     assert forbidden(code)
-
-
-def run(*arguments: object) -> int:
-    return main(["main", *map(str, arguments)])
 
 
 def compared(*arguments: object) -> int:

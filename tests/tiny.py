@@ -1,7 +1,16 @@
-"""The experiment of configs/cifar10_small.py, and of those made from it, in seconds."""
+"""Experiments in seconds: that of configs/debug.py, and those made of configs/cifar10_small.py."""
 
 from contextssl_jax.main import main
 
+# Of configs/debug.py.
+QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
+         "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
+         "--config.log.every=2", "--config.log.tensorboard=False",
+         "--config.train.parallel=jit", "--config.eval.lengths=(0,4)",
+         "--config.eval.environments=('crop','blur')", "--config.eval.probe.steps=5",
+         "--config.eval.fit_records=40", "--config.eval.test_records=20",
+         "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
+# Of the others.
 TINY = ("--config.data.contexts=2", "--config.data.pairs=4", "--config.nuisances=()",
         "--config.crop.padding=4", "--config.model.patch.size=4",
         "--config.model.patch.widths=(8,8)", "--config.model.patch.features=8",

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from contextssl_jax.bucket import faults, reach, reason, remote
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import has_size
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8  # files that are copied
@@ -70,7 +71,7 @@ def _copy(address: str, folder: Path, incoming: Path) -> None:
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         if path.relative_to(folder).as_posix() not in sizes:
             path.unlink()
-    lacking = {name: size for name, size in sizes.items() if not _has_size(folder / name, size)}
+    lacking = {name: size for name, size in sizes.items() if not has_size(folder / name, size)}
     if not lacking:
         return
     shutil.rmtree(incoming, ignore_errors=True)  # of a copy that was cut short
@@ -100,10 +101,6 @@ def _inside(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
         raise UserError(f"the bucket has an object of the name {name!r}, which is no file's")
     return name
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def _check_space(folder: Path, lacking: Mapping[str, int]) -> None:

@@ -37,7 +37,7 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
     Raises:
       UserError: no such checkpoint, one of another config, or a mistake in the options.
     """
-    first(lambda: check(folder, config) and None)
+    first(lambda: check(folder, config))
     workdir = reach(folder, "--workdir")
     # Views are split over devices by the reader, whatever trained.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))

@@ -14,8 +14,10 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import draw_instances, draw_recipes
+from contextssl_jax.errors import UserError
 from contextssl_jax.figures.style import save
 from contextssl_jax.groups.quaternion import from_euler
 
@@ -63,12 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m contextssl_jax.figures.objects3d", description="Draws a sheet of objects."
     )
     parser.add_argument("--out", required=True, metavar="FILE.png")
-    out = epath.Path(parser.parse_args(arguments).out)
+    address = parser.parse_args(arguments).out
     try:
+        out = reach(address, "--out")
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_sheet(out)
-    except OSError as error:
-        print(f"error: --out: cannot write {out} ({error.strerror or error})", file=sys.stderr)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except faults() as error:
+        print(f"error: --out: cannot write {out} ({reason(error)})", file=sys.stderr)
         return 2
     print(f"see {out}")
     return 0

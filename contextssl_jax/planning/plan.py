@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import jax
-from etils import epath
 from ml_collections import ConfigDict
 
+from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.errors import UserError
 from contextssl_jax.planning.flops import OTHER, count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
@@ -37,14 +37,15 @@ def plan(config: ConfigDict, devices: int, utilisation: float, out: str | None) 
     Raises:
       UserError: an option is wrong, or the file cannot be written.
     """
+    file = reach(out, "--out") if out is not None else None
     made = make_plan(config, devices, utilisation)
     print(show(made))
-    if out is None:
+    if file is None:
         return
     try:
-        epath.Path(out).write_text(json.dumps(made, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--out: cannot write {out} ({error.strerror or error})") from error
+        file.write_text(json.dumps(made, indent=2) + "\n")
+    except faults() as error:
+        raise UserError(f"--out: cannot write {out} ({reason(error)})") from error
 
 
 def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:

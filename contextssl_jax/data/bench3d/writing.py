@@ -11,13 +11,13 @@ from contextssl_jax.data.bench3d.raw import SCENE, FlawError, load_view
 from contextssl_jax.data.bench3d.shards import (
     WRITER_OPTIONS,
     damaged,
-    has_size,
     read_table,
     sha256,
     shard_path,
     table_path,
 )
 from contextssl_jax.errors import UserError
+from contextssl_jax.files import has_size
 
 _LEAST = 2  # views of an object, without which it makes no pair
 
