@@ -86,10 +86,10 @@ def test_evaluation_reads_a_context_as_training_does(config, sparse):
     key, mask = None, pair_mask(2 * k)[None, None]
     if sparse:  # the last pair is the query: the context is what comes before it
         key = jax.random.key(3)
-        mask = method.draw_masks(key, jnp.zeros(1, int), 1, 2 * k)[:, 0]
+        mask = method.heads["transformer"].draw_masks(key, jnp.zeros(1, int), 1, 2 * k)[:, 0]
         assert (mask[:, :, -2].sum(axis=-1) < 2 * k - 1).any()
     params = {"params": variables["params"]["transformer"]}
-    full = method.transformer.apply(params, tokens, mask)[0]
+    full = method.modules["transformer"].apply(params, tokens, mask)[0]
     full = full / np.linalg.norm(full, axis=-1, keepdims=True)
     before = features[: k - 1], actions[: k - 1]
     context = method.read(variables, *(before if sparse else (features, actions)), key)

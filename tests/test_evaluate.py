@@ -142,11 +142,15 @@ def test_adaptivity_is_own_minus_the_mean_of_the_others():
 
 
 def test_environments_are_each_group_all_and_none_unless_told(config):
-    found = build_conditions(config.eval, ("crop", "blur"))
+    experiment = build_experiment(config)
+    found = build_conditions(config.eval, experiment)
     assert list(found.environments) == ["crop", "blur", "crop+blur", "none"]
-    assert list(build_conditions(config.eval, ("crop",)).environments) == ["crop", "none"]
+    alone = config.copy_and_resolve_references()
+    alone.groups = alone.environments = ("crop",)
+    found = build_conditions(config.eval, build_experiment(alone))
+    assert list(found.environments) == ["crop", "none"]
     config.eval.environments, config.eval.lengths = ("none", "blur"), (6, 2, 2)
-    found = build_conditions(config.eval, ("crop", "blur"))
+    found = build_conditions(config.eval, experiment)
     assert list(found.environments) == ["none", "blur"] and found.lengths == (2, 6)
     assert [found.row(e, c) for e in found.environments for c in (2, 6)] == [0, 1, 2, 3]
     for options, message in (
@@ -157,4 +161,4 @@ def test_environments_are_each_group_all_and_none_unless_told(config):
     ):
         config.eval.update(options)
         with pytest.raises(UserError, match=message):
-            build_conditions(config.eval, ("crop", "blur"))
+            build_conditions(config.eval, experiment)

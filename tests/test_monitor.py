@@ -12,7 +12,7 @@ from contextssl_jax.evaluation import monitor
 from contextssl_jax.evaluation.monitor import build_monitor
 from contextssl_jax.evaluation.scores import r2_per_entry
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.methods.base import hide
+from contextssl_jax.methods.base import Told, hide
 
 
 class Oracle:
@@ -32,6 +32,9 @@ class Oracle:
     def embed(self, variables, context, length, features, actions):
         kept = hide(features, context, self.space.latent_owner)
         return jnp.where(length > 0, kept, features)
+
+    def tell(self, variables, embeddings):
+        return Told(embeddings)
 
 
 @pytest.fixture

@@ -70,9 +70,9 @@ def test_the_plan_adds_up(planned):
     assert held["parameters"] == held["gradients"] == 4 * 36_333
     assert held["optimiser moments"] == 4 * 2 * 36_333 + 2 * 4  # and two counts of steps
     # The compiled program is given the state and half the batch, of which it drops the contexts'
-    # positions, as all share their masks; and the number of steps.
+    # positions, as all share their masks, and the labels of 8 pairs each; and the number of steps.
     given = sum(held[key] for key in ("parameters", "optimiser moments", "batch"))
-    assert plan["compiled"]["arguments"] == given - 2 * 4 + 4
+    assert plan["compiled"]["arguments"] == given - 2 * 4 - 2 * 8 * 4 + 4
     for which in ("fused", "unfused"):
         assert everything[which] == sum(held.values()) + sum(s[which] for s in saved.values())
     assert all(0 <= sizes["fused"] <= sizes["unfused"] for sizes in saved.values())

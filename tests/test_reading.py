@@ -102,9 +102,11 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
                     jnp.concatenate([z_pairs[: length // 2], pair])[None],
                     jnp.concatenate([hidden[: length // 2], a[None]])[None],
                 )
-                mask = method.draw_masks(None, jnp.zeros(1, int), 1, length + 2)[:, 0]
+                mask = method.heads["transformer"].draw_masks(
+                    None, jnp.zeros(1, int), 1, length + 2
+                )[:, 0]
                 params = {"params": variables["params"]["transformer"]}
-                full = method.transformer.apply(params, tokens, mask)[0, -2]
+                full = method.modules["transformer"].apply(params, tokens, mask)[0, -2]
                 np.testing.assert_allclose(h, full / np.linalg.norm(full), atol=2e-5)
 
 
