@@ -18,6 +18,7 @@ def apply(config: ConfigDict, steps: int, every: int | None = None) -> None:
     config.model.encoder = "patch"
     config.model.transformer.update(width=128, outputs=128, initial=0.09)
     config.model.predictor.hidden = (256, 256)
+    config.model.projector.widths = (256, 256, 128)
     # A higher temperature asks for closer positives: what the context hides is squeezed further.
     config.loss.temperature = 0.3
     config.loss.clamp = False

@@ -67,7 +67,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     if extra:
         raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
     _check_counts(config.value)
-    name = path.split(":")[0].rsplit("/", 1)[-1].removesuffix(".py")
+    name = path.rsplit("/", 1)[-1].replace(".py:", "_").removesuffix(".py")
     return Command(
         config=config.value,
         workdir=values.workdir or f"runs/{name}",

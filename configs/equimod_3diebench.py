@@ -1,0 +1,18 @@
+"""EquiMod on 3DIEBench with rotation and color, beside 3diebench_rotation_color.py, where data are.
+
+    python -m contextssl_jax.main --config=configs/equimod_3diebench.py --config.bench3d.path=FOLDER
+
+Actions of both groups are told; of one group alone with --config.environments="('rotation',)" or
+"('color',)". The paper's Table 1 says R2 .512 for rotation and .097 for color (of the encoder's
+features), and 82.4 % linear accuracy, likely of the model told rotations alone. No full run of this
+file has been made yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import baselines
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    return baselines.equimod(baselines.bench3d())

@@ -1,0 +1,16 @@
+"""EquiMod on the built-in objects with rotation and color, beside quickstart.py.
+
+    python -m contextssl_jax.main --config=configs/equimod_objects3d.py
+
+Actions of both groups are told; of one group alone with --config.environments="('rotation',)" or
+"('color',)". Two CPU cores take some five minutes; see results for what comes of it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import baselines
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    return baselines.equimod(baselines.objects3d())

@@ -1,0 +1,16 @@
+"""SimCLR on 3DIEBench with rotation and color, beside 3diebench_rotation_color.py, where data are.
+
+    python -m contextssl_jax.main --config=configs/simclr_3diebench.py --config.bench3d.path=FOLDER
+
+No action is told. The paper's Table 1 says R2 .506 for rotation and .148 for color (of the
+encoder's features), and 85.3 % linear accuracy. No full run of this file has been made yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import baselines
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    return baselines.simclr(baselines.bench3d())

@@ -1,0 +1,15 @@
+"""SimCLR on the built-in objects with rotation and color, beside quickstart.py.
+
+    python -m contextssl_jax.main --config=configs/simclr_objects3d.py
+
+No action is told. Two CPU cores take some five minutes; see results for what comes of it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import baselines
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    return baselines.simclr(baselines.objects3d())
