@@ -10,18 +10,12 @@ import importlib
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_crop_blur, cifar10_small, quickstart
+from configs import quickstart, sizes
 
 
 def cifar10(size: str) -> ConfigDict:
-    """Returns crop and blur on CIFAR-10: "full" as cifar10_crop_blur.py, or "small".
-
-    Raises:
-      ValueError: another size.
-    """
-    if size not in ("full", "small"):
-        raise ValueError(f"the config comes in the sizes 'full' and 'small', not in {size!r}")
-    config = (cifar10_small if size == "small" else cifar10_crop_blur).get_config()
+    """Returns crop and blur on CIFAR-10, in a size that `sizes` knows."""
+    config = sizes.cifar10(size)
     if size == "full":
         _train_projector(config)
         config.loss.temperature = 0.5  # usual for CIFAR-10

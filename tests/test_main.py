@@ -129,9 +129,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_every_config_builds_and_states_its_command():
-    for path in sorted(set(Path("configs").glob("*.py")) - {Path("configs/small.py")}):
+    for path in sorted(Path("configs").glob("*.py")):
         text = path.read_text()
         scope: dict = {}
+        if "def get_config(" not in text:  # a part of others
+            assert "no config by itself" in text.lower()
+            continue
         exec(compile(text, str(path), "exec"), scope)
         assert scope["get_config"]().seed == 0
         if path.name != "base.py":

@@ -1,0 +1,25 @@
+"""Three groups at once on CIFAR-10: crop, blur and color, any of which a context may show.
+
+    python -m contextssl_jax.main --config=configs/cifar10_crop_blur_color.py         # ResNet-18
+    python -m contextssl_jax.main --config=configs/cifar10_crop_blur_color.py:small   # two cores
+
+Training shows each group alone, and crop with blur. The report asks for all eight subsets, four of
+which were never shown: crop+color, blur+color, all three, and none. The paper stops at two groups.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import sizes
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """Returns the options."""
+    config = sizes.cifar10(size)
+    config.groups = ("crop", "blur", "color")
+    config.nuisances = ("flip",)
+    config.environments = ("crop", "blur", "color", "crop+blur")
+    config.eval.environments = (
+        *config.environments,
+        *("crop+color", "blur+color", "crop+blur+color", "none"),
+    )
+    return config

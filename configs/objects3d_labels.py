@@ -1,0 +1,19 @@
+"""Labels that depend on the context: the objects' classes, shifted by 10 under rotation (Table 5).
+
+    python -m contextssl_jax.main --config=configs/objects3d_labels.py
+
+As quickstart.py, but the transformer learns labels, and no mask hides any of the context. Hardware,
+time: as there.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config() -> ConfigDict:
+    """Returns the options."""
+    config = quickstart.get_config()
+    config.method = "supervised"
+    config.mask.update(probability=0.0, probability_low=0.0, hide_own_x=False)
+    return config
