@@ -28,6 +28,9 @@ def cifar10(size: str) -> ConfigDict:
 def objects3d() -> ConfigDict:
     """Returns rotation and color of the built-in objects, as quickstart.py."""
     config = quickstart.get_config()
+    # What an action does to a hue, a point on a circle, is to turn it: a layer that only adds the
+    # action cannot say so.
+    config.model.projector.predictor = "hypernetwork"
     config.environments = ("rotation+color",)
     return config
 

@@ -16,6 +16,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation import measures
 from contextssl_jax.evaluation.contexts import Conditions, ReadContexts
+from contextssl_jax.evaluation.erasure import readable, share
 from contextssl_jax.evaluation.neighbours import Neighbours, find_neighbours
 from contextssl_jax.evaluation.reader import Reader
 from contextssl_jax.evaluation.report import Measured, assemble, provenance
@@ -101,6 +102,13 @@ class _Measurer:
             "r2": self._r2(fit, test, clock),
             **self._classes(fit, test, (looked.fit, looked.test), clock),
         }
+        with clock.part("erasure"):
+            flat, flat_test = (h.reshape(len(h), -1, h.shape[-1]) for h in (fit, test))
+            target, groups = self.targets["single"], len(space.names)
+            measured["erasure"] = {
+                "readable": readable(flat, flat_test, target, groups),
+                "share": share(flat, flat_test, target, groups),
+            }
         with clock.part("retrieval"):
             measured["retrieval"] = measures.retrievals(
                 bank, queries, conditions, self.exclude_source

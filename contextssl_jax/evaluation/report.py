@@ -43,6 +43,7 @@ def assemble(
       adaptivity, adaptivity_global: [group][probe][target][length]; nothing without contexts.
       accuracy_features: [probe][share]; accuracy_embeddings: [environment][probe][share][length].
       retrieval: [environment][measure][length].
+      erasure: [environment][group]["readable" or "share"][length].
       predictor_r2: [environment][group][token][length], of a method that tells latents.
       accuracy_told: [environment][length], of a method that tells classes.
     """
@@ -116,6 +117,13 @@ def _of_draw(
             for measure, values in draw["retrieval"].items()
         }
         for place, e in enumerate(environments)
+    }
+    tree["erasure"] = {
+        e: {
+            group: {name: by_length(e, values[:, g]) for name, values in draw["erasure"].items()}
+            for g, group in enumerate(groups)
+        }
+        for e in environments
     }
     if "predictor" in draw:
         tree["predictor_r2"] = _told_r2(draw, conditions, space)

@@ -33,6 +33,7 @@ def tables(report: Report) -> dict[str, Table]:
         "r2": _r2(report, "r2", "R² of latents"),
         "r2_global": _r2(report, "r2_global", "R² of latents, the official definition"),
         "r2_entries": _entries(report),
+        "erasure": _erasure(report),
         "accuracy_features": _features_accuracy(report),
         "accuracy_embeddings": _embeddings_accuracy(report),
         "retrieval": _retrieval(report),
@@ -140,6 +141,26 @@ def _r2(report: Report, kind: str, title: str) -> Table:
         "Of embeddings with no action of their own (z⁺) by tokens of context, of the encoder's"
         f" features, and of the best constant. {_DEFINITIONS[kind]}"
         f" {_views(report, 'fit', 'test')} {_probes(report)} {source(report)}",
+    )
+
+
+def _erasure(report: Report) -> Table:
+    names = {"readable": "R² by least squares", "share": "share of variance"}
+    rows: list[list[Cell]] = [
+        [environment, group, names[name], *_row(report, "erasure", environment, group, name)]
+        for environment, groups in report["erasure"].items()
+        for group, by_name in groups.items()
+        for name in by_name
+    ]
+    return Table(
+        "Erased or squeezed",
+        ("context", "group", "measure", *_lengths(report)),
+        rows,
+        "Of embeddings with no action of their own (z⁺), by tokens of context. R² by least squares,"
+        " without a penalty and in double precision, is what can be read of a group's latents, of"
+        " whatever size. The share of the embeddings' variance that a polynomial of second degree"
+        " in these latents explains is how large it is. Erased is what is not read; what is read"
+        f" with a share near 0 is squeezed. {_views(report, 'fit', 'test')} {source(report)}",
     )
 
 
