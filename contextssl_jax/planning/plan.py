@@ -148,22 +148,26 @@ def _flops(program: Program) -> dict[str, Any]:
 
 
 def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
-    """Returns the bytes that one device sends, by formula and in the program's HLO text."""
+    """Returns the bytes that one device sends, in the program's HLO text and by formula.
+
+    The formula is ContextSSL's; other methods exchange other things, and have none here.
+    """
+    result = {"sent": sent(text, program.devices)}
+    if program.config.method != "contextssl":
+        return result
     config, state = program.config, program.state
     readings = len(config.environments) if config.data.environment_per == "all" else 1
     tokens = config.data.contexts * readings * 2 * config.data.pairs
     gathers = config.loss.negatives == "batch"
-    return {
-        "needed": needed(
-            devices=program.devices,
-            gradients=size_of(state.params),
-            statistics=program.turns * size_of(state.batch_stats),
-            embeddings=4 * tokens * config.model.transformer.outputs if gathers else 0,
-            # Six means, early and late, and for each group two sums of errors and their count.
-            metrics=program.turns * 4 * (6 + 2 + 3 * len(config.groups)),
-        ),
-        "sent": sent(text, program.devices),
-    }
+    by_formula = needed(
+        devices=program.devices,
+        gradients=size_of(state.params),
+        statistics=program.turns * size_of(state.batch_stats),
+        embeddings=4 * tokens * config.model.transformer.outputs if gathers else 0,
+        # Six means, early and late, and for each group two sums of errors and their count.
+        metrics=program.turns * 4 * (6 + 2 + 3 * len(config.groups)),
+    )
+    return {"needed": by_formula, **result}
 
 
 def _on(

@@ -79,16 +79,17 @@ def _flops(flops: Mapping[str, Any]) -> str:
 def _traffic(traffic: Mapping[str, Mapping[str, float]] | None, devices: int) -> str | None:
     if traffic is None:
         return None
-    unit, scale = _unit(_sum(traffic["needed"]), "B")
+    unit, scale = _unit(_sum(traffic["sent"]), "B")
+    titles = {"needed": "all, by formula", "sent": "all, in the compiled program"}
     rows = []
-    for by, title in (("needed", "all, by formula"), ("sent", "all, in the compiled program")):
-        sizes = {**traffic[by], title: _sum(traffic[by])}
+    for by, found in traffic.items():
+        sizes = {**found, titles[by]: _sum(found)}
         rows += [(name, f"{size / scale:,.3f}") for name, size in sizes.items()]
-    ratio = _sum(traffic["sent"]) / _sum(traffic["needed"])
-    return _noted(
-        _table((f"sent by one device in a step, {unit}", ""), rows),
-        f"In rings of {devices} devices, which send least. Program to formula: {ratio:.3f}.",
-    )
+    note = f"In rings of {devices} devices, which send least."
+    if "needed" in traffic:
+        ratio = _sum(traffic["sent"]) / _sum(traffic["needed"])
+        note += f" Program to formula: {ratio:.3f}."
+    return _noted(_table((f"sent by one device in a step, {unit}", ""), rows), note)
 
 
 def _chips(plan: Mapping[str, Any]) -> str:
