@@ -57,6 +57,8 @@ def _check(report: Any) -> None:
     _number(p["seed"])
     _count(p["views"]["test"]["views"])
     _name(p["views"]["test"]["split"])
+    for value in _mapping(p.get("retrieval_chance", {})).values():
+        _number(value)
     if not isinstance(p["lengths"], list) or not 0 < len(p["lengths"]) <= _MOST:
         raise ValueError("provenance.lengths")
     lengths = {str(_count(length)) for length in p["lengths"]}

@@ -27,7 +27,7 @@ from contextssl_jax.figures.style import (
 
 OWN: Style = {"linestyle": "-"}
 OTHER: Style = {"linestyle": (0, (3, 1.5))}
-_TARGETS = {"single": "latents", "pair": "actions"}
+TARGETS = {"single": "latents", "pair": "actions"}
 Values = dict[str, float]  # by length
 
 
@@ -53,7 +53,7 @@ def _figure(reports: Mapping[str, Mapping[str, Any]], probe: str, target: str) -
     size = max(3.6, 2.4 * len(groups)), 3.2 + 0.3 * len(reports)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    axes[0].set_ylabel(f"R² of {_TARGETS[target]}, held out", fontsize=9)
+    axes[0].set_ylabel(f"R² of {TARGETS[target]}, held out", fontsize=9)
     for axis, group in zip(axes, groups, strict=True):
         _panel(axis, reports, group, probe, target)
     runs = [

@@ -66,13 +66,19 @@ def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def spaced(places: np.ndarray, labels: Sequence[str]) -> list[str]:
-    """Empties labels of rising places that would touch the next; the last always stays."""
+def spaced(places: np.ndarray, labels: Sequence[str], gap: float = 0.125) -> list[str]:
+    """Empties labels that would touch the next; the last always stays.
+
+    Args:
+      places: of the labels, rising.
+      labels: to show there.
+      gap: between two, as a share of the whole.
+    """
     kept: list[str] = []
     free = math.inf
     for place, label in zip(places[::-1], labels[::-1], strict=True):
         kept.append(label if place <= free else "")
-        free = place - 0.125 * (places[-1] - places[0]) if kept[-1] else free
+        free = place - gap * (places[-1] - places[0]) if kept[-1] else free
     return kept[::-1]
 
 

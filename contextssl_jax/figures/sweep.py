@@ -1,7 +1,7 @@
 """A sweep in one picture: R² by context length, one color a point; or by value, a line a length."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from contextssl_jax.figures.comparison import OTHER, OWN, color_of, mean_over, others_of
+from contextssl_jax.figures.comparison import OTHER, OWN, TARGETS, color_of, mean_over, others_of
 from contextssl_jax.figures.style import (
     GREY,
     PROBES,
@@ -62,12 +62,13 @@ def _by_length(results: Sequence[Result], measure: Measure) -> Figure:
     size = max(4.2, 3.0 * len(groups)), 3.2 + 0.16 * len(results)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    axes[0].set_ylabel("R², held out", fontsize=9)
+    axes[0].set_ylabel(_named(measure), fontsize=9)
     for axis, group in zip(axes, groups, strict=True):
         for i, result in enumerate(results):
             _curves(axis, i, result, measure, group)
         length_axis(axis, map(int, lengths_of(results)))
-        _finish(axis, f"{group}: {PROBES[measure.probe(group)]}")
+        finish(axis, f"{group}: {PROBES[measure.probe(group)]}")
+    _limit(axes)
     points = [
         Line2D([], [], color=color_of(i), label=result.label, linewidth=1.8, **marker(i))
         for i, result in enumerate(results)
@@ -120,18 +121,19 @@ def _by_value(results: Sequence[Result], measure: Measure, name: str) -> Figure:
     rows: list[str | None] = [*trained] or [None]
     size = max(4.2, 3.0 * len(groups)), 1.5 + 2.1 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(rows), len(groups), sharex=True, sharey="col", squeeze=False)
+    axes = figure.subplots(len(rows), len(groups), sharex=True, sharey=True, squeeze=False)
     looks = {
         length: {"color": colormaps["viridis"](0.85 * i / max(1, len(lengths) - 1))} | marker(i)
         for i, length in enumerate(lengths)
     }
     for row, environment in enumerate(rows):
-        axes[row, 0].set_ylabel("R², held out", fontsize=9)
+        axes[row, 0].set_ylabel(_named(measure), fontsize=9)
         for axis, group in zip(axes[row], groups, strict=True):
             for length in lengths:
                 _line(axis, results, measure, group, environment, length, looks[length])
             told = f", {context_name(environment)}" if environment else ""
-            _finish(axis, f"{group}{told}")
+            finish(axis, f"{group}{told}\n{PROBES[measure.probe(group)]}")
+    _limit(axes.flat)
     for axis in axes[-1]:
         axis.set_xlabel(name, fontsize=9)
     _value_axis(axes[0, 0], [result.value or 0.0 for result in results])
@@ -165,7 +167,15 @@ def _line(
         x, y = [value for value, _ in found], [pooled.mean for _, pooled in found]
         spread = [pooled.std or 0.0 for _, pooled in found]
         axis.errorbar(
-            x, y, spread, label=length, linewidth=1.6, capsize=2.5, elinewidth=1.0, **look
+            x,
+            y,
+            spread,
+            label=length,
+            linewidth=1.6,
+            capsize=2.5,
+            elinewidth=1.0,
+            clip_on=False,
+            **look,
         )
 
 
@@ -175,11 +185,18 @@ def _value_axis(axis: Axes, values: Sequence[float]) -> None:
     if ticks[0] > 0 and math.log10(ticks[-1] / ticks[0]) > _DECADES:
         axis.set_xscale("log")
     places = axis.xaxis.get_transform().transform(np.array(ticks, float))
-    axis.set_xticks(ticks, spaced(places, [f"{value:g}" for value in ticks]))
+    labels = [f"{value:g}".replace("0.", ".", value < 1) for value in ticks]
+    axis.set_xticks(ticks, spaced(places, labels, 0.075))
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _finish(axis: Axes, title: str) -> None:
-    low = axis.dataLim.y0 if np.isfinite(axis.dataLim.y0) else 0.0
-    axis.set_ylim(min(0.0, low), 1)
-    finish(axis, title)
+def _limit(axes: Iterable[Axes]) -> None:
+    """Gives all panels one y axis from 0, or the least R², to 1."""
+    panels = list(axes)
+    lows = [axis.dataLim.y0 for axis in panels]
+    for axis in panels:
+        axis.set_ylim(min(0.0, *(low for low in lows if np.isfinite(low))), 1)
+
+
+def _named(measure: Measure) -> str:
+    return f"R² of {TARGETS[measure.target]}, held out"

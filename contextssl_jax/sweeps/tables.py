@@ -128,8 +128,10 @@ def _r2(results: Sequence[Result], measure: Measure, group: str) -> Table:
 def _adaptivity(results: Sequence[Result], measure: Measure, groups: Sequence[str]) -> Table:
     name, lengths = measure.kind.replace("r2", "adaptivity"), lengths_of(results)
     rows: list[list[Cell]] = [
-        [group, result.label, len(result.reports)]
-        + _by_length(result, (name, group, measure.probe(group), measure.target), lengths)
+        [
+            *(group, result.label, len(result.reports)),
+            *_by_length(result, (name, group, measure.probe(group), measure.target), lengths),
+        ]
         for group in groups
         for result in results
     ]
@@ -195,18 +197,19 @@ def _retrieval(results: Sequence[Result], measure: Measure) -> Table:
             quoted.add(len(rows))
             name, context = _split(method)
             by = _paper_by_length(figures[key], lengths, "{:.3f}")
-            rows.append([title, f"paper: {name}", context, None, *by])
+            rows.append([title, f"paper: {name}", context, None, *by, None])
         for result in results:
             for name, shown in result.contexts.items():
                 by = _by_length(result, ("retrieval", name, key), lengths)
-                rows.append([title, result.label, shown, len(result.reports), *by])
+                by_chance = result.at("provenance", "retrieval_chance", key).cell()
+                rows.append([title, result.label, shown, len(result.reports), *by, by_chance])
     difference = f" {paper.name}. {paper.difference}" if paper else ""
     return Table(
         "Retrieval",
-        ("measure", "method", "context", "seeds", *lengths),
+        ("measure", "method", "context", "seeds", *lengths, "chance"),
         rows,
-        "Query: a view and the action to another; candidates: the views of its record, whose number"
-        f" is that of the options eval.retrieval.views. By tokens of context. {_SEEDS}{difference}",
+        "Query: a view and the action to another; candidates: the views of its record. By tokens of"
+        f" context. {_SEEDS}{difference}",
         frozenset(quoted),
     )
 
