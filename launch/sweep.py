@@ -154,7 +154,7 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
         f"{finished_now} of {len(runs)} runs are done, {len(failures)} failed, {len(held)} held"
         " by others"
     )
-    return bool(failures), False
+    return int(bool(failures)), False
 
 
 def done(run: Run) -> bool:
