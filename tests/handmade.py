@@ -31,10 +31,13 @@ def report(
             return figure(*path)
         return {str(key): tree((*path, str(key)), *levels[1:]) for key in levels[0]}
 
-    made = {
+    options = run.config.eval
+    made: dict[str, Any] = {
         "provenance": {
             **dict(method=run.config.method, data="synthetic", config=fingerprint(run.config)),
-            **dict(seed=run.seed, step=run.config.train.steps, draws=4, context_split="train"),
+            **dict(seed=run.seed, step=run.config.train.steps, evaluation_seed=options.seed),
+            **{name: options[name] for name in ("draws", "context_split", "sparse")},
+            "probe": options.probe.to_dict(),
             "lengths": list(lengths),
             "retrieval_chance": {"mrr": 0.09, "hit@1": 0.02, "hit@5": 0.1},
             "views": {"test": {"split": "test", "records": 450, "views": 900}},

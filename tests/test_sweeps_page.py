@@ -23,7 +23,9 @@ from contextssl_jax.sweeps.runs import Run, list_runs, look
 from contextssl_jax.sweeps.tables import Measure, tables
 
 DEBUG = "configs/debug.py"
-ONE, OTHER = Point("one", DEBUG), Point("other", DEBUG, {"loss.temperature": 0.3})
+LONG = {"eval.lengths": LENGTHS}
+ONE = Point("one", DEBUG, LONG)
+OTHER = Point("other", DEBUG, {"loss.temperature": 0.3} | LONG)
 PLAIN = Measure({}, None)
 
 
@@ -191,7 +193,8 @@ def test_what_is_not_done_is_listed(folder):
     assert left.endswith("other, seed 2 (not begun).")
     rows = [line for line in text.splitlines() if "configs/debug.py" in line]
     assert rows[0].endswith("| done | done |") and "failed, " in rows[0]
-    assert rows[1].startswith("| other | configs/debug.py | loss.temperature=0.3 | done | done |")
+    options = "loss.temperature=0.3, eval.lengths=(0, 2, 14, 30, 126)"
+    assert rows[1].startswith(f"| other | configs/debug.py | {options} | done | done | not begun")
 
 
 def test_the_json_has_every_figure_its_seeds_and_where_it_is_from(folder):
@@ -238,7 +241,15 @@ def test_reports_that_were_measured_otherwise_are_told(tmp_path):
         finish(run, report(run, lambda *path: 0.5, draws=1 + run.seed))
     write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (0, 1)))
     text = (tmp_path / "sweep.md").read_text()
-    assert "not all reports were measured alike: they differ in draws (1 or 2)" in text
+    assert "seed 1 (failed: its report was not made as the sweep says: draws 2, not 1)" in text
+    points = Point("one", DEBUG, LONG), Point("two", DEBUG, {**LONG, "eval.draws": 3})
+    sweep = Sweep("A sweep", points)
+    runs = runs_of(sweep, tmp_path / "two", (0, 1))
+    for run in runs:
+        finish(run, report(run, lambda *path: 0.5))
+    write_page(epath.Path(tmp_path / "two"), sweep, runs)
+    text = (tmp_path / "two" / "sweep.md").read_text()
+    assert "not all reports were measured alike: they differ in draws (1 or 3)" in text
 
 
 def test_the_figure_by_length_holds_the_figures():
@@ -302,7 +313,7 @@ def test_a_report_without_contexts_is_read_and_compared(tmp_path, capsys):
     assert made["adaptivity"] == {} and "predictor_r2" not in made
     finish(one, made)
     finish(other, report(other, lambda *path: figure(1, *path)))
-    assert read_report(one.report) == made
+    assert read_report(one.report) == json.loads(json.dumps(made))
     runs = [str(run.workdir) for run in (one, other)]
     assert compare(["", *runs, f"--out={tmp_path / 'out'}"]) == 0
     assert "one/seed_0" in capsys.readouterr().out
@@ -358,7 +369,7 @@ def test_labels_that_differ_have_folders_that_differ():
 def test_hostile_labels_come_out_as_text(tmp_path):
     label, title = "<script>x</script>", "A|b* <i> `c`"
     label = f"x{label} | [a](b) *c* \\"
-    sweep = Sweep(title, (Point(label, DEBUG), OTHER))
+    sweep = Sweep(title, (Point(label, DEBUG, LONG), OTHER))
     check_sweep(sweep)
     for run in runs_of(sweep, tmp_path, (0,)):
         finish(run, report(run, lambda *path: 0.5))
@@ -423,7 +434,7 @@ def test_a_wrong_sweep_is_one_line(code, message, tmp_path):
         (Sweep("t", (Point("p", DEBUG, {"mask": 1}),)), "'p': --config.mask: no such option"),
         (Sweep("t", (Point("p", DEBUG, {"train.steps": "x"}),)), "'p': "),
         (Sweep("t", (Point("p", DEBUG, {"train.steps": 0}),)), "must be at least 1"),
-        (Sweep("t", (ONE, Point("two", DEBUG))), "'one' and 'two' are the same run"),
+        (Sweep("t", (ONE, Point("two", DEBUG, LONG))), "'one' and 'two' are the same run"),
         (Sweep("t", (ONE,), probes={"hue": "mlp"}), "probes: 'hue' is none of the groups blur"),
     ],
 )

@@ -20,7 +20,7 @@ from contextssl_jax.untrusted import brief
 
 _NAME = "sweep"
 _ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")
-_ABOUT = ("config", "step", "seed", "method", "data", "git", "device", "jax")
+_ABOUT = ("config", "step", "seed", "method", "data", "git", "device", "jax", *_ALIKE)
 
 
 def write_page(

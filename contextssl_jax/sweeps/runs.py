@@ -111,12 +111,15 @@ def look(run: Run) -> State:
         try:
             report = read_report(run.report)
         except UserError as error:
-            return State("failed", str(error))
+            return State("failed", f"{error}; take it away to have it made again")
         if (report["provenance"]["config"], report["provenance"]["seed"]) != (
             fingerprint(run.config),
             run.seed,
         ):
             return State("failed", f"{run.report} is of another run")
+        if different := _otherwise(report["provenance"], run.config):
+            told = ", ".join(different)
+            return State("failed", f"its report was not made as the sweep says: {told}")
         return State("done", "", report)
     if _failure(run).exists():
         return State("failed", _read_failure(run))
@@ -165,6 +168,21 @@ def _resolved(point: Point, arguments: Sequence[str]) -> ConfigDict:
         return parse_command_line(["", *arguments], ("train",)).config
     except UserError as error:
         raise UserError(f"{point.label!r}: {error}") from error
+
+
+def _otherwise(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Tells how a report was made otherwise than by the config; options of eval may change."""
+    options = config.eval
+    asked = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
+    if provenance["lengths"] != [0]:  # else it reads no contexts
+        for name in ("lengths", "draws", "context_split", "sparse"):
+            asked[name] = options[name]
+    asked = json.loads(json.dumps(asked))
+    return [
+        f"{name} {brief(provenance.get(name))}, not {brief(value)}"
+        for name, value in asked.items()
+        if provenance.get(name) != value
+    ]
 
 
 def _read_failure(run: Run) -> str:
