@@ -121,6 +121,7 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
       The exit status, 1 where a run failed; and whether a signal ended it.
     """
     failures: dict[str, Failure] = {}
+    told: dict[str, str] = {}  # who holds what, as far as said
     left = [run for run in runs if not done(run)]
     console.say(f"{len(left)} of {len(runs)} runs are to be done")
     while True:
@@ -140,8 +141,9 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
                     keep_failure(run, *failure)
                     console.say(f"{run.name}: failed, {failure.fate}")
                     continue
-            held[run.name] = name
-            console.say(f"{run.name}: passed over, {name} holds it")
+            if name != told.get(run.name):
+                console.say(f"{run.name}: passed over, {name} holds it")
+            held[run.name] = told[run.name] = name
         if len(held) in (0, len(left)):  # else those that were held may be free by now
             break
         left = [run for run in left if run.name in held]

@@ -186,7 +186,7 @@ def test_what_another_process_holds_is_passed_over(place, capfd):
         assert place.start() == 0
     assert place.calls() == ["hot 0", "cold 1", "hot 1"]
     told = capfd.readouterr().err
-    assert f"cold, seed 0: passed over, process {os.getpid()} on" in told
+    assert told.count(f"cold, seed 0: passed over, process {os.getpid()} on") == 1
     assert "3 of 4 runs are done, 0 failed, 1 held by others" in told
     assert "cold, seed 0 (unfinished: nothing saved yet)" in place.page()
     assert place.start() == 0
@@ -225,7 +225,12 @@ def test_what_another_has_done_meanwhile_is_not_run(place, monkeypatch):
     ],
 )
 def test_a_signal_is_passed_on_and_ends_the_sweep(end, status, words, place, capfd):
+    place.todo(hot_0="fail")
+    assert place.start("--seeds=0", "--only=hot") == 1
+    (place.work / "sweep.md").unlink()
+    assert place.calls() == ["hot 0"]
     place.todo(hot_0=end)
+    capfd.readouterr()
     assert place.start() == status
     assert place.calls() == ["cold 0", "hot 0"]
     told = capfd.readouterr()

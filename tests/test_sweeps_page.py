@@ -17,10 +17,11 @@ from contextssl_jax.evaluation.stored import read_report
 from contextssl_jax.figures import sweep as figures
 from contextssl_jax.sweeps import Point, Sweep
 from contextssl_jax.sweeps.definition import check_sweep, load_sweep
+from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.page import write_page
 from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, list_runs, look
-from contextssl_jax.sweeps.tables import Measure, tables
+from contextssl_jax.sweeps.tables import tables
 
 DEBUG = "configs/debug.py"
 LONG = {"eval.lengths": LENGTHS}

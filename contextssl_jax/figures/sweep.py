@@ -28,8 +28,8 @@ from contextssl_jax.figures.style import (
     save,
     spaced,
 )
+from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of
 from contextssl_jax.sweeps.pooled import Pooled, Report, Result
-from contextssl_jax.sweeps.tables import Measure, groups_of, lengths_of
 
 _LEVEL: Style = {"linestyle": (0, (1, 1.5)), "linewidth": 1.2}
 _DECADES = 1.5  # that values must span for a logarithmic axis

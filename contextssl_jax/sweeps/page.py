@@ -13,9 +13,10 @@ from contextssl_jax.evaluation.page import Cell, Picture, Table, html, markdown
 from contextssl_jax.evaluation.paper import PAPER_BY_NAME
 from contextssl_jax.figures.sweep import draw_sweep
 from contextssl_jax.sweeps.definition import Sweep, as_text
+from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.pooled import Report, Result
 from contextssl_jax.sweeps.runs import Run, State, look
-from contextssl_jax.sweeps.tables import Measure, tables
+from contextssl_jax.sweeps.tables import tables
 from contextssl_jax.untrusted import brief
 
 _NAME = "sweep"
@@ -46,6 +47,8 @@ def write_page(
     made = tables(results, measure) if results else []
     listed = _runs_table(sweep, runs, states)
     said = _introduction(sweep, runs, states, settings)
+    if results:
+        said.insert(1, f"Where figures are from: {_measured(results)}.")
     parts: list[Table | Picture] = [*made, listed]
     picture = _picture(sweep)
     try:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -138,13 +139,15 @@ def keep_failure(run: Run, fate: str, said: Sequence[str]) -> None:
       said: its last lines.
     """
     told = {"fate": fate, "said": list(said[-_MOST:]) or ["it said nothing"]}
-    run.workdir.parent.mkdir(parents=True, exist_ok=True)
-    _failure(run).write_text(json.dumps(told, indent=1) + "\n")
+    with suppress(*faults()):  # such as a full disk, which may be what it failed of
+        run.workdir.parent.mkdir(parents=True, exist_ok=True)
+        _failure(run).write_text(json.dumps(told, indent=1) + "\n")
 
 
 def forget_failure(run: Run) -> None:
     """Takes away what keep_failure has written."""
-    _failure(run).unlink(missing_ok=True)
+    with suppress(*faults()):
+        _failure(run).unlink(missing_ok=True)
 
 
 def _run(sweep: Sweep, folder: epath.Path, point: Point, seed: int, settings: Sequence[str]) -> Run:

@@ -1,7 +1,6 @@
 """The tables of a sweep's page: R² of each group, adaptivity, classes and retrieval over seeds."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from contextssl_jax.evaluation.page import Cell, Table
 from contextssl_jax.evaluation.paper import (
@@ -13,55 +12,11 @@ from contextssl_jax.evaluation.paper import (
     PaperTable,
 )
 from contextssl_jax.figures.style import PROBES
+from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of
 from contextssl_jax.sweeps.pooled import Result
 
 _MEASURES = {"mrr": "MRR", "hit@1": "H@1", "hit@5": "H@5"}
 _SEEDS = "Mean ± standard deviation over seeds (n − 1); a single seed has no deviation."
-_TARGETS = {"single": "latents, from single views", "pair": "relative actions, from pairs of views"}
-
-
-class Measure(NamedTuple):
-    """Which of a report's R² is shown."""
-
-    probes: Mapping[str, str]  # by group; "linear" of others
-    paper: PaperTable | None  # whose measure it is, and whose rows stand beside
-
-    @property
-    def kind(self) -> str:
-        """The definition, as reports name it."""
-        return "r2_global" if self.paper else "r2"
-
-    @property
-    def target(self) -> str:
-        """What is told."""
-        return "pair" if self.paper else "single"
-
-    def probe(self, group: str) -> str:
-        """The probe that tells a group."""
-        theirs = self.paper.probes if self.paper else {}
-        return self.probes.get(group, theirs.get(group, "linear"))
-
-    def path(self, environment: str, group: str) -> tuple[str, ...]:
-        """Leads to a group's R² by length."""
-        return (self.kind, environment, group, self.probe(group), self.target)
-
-    def features(self, group: str) -> tuple[str, ...]:
-        """Leads to the R² of the encoder's features."""
-        kind = self.kind.replace("r2", "r2_features")
-        return (kind, group, self.probe(group), self.target)
-
-    def described(self, group: str) -> str:
-        """Says what is told, and how."""
-        definition = (
-            "one mean over samples and entries in their own units (the official definition: a"
-            " constant may score above 0)"
-            if self.paper
-            else "mean over the group's entries (a constant scores 0)"
-        )
-        name = PROBES[self.probe(group)]
-        return (
-            f"{_TARGETS[self.target][:1].upper()}{_TARGETS[self.target][1:]}; {name}; {definition}."
-        )
 
 
 def tables(results: Sequence[Result], measure: Measure) -> list[Table]:
@@ -79,20 +34,6 @@ def tables(results: Sequence[Result], measure: Measure) -> list[Table]:
         _retrieval(results, measure),
     ]
     return [table for table in made if table.rows]
-
-
-def groups_of(results: Iterable[Result]) -> list[str]:
-    """Returns the groups of all points, in their order."""
-    reports = [report for result in results for report in result.reports.values()]
-    return list(dict.fromkeys(group for report in reports for group in report["r2_features"]))
-
-
-def lengths_of(results: Iterable[Result], measure: Measure | None = None) -> list[str]:
-    """Returns the lengths of contexts of all points and of the paper's rows, rising."""
-    found = {length for result in results for length in result.lengths()}
-    if measure and measure.paper:
-        found |= set(map(int, LENGTHS))
-    return list(map(str, sorted(found)))
 
 
 def _r2(results: Sequence[Result], measure: Measure, group: str) -> Table:
@@ -141,7 +82,7 @@ def _adaptivity(results: Sequence[Result], measure: Measure, groups: Sequence[st
         ("group", "method", "seeds", *lengths),
         rows,
         "How far a group's R² under its own context lies above its R² under the others', by tokens"
-        f" of context: 0 is no adaptation. {_TARGETS[measure.target].capitalize()}. {probes}. A"
+        f" of context: 0 is no adaptation. {measure.told.capitalize()}. {probes}. A"
         f" method without contexts has none. {_SEEDS}",
     )
 
