@@ -8,8 +8,9 @@ same time. It ends with one page of all runs that are done: sweep.html in the fo
 
 import argparse
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from contextssl_jax.bucket import reach
@@ -33,6 +34,7 @@ from launch.output import Console
 from launch.process import Command, leash
 from launch.together import Together
 
+_ENDED = 128 + signal.SIGTERM
 _MAIN = (sys.executable, "-m", "contextssl_jax.main")
 
 
@@ -132,14 +134,16 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
             if not (name := holder(run.workdir)):
                 console.say(f"{run.name} ({i} of {len(left)})")
                 failure, signals = _start(run)
-                if signals:
-                    return _stopped(console, run, failure, signals)
-                if failure is None:
-                    continue
-                if not (name := holder(run.workdir)):
+                name = holder(run.workdir) if failure else None  # who was quicker
+                if failure and not name:
                     failures[run.name] = failure
                     keep_failure(run, *failure)
                     console.say(f"{run.name}: failed, {failure.fate}")
+                if signals:
+                    _tell(console, failures)
+                    console.say("stopped; the same command goes on, --report makes the page")
+                    return (128 + signals[-1] if signals[1:] else int(bool(failures))), True
+                if not name:
                     continue
             if name != told.get(run.name):
                 console.say(f"{run.name}: passed over, {name} holds it")
@@ -147,10 +151,7 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
         if len(held) in (0, len(left)):  # else those that were held may be free by now
             break
         left = [run for run in left if run.name in held]
-    for name, failure in failures.items():
-        console.say(f"{name}: failed, {failure.fate}:")
-        for line in failure.said:
-            console.say(f"  {line}")
+    _tell(console, failures)
     finished_now = len(runs) - len(failures) - len(held)
     console.say(
         f"{finished_now} of {len(runs)} runs are done, {len(failures)} failed, {len(held)} held"
@@ -170,28 +171,22 @@ def _start(run: Run) -> tuple[Failure | None, list[int]]:
     together = Together(quiet=True)
     together.run([_command(run)])
     (process,) = together.processes
-    if process.status == 0 and (together.received or done(run)):
-        return None, together.received
+    asked = together.received
+    # Who is asked to stop may save, or be found before it can, or be killed when asked again.
+    if asked and (process.status in (0, _ENDED) or len(asked) > 1):
+        return None, asked
+    if process.status == 0 and done(run):
+        return None, asked
     said = [line.decode(errors="replace") for line in process.last_words()]
     fate = process.fate() if process.status else "without its report"
-    return Failure(fate, said), together.received
+    return Failure(fate, said), asked
 
 
-def _stopped(
-    console: Console, run: Run, failure: Failure | None, signals: Sequence[int]
-) -> tuple[int, bool]:
-    """Tells how a sweep ended that was asked to; see run_all."""
-    if len(signals) > 1:
-        console.say("killed; the same command goes on")
-        return 128 + signals[-1], True
-    if failure and failure.fate != "killed by SIGTERM":  # which came before it could save
-        keep_failure(run, *failure)
-        console.say(f"{run.name}: failed, {failure.fate}:")
+def _tell(console: Console, failures: Mapping[str, Failure]) -> None:
+    for name, failure in failures.items():
+        console.say(f"{name}: failed, {failure.fate}:")
         for line in failure.said:
             console.say(f"  {line}")
-        return 1, True
-    console.say("stopped; the same command goes on, --report makes the page")
-    return 0, True
 
 
 def _command(run: Run) -> Command:

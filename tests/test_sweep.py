@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,11 @@ if todo in ("save", "die of it", "fail of it"):
         signal.signal(signal.SIGTERM, save)
     os.kill(os.getppid(), signal.SIGTERM)
     time.sleep(60)
+if todo == "endure":
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGTERM))
+    os.kill(os.getppid(), signal.SIGTERM)
+    while True:
+        time.sleep(1)
 if todo == "lose":
     os.makedirs(flags["workdir"])
     shutil.copy(here + "/lock.json", flags["workdir"])
@@ -193,6 +199,15 @@ def test_what_another_process_holds_is_passed_over(place, capfd):
     assert place.calls() == ["cold 0"]
 
 
+def test_the_lock_of_a_dead_process_holds_nothing(place):
+    dead = json.loads(place.lock) | {"started": "0"}
+    for label in ("cold", "hot"):
+        (place.work / label / "seed_1").mkdir(parents=True)
+        (place.work / label / "seed_1" / "lock.json").write_text(json.dumps(dead))
+    assert place.start("--seeds=1") == 0
+    assert place.calls() == ["cold 1", "hot 1"]
+
+
 def test_who_was_quicker_makes_no_failure(place, capfd):
     place.todo(cold_0="lose")
     assert place.start() == 0
@@ -238,6 +253,20 @@ def test_a_signal_is_passed_on_and_ends_the_sweep(end, status, words, place, cap
     assert not (place.work / "sweep.md").exists()
     assert place.start("--report") == 0
     assert ("failed" in place.page()) == bool(status)
+
+
+def test_a_sweep_that_is_stopped_tells_its_failures(place, capfd):
+    place.todo(cold_0="fail", hot_0="save")
+    assert place.start() == 1
+    end = capfd.readouterr().err.partition("SIGTERM")[2]
+    assert "cold, seed 0: failed, with status 1:" in end and "error: that was wrong" in end
+
+
+def test_a_second_signal_kills(place, capfd):
+    place.todo(cold_0="endure")
+    assert place.start() == 128 + signal.SIGTERM
+    assert place.start("--report") == 0
+    assert "failed" not in place.page()
 
 
 def test_a_dry_run_prints_what_a_shell_can_run(place, capfd):

@@ -142,6 +142,8 @@ def test_the_paper_s_rows_stand_beside_by_its_measure():
         assert all(str(table.rows[i][0]).startswith("paper: ") for i in table.quoted)
         assert "does not publish its CIFAR-10 set-up" in table.caption
     classes = found["Classes, top-1 %"]
+    (once,) = (table for table in made if table.title == "Classes, top-1 %")
+    assert len(once.rows) == 5 and once.quoted == frozenset(range(4))
     assert classes["paper: ContextSSL", None] == ["paper: ContextSSL", None, "88.5", None]
     assert not any("paper" in str(row) for row in found["Retrieval"].values())
 
@@ -188,7 +190,8 @@ def folder(tmp_path_factory):
 
 def test_what_is_not_done_is_listed(folder):
     text = (folder / "sweep.md").read_text()
-    assert "4 of 6 runs are done: 2 points, 3 seeds; for all of them train.steps=9." in text
+    assert "4 of 6 runs are done: 2 points, 3 seeds; for all of them" in text
+    assert "train.steps=9.\n" in text
     left = text.partition("Not in the figures: ")[2].splitlines()[0]
     assert "one, seed 0 (failed: " in left and "is no report of an evaluation" in left
     assert left.endswith("other, seed 2 (not begun).")

@@ -96,7 +96,7 @@ def _introduction(
     said = [
         f"{done} of {len(runs)} runs are done: {len(sweep.points)} points,"
         f" {_counted(len({run.seed for run in runs}), 'seed')}"
-        + (f"; for all of them {', '.join(common)}." if common else ".")
+        + (f"; for all of them, unless they say otherwise: {', '.join(common)}." if common else ".")
     ]
     left = [
         f"{run.name} ({state.kind}{': ' if state.said else ''}{state.said})"
