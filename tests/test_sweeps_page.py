@@ -159,6 +159,13 @@ def test_tables_4_and_5_and_the_retrieval_of_table_1():
     assert classes["paper: SimCLR", "color"][2:] == [None, None, None, "72.0", *[None] * 4]
     told = [pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS]
     assert classes["one", "color"][5:] == told
+    plain = result(OTHER, environments=groups, groups=groups, told=True, lengths=(0,))
+    made = by_name(tables([plain], Measure({}, None)))
+    assert list(made["R² of color"]) == [("other", None)]
+    told = pooled("accuracy_told", "color", "0", factor=100, digits=1)
+    assert made["Classes, top-1 %"]["other", "color"][5:] == [told]
+    (retrieval,) = (t for t in tables([plain], Measure({}, None)) if t.title == "Retrieval")
+    assert [row[2] for row in retrieval.rows] == 3 * list(groups)
     row = five["R² of rotation"]["one", "rotation"]
     assert row[4] == pooled("r2_global", "rotation", "rotation", "mlp", "pair", "0")
     assert (

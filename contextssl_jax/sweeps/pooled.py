@@ -70,6 +70,17 @@ class Result:
         first = next(iter(self.reports.values()))
         return {name: None for name in list(first["r2"])[:1]}
 
+    def environments_of(self, name: str) -> dict[str, str | None]:
+        """As contexts, of a figure that tells environments apart even without contexts.
+
+        Args:
+          name: of the report's tree, such as "retrieval", whose queries know the action shown, or
+            "accuracy_told", whose labels may depend on it.
+        """
+        told = {key for report in self.reports.values() for key in report.get(name, {})}
+        own: dict[str, str | None] = {key: key for key in self.environments if key in told}
+        return self.contexts if self.reads else own or self.contexts
+
     def pool(self, figure: Callable[[Report], float | None]) -> Pooled:
         """Pools what a function finds in each report; None is left out."""
         found = {seed: figure(report) for seed, report in self.reports.items()}

@@ -109,12 +109,13 @@ def _classes(results: Sequence[Result], measure: Measure) -> Table:
             if any(cell is not None for cell in features):
                 rows.append([result.label, len(result.reports), *features])
             continue
-        for name, shown in result.contexts.items():
+        for name, shown in result.environments_of("accuracy_told").items():
             by = _by_length(result, ("accuracy_told", name), lengths, 100, 1)
             rows.append([result.label, shown, len(result.reports), *features, *by])
     columns = ("method", *(("context",) if some_told else ()), "seeds", "linear", "kNN")
     by_model = (
-        " By tokens of context: told by the model itself, on transformed views."
+        " By tokens of context: told by the model itself, on transformed views, by the"
+        " labels that hold under that context."
         if some_told
         else ""
     )
@@ -140,7 +141,7 @@ def _retrieval(results: Sequence[Result], measure: Measure) -> Table:
             by = _paper_by_length(figures[key], lengths, "{:.3f}")
             rows.append([title, f"paper: {name}", context, None, *by, None])
         for result in results:
-            for name, shown in result.contexts.items():
+            for name, shown in result.environments_of("retrieval").items():
                 by = _by_length(result, ("retrieval", name, key), lengths)
                 by_chance = result.at("provenance", "retrieval_chance", key).cell()
                 rows.append([title, result.label, shown, len(result.reports), *by, by_chance])
@@ -149,8 +150,8 @@ def _retrieval(results: Sequence[Result], measure: Measure) -> Table:
         "Retrieval",
         ("measure", "method", "context", "seeds", *lengths, "chance"),
         rows,
-        "Query: a view and the action to another; candidates: the views of its record. By tokens of"
-        f" context. {_SEEDS}{difference}",
+        "Query: a view and the action to another, told of the shown groups alone; candidates: the"
+        f" views of its record. By tokens of context. {_SEEDS}{difference}",
         frozenset(quoted),
     )
 
