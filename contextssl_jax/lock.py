@@ -129,6 +129,16 @@ class Lock:
         return held is not None and held.get("token") == self._holder["token"]
 
 
+def holder(workdir: epath.Path) -> str | None:
+    """Names the live process that holds a folder; None if none does.
+
+    A lock from another machine is watched for a beat, for up to 35 seconds.
+    """
+    file = workdir / _NAME
+    held = _read(file)
+    return _name(held) if held is not None and _alive(file, held) else None
+
+
 def _read(file: epath.Path) -> dict[str, Any] | None:
     """Reads a lock; None if it is gone or stays unreadable."""
     for _ in range(3):

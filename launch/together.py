@@ -31,18 +31,27 @@ def run(commands: Sequence[Command], *, grace: float = 10.0, moment: float = 1.0
       0 if all returned 0, else the status of the process that failed first; 128 and the signal's
       number for one ended by a signal, and if a second signal killed all.
     """
-    return _Together(grace, moment).run(commands)
+    return Together(grace, moment).run(commands)
 
 
-class _Together:
-    def __init__(self, grace: float, moment: float) -> None:
-        self._grace, self._moment = grace, moment
+class Together:
+    """What `run` does, for those who ask afterwards.
+
+    Attributes:
+      processes: that were started.
+      received: signals to stop, in their order.
+    """
+
+    def __init__(self, grace: float = 10.0, moment: float = 1.0, quiet: bool = False) -> None:
+        """See `run`; the quiet tell no failure again."""
+        self._grace, self._moment, self._quiet = grace, moment, quiet
         self._console = Console()
-        self._processes: list[Process] = []
-        self._received: list[int] = []
+        self.processes: list[Process] = []
+        self.received: list[int] = []
         self._told = False
 
     def run(self, commands: Sequence[Command]) -> int:
+        """See `run`."""
         handled = [
             one
             for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -52,14 +61,14 @@ class _Together:
         try:
             with selectors.DefaultSelector() as selector:
                 for i, command in enumerate(commands):
-                    if self._received:
+                    if self.received:
                         break
                     process = Process(i, command, self._console)
-                    self._processes.append(process)
+                    self.processes.append(process)
                     for fd in process.streams:
                         selector.register(fd, selectors.EVENT_READ, process)
                 self._watch(selector)
-            return self._verdict(started=len(self._processes) == len(commands))
+            return self._verdict(started=len(self.processes) == len(commands))
         finally:
             for process in self._alive():
                 process.kill()
@@ -96,11 +105,11 @@ class _Together:
                 selector.unregister(key.fd)
 
     def _alive(self) -> list[Process]:
-        return [process for process in self._processes if process.poll()]
+        return [process for process in self.processes if process.poll()]
 
     def _failed(self) -> list[Process]:
         """Returns the processes that failed, the first to blame first."""
-        failed = [process for process in self._processes if process.ended and process.status]
+        failed = [process for process in self.processes if process.ended and process.status]
         return sorted(failed, key=Process.rank)
 
     def _end_at(self) -> float:
@@ -114,27 +123,29 @@ class _Together:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # Here and not in the loop, which waits where nobody reads what it writes.
-        self._received.append(number)
+        self.received.append(number)
         for process in self._alive():
-            process.ask() if len(self._received) == 1 else process.kill()
+            process.ask() if len(self.received) == 1 else process.kill()
 
     def _pass_on(self) -> None:
         """Tells the user of a signal, and processes that were just being started when it came."""
-        if self._received and not self._told:
+        if self.received and not self._told:
             self._told = True
-            name = signal_name(self._received[0])
+            name = signal_name(self.received[0])
             self._console.say(f"{name}: all processes save and stop; once more kills them")
             for process in self._alive():
                 process.ask()
 
     def _verdict(self, started: bool) -> int:
         failed = self._failed()
-        if not started or failed and len(self._received) > 1:
+        if not started or failed and len(self.received) > 1:
             self._console.say("killed")
-            return 128 + self._received[-1]
+            return 128 + self.received[-1]
         if not failed:
             return 0
         first, said = failed[0], failed[0].last_words()
+        if self._quiet:
+            return first.status
         self._console.say(
             f"process {first.index} failed first, {first.fate()}; "
             + ("the end of its stderr:" if said else "its stderr is empty")

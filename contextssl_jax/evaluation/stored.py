@@ -19,9 +19,13 @@ _TREES = {
     "r2": (5, True),
     "r2_features": (3, False),
     "retrieval": (3, True),
+    "adaptivity_global": (4, True),
+    "r2_global": (5, True),
+    "r2_features_global": (3, False),
     "accuracy_features": (2, False),
+    "accuracy_told": (2, True),
 }
-_OPTIONAL = "accuracy_features"
+_OPTIONAL = frozenset(list(_TREES)[4:])
 
 
 def read_report(file: epath.Path) -> dict[str, Any]:
@@ -53,19 +57,22 @@ def _check(report: Any) -> None:
     _number(p["seed"])
     _count(p["views"]["test"]["views"])
     _name(p["views"]["test"]["split"])
+    for value in _mapping(p.get("retrieval_chance", {})).values():
+        _number(value)
     if not isinstance(p["lengths"], list) or not 0 < len(p["lengths"]) <= _MOST:
         raise ValueError("provenance.lengths")
     lengths = {str(_count(length)) for length in p["lengths"]}
     for name, (depth, by_length) in _TREES.items():
-        if name in report or name != _OPTIONAL:
+        if name in report or name not in _OPTIONAL:
             _tree(report[name], depth, lengths if by_length else None)
         if f"{name}_std" in report:
             _same(report[name], report[f"{name}_std"])
-    for by_group in report["r2"].values():
-        for by_probe in by_group.values():
-            for probe in PROBES:
-                for target in TARGETS:
-                    by_probe[probe][target]
+    for name in ("r2", "r2_global"):
+        for by_group in report.get(name, {}).values():
+            for by_probe in by_group.values():
+                for probe in PROBES:
+                    for target in TARGETS:
+                        by_probe[probe][target]
 
 
 def _tree(tree: Any, depth: int, lengths: set[str] | None) -> None:

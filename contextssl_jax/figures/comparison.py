@@ -25,9 +25,9 @@ from contextssl_jax.figures.style import (
     save,
 )
 
-_OWN: Style = {"linestyle": "-"}
-_OTHER: Style = {"linestyle": (0, (3, 1.5))}
-_TARGETS = {"single": "latents", "pair": "actions"}
+OWN: Style = {"linestyle": "-"}
+OTHER: Style = {"linestyle": (0, (3, 1.5))}
+TARGETS = {"single": "latents", "pair": "actions"}
 Values = dict[str, float]  # by length
 
 
@@ -53,16 +53,16 @@ def _figure(reports: Mapping[str, Mapping[str, Any]], probe: str, target: str) -
     size = max(3.6, 2.4 * len(groups)), 3.2 + 0.3 * len(reports)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    axes[0].set_ylabel(f"R² of {_TARGETS[target]}, held out", fontsize=9)
+    axes[0].set_ylabel(f"R² of {TARGETS[target]}, held out", fontsize=9)
     for axis, group in zip(axes, groups, strict=True):
         _panel(axis, reports, group, probe, target)
     runs = [
-        Line2D([], [], color=_color(i), label=name, linewidth=1.8, **marker(i))
+        Line2D([], [], color=color_of(i), label=name, linewidth=1.8, **marker(i))
         for i, name in enumerate(reports)
     ]
     kinds = [
-        Line2D([], [], color=GREY, label="own context", **_OWN),
-        Line2D([], [], color=GREY, label="other groups' (or none)", **_OTHER),
+        Line2D([], [], color=GREY, label="own context", **OWN),
+        Line2D([], [], color=GREY, label="other groups' (or none)", **OTHER),
     ]
     legend_above(figure, [*kinds, *runs])
     footer(figure, [f"{name}: {origin(r['provenance'])}" for name, r in reports.items()])
@@ -74,33 +74,35 @@ def _panel(
 ) -> None:
     lengths: set[int] = set()
     for i, (name, report) in enumerate(reports.items()):
+        drawn = False
         for kind, dashes, environments in (
-            ("own", _OWN, [group]),
-            ("other", _OTHER, _others(report, group)),
+            ("own", OWN, [group]),
+            ("other", OTHER, others_of(report, group)),
         ):
-            values = _mean(report["r2"], environments, group, probe, target)
-            if not values:
-                continue
+            values = mean_over(report["r2"], environments, group, probe, target)
+            if not values or (kind == "other" and drawn and set(values) == {"0"}):
+                continue  # no context is nobody's: it would lie upon the own
+            drawn = True
             x, y = curve(values)
             lengths.update(x)
-            line: Style = {"color": _color(i), "linewidth": 1.8} | dashes | marker(i)
+            line: Style = {"color": color_of(i), "linewidth": 1.8} | dashes | marker(i)
             axis.plot(x, y, label=f"{name}, {kind}", clip_on=False, **line)
             # The mean of deviations: at least that of the mean, which the report does not hold.
-            spread = _mean(report.get("r2_std", {}), environments, group, probe, target)
+            spread = mean_over(report.get("r2_std", {}), environments, group, probe, target)
             if spread:
-                band(axis, values, spread, _color(i))
+                band(axis, values, spread, color_of(i))
     length_axis(axis, lengths)
     axis.set_ylim(min(0.0, axis.dataLim.y0), 1)
     finish(axis, f"{group}: {PROBES[probe]}")
 
 
-def _others(report: Mapping[str, Any], group: str) -> list[str]:
+def others_of(report: Mapping[str, Any], group: str) -> list[str]:
     """Environments that show exactly one other group; where there is none, that show none."""
     alone = [e for e in report["r2"] if "+" not in e and e not in ("none", group)]
     return alone or ["none"]
 
 
-def _mean(
+def mean_over(
     tree: Mapping[str, Any], environments: list[str], group: str, probe: str, target: str
 ) -> Values:
     """The mean over those of the environments that are in the tree with the group, by length."""
@@ -108,5 +110,6 @@ def _mean(
     return {n: float(np.mean([values[n] for values in found])) for n in found[0]} if found else {}
 
 
-def _color(i: int) -> str:
+def color_of(i: int) -> str:
+    """Returns the i-th run's color."""
     return COLORS[i % len(COLORS)]

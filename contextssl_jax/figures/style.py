@@ -62,13 +62,24 @@ def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
     # From 0 to the shortest is linear, and as wide as half a decade.
     axis.set_xscale("symlog", linthresh=shortest, linscale=0.45)
     places = axis.xaxis.get_transform().transform(np.array(ticks, float))
-    labels: list[str] = []
-    free = math.inf
-    for length, place in zip(ticks[::-1], places[::-1], strict=True):
-        labels.append(str(length) if place <= free else "")  # two labels must not touch
-        free = place - 0.125 * (places[-1] - places[0]) if labels[-1] else free
-    axis.set_xticks(ticks, labels[::-1])
+    axis.set_xticks(ticks, spaced(places, list(map(str, ticks))))
     axis.xaxis.set_minor_locator(NullLocator())
+
+
+def spaced(places: np.ndarray, labels: Sequence[str], gap: float = 0.125) -> list[str]:
+    """Empties labels that would touch the next; the last always stays.
+
+    Args:
+      places: of the labels, rising.
+      labels: to show there.
+      gap: between two, as a share of the whole.
+    """
+    kept: list[str] = []
+    free = math.inf
+    for place, label in zip(places[::-1], labels[::-1], strict=True):
+        kept.append(label if place <= free else "")
+        free = place - gap * (places[-1] - places[0]) if kept[-1] else free
+    return kept[::-1]
 
 
 def curve(values: Mapping[str, float]) -> tuple[list[int], list[float]]:

@@ -1,0 +1,32 @@
+"""What the quickstart's choices do, each one changed alone.
+
+    python -m launch.sweep --sweep=configs/sweeps/ablations.py --workdir=runs/ablations
+
+Seven points, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: some four minutes a
+run.
+"""
+
+from typing import Any
+
+from contextssl_jax.sweeps import Point, Sweep
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    "as is": {},
+    "no predictor": {"loss.predictor_weight": 0.0},
+    "no pair mask": {"mask.hide_own_x": False},
+    "negatives of the context": {"loss.negatives": "context"},
+    "action scale 1": {"model.action_scale": 1.0},
+    "one environment a batch": {"data.environment_per": "batch"},
+    "one environment a context": {"data.environment_per": "context"},
+}
+
+
+def get_sweep() -> Sweep:
+    """Returns the sweep."""
+    return Sweep(
+        title="Ablations",
+        points=tuple(
+            Point(label, "configs/quickstart.py", changes) for label, changes in _CHANGES.items()
+        ),
+        overrides={"train.steps": 1200, "train.warmup_steps": 60},
+    )

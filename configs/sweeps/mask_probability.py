@@ -1,0 +1,31 @@
+"""The paper's Figure 4 at the size of the quickstart: how often pairs are hidden from contexts.
+
+    python -m launch.sweep --sweep=configs/sweeps/mask_probability.py --workdir=runs/masks
+
+Six probabilities, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: some four
+minutes a run.
+"""
+
+from contextssl_jax.sweeps import Point, Sweep
+
+_PROBABILITIES = (0.0, 0.2, 0.5, 0.75, 0.9, 0.98)
+
+
+def get_sweep() -> Sweep:
+    """Returns the sweep."""
+    points = tuple(
+        Point(
+            f"p={p:g}",
+            "configs/quickstart.py",
+            # Rows draw their probability from a range: as narrow as this, all have the same.
+            {"mask.probability": p, "mask.probability_low": p},
+            p,
+        )
+        for p in _PROBABILITIES
+    )
+    return Sweep(
+        title="Mask probability",
+        points=points,
+        axis="mask.probability",
+        overrides={"train.steps": 1200, "train.warmup_steps": 60},
+    )

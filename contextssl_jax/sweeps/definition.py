@@ -1,0 +1,176 @@
+"""What a sweep is: points (a config with options changed) times seeds; a file of Python says it."""
+
+import hashlib
+import importlib.util
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contextssl_jax.errors import UserError, pick
+from contextssl_jax.evaluation.measures import PROBES
+from contextssl_jax.evaluation.paper import PAPER_BY_NAME
+from contextssl_jax.untrusted import brief
+
+_LONGEST = 60  # characters of a label
+_PLAIN = re.compile(r"(?!sweep\.)[a-z0-9._=+ -]+", re.IGNORECASE)  # labels that name folders
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting.
+
+    Attributes:
+      label: what pages call it.
+      config: path of the config file.
+      overrides: values by option, such as {"mask.probability": 0.5}.
+      value: its place on the sweep's axis.
+    """
+
+    label: str
+    config: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    value: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: the label as far as it is plain, else one made of it."""
+        if _PLAIN.fullmatch(self.label):
+            return self.label.replace(" ", "_")
+        readable = re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.label).strip("_.-")[:40]
+        return f"{readable or 'point'}-{hashlib.sha256(self.label.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Points times seeds, and how they are shown.
+
+    Attributes:
+      title: of the page.
+      points: in the order in which pages show them.
+      seeds: that each point is run with, if the command line names no others.
+      axis: what the points' `value` is; the figure then has it as its x.
+      overrides: values by option, common to all points; a point's own win.
+      probes: the probe whose R² is shown, by group; "linear", or the paper's, of groups not named.
+      paper: the paper's table whose rows stand beside, a name in evaluation.paper.PAPER_BY_NAME.
+        R² is then told of relative actions from pairs by the official definition, as there; else
+        of latents from single views, the mean over entries.
+    """
+
+    title: str
+    points: tuple[Point, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    axis: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, str] = field(default_factory=dict)
+    paper: str | None = None
+
+
+def load_sweep(path: str) -> Sweep:
+    """Runs a sweep file, which is trusted as a config is, and returns its checked sweep.
+
+    Raises:
+      UserError: there is none, or it is wrong.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"--sweep: cannot read {path!r}; is it a sweep file?")
+    try:
+        spec = importlib.util.spec_from_file_location("sweep_file", path)
+        assert spec and spec.loader, "its name does not end in .py"
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sweep = module.get_sweep()
+    except Exception as error:
+        told = brief(f"{type(error).__name__}: {error}")
+        raise UserError(f"--sweep: {path} cannot be run ({told})") from error
+    try:
+        check_sweep(sweep)
+    except UserError as error:
+        raise UserError(f"--sweep: {path}: {error}") from error
+    checked: Sweep = sweep
+    return checked
+
+
+def check_sweep(sweep: Any) -> None:
+    """Checks what can be checked without the configs.
+
+    Raises:
+      UserError: what is wrong with the sweep, in one line.
+    """
+    if not isinstance(sweep, Sweep):
+        raise UserError("get_sweep() returns no contextssl_jax.sweeps.Sweep")
+    _check_name("title", sweep.title)
+    if sweep.axis is not None:
+        _check_name("axis", sweep.axis)
+    if not isinstance(sweep.points, tuple) or not sweep.points:
+        raise UserError("points: name at least one, in a tuple")
+    folders: dict[str, str] = {}
+    for point in sweep.points:
+        _check_point(point, sweep.axis)
+        folder = point.folder.casefold()  # some systems do not tell A from a
+        if folder in folders:
+            both = f"{folders[folder]!r} and {point.label!r}"
+            raise UserError(f"points: the labels {both} are too much alike for two folders")
+        folders[folder] = point.label
+    check_seeds("seeds", sweep.seeds)
+    _check_overrides("overrides", sweep.overrides)
+    for group, probe in sweep.probes.items():
+        pick(dict.fromkeys(PROBES), probe, f"probes: of {brief(group)}")
+    if sweep.paper is not None:
+        pick(PAPER_BY_NAME, sweep.paper, "paper")
+
+
+def check_seeds(name: str, seeds: Any) -> None:
+    """Raises UserError unless they are different whole numbers, none below 0, and at least one."""
+    good = isinstance(seeds, Sequence) and all(type(s) is int and s >= 0 for s in seeds)
+    if not good or not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"{name}: name different whole numbers from 0 up, not {brief(seeds)}")
+
+
+def as_text(value: Any) -> str:
+    """Returns an option's value as a command line states it."""
+    return value if isinstance(value, str) else repr(tuple(value) if _listed(value) else value)
+
+
+def _check_point(point: Any, axis: str | None) -> None:
+    if not isinstance(point, Point):
+        raise UserError(f"points: {brief(point)} is no contextssl_jax.sweeps.Point")
+    _check_name("points: label", point.label)
+    if not isinstance(point.config, str):
+        raise UserError(f"{point.label!r}: config: name a config file, not {brief(point.config)}")
+    _check_overrides(f"{point.label!r}: overrides", point.overrides)
+    value = point.value
+    if axis is None and value is not None:
+        raise UserError(f"{point.label!r}: has a value, but the sweep no axis; say what it is")
+    if axis is not None and not (type(value) in (int, float) and math.isfinite(value or 0)):
+        raise UserError(f"{point.label!r}: value: the sweep has an axis, so each point needs one")
+
+
+def _check_name(name: str, value: Any) -> None:
+    # Pictures take dollars for formulas, and leave out what begins with an underscore.
+    good = isinstance(value, str) and value.isprintable() and "$" not in value
+    if not good or not value[:1].isalnum() or len(value) > _LONGEST or value != value.strip():
+        raise UserError(
+            f"{name}: {brief(value)!r} is none: at most {_LONGEST} printable characters without $,"
+            " a letter or digit first"
+        )
+
+
+def _check_overrides(name: str, overrides: Any) -> None:
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"{name}: name values by option, such as {{'train.steps': 100}}")
+    for option, value in overrides.items():
+        if not isinstance(option, str) or not re.fullmatch(r"[\w.]+", option):
+            raise UserError(f"{name}: {brief(option)!r} is no option")
+        if option == "seed":
+            raise UserError(f"{name}: seed: the sweep's seeds decide it")
+        if value is None:
+            raise UserError(f"{name}: {option}: None cannot be set; leave it out, or change a file")
+        if not isinstance(value, str | bool | int | float) and not _listed(value):
+            raise UserError(f"{name}: {option}: {brief(value)!r} is no value of an option")
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, tuple | list)

@@ -1,0 +1,224 @@
+"""A sweep's page: every point that is done as tables and one figure, and what is not done yet."""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from contextssl_jax.bucket import faults, reason
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.page import Cell, Picture, Table, html, markdown
+from contextssl_jax.evaluation.paper import PAPER_BY_NAME
+from contextssl_jax.figures.sweep import draw_sweep
+from contextssl_jax.sweeps.definition import Sweep, as_text
+from contextssl_jax.sweeps.measure import Measure
+from contextssl_jax.sweeps.pooled import Report, Result
+from contextssl_jax.sweeps.runs import Run, State, look
+from contextssl_jax.sweeps.tables import tables
+from contextssl_jax.untrusted import brief
+
+_NAME = "sweep"
+_ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")
+_ABOUT = ("config", "step", "seed", "method", "data", "git", "device", "jax", *_ALIKE)
+
+
+def write_page(
+    folder: epath.Path, sweep: Sweep, runs: Sequence[Run], settings: Sequence[str] = ()
+) -> list[Table]:
+    """Writes sweep.md, .html, .png and .json to the folder, over all runs that are done.
+
+    Args:
+      folder: of the sweep.
+      sweep: whose page it is.
+      runs: all of it, done or not.
+      settings: "KEY=VALUE" for all points, which the page tells.
+
+    Returns:
+      The tables.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    states = [look(run) for run in runs]
+    results = _results(sweep, runs, states)
+    measure = Measure(sweep.probes, PAPER_BY_NAME[sweep.paper] if sweep.paper else None)
+    made = tables(results, measure) if results else []
+    listed = _runs_table(sweep, runs, states)
+    said = _introduction(sweep, runs, states, settings)
+    if results:
+        said.insert(1, f"Where figures are from: {_measured(results)}.")
+    parts: list[Table | Picture] = [*made, listed]
+    picture = _picture(sweep)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        images: dict[str, bytes] = {}
+        if results:
+            note = f"{sweep.title}; {_seeds_said(results)}; {_measured(results)}"
+
+            def draw(path: epath.Path) -> None:
+                draw_sweep(results, measure, sweep.axis, note, path)
+
+            _put(folder / picture.file, draw)
+            images[picture.file] = (folder / picture.file).read_bytes()
+            parts.insert(0, picture)
+        texts = {
+            "md": markdown(sweep.title, said, parts),
+            "html": html(sweep.title, said, parts, images),
+            "json": _json(folder, sweep, runs, states, results, settings),
+        }
+        for kind, text in texts.items():
+            _put(folder / f"{_NAME}.{kind}", lambda path, text=text: path.write_text(text))  # type: ignore[misc]
+    except faults() as error:
+        raise UserError(f"--workdir: cannot write {folder} ({reason(error)})") from error
+    return [*made, listed]
+
+
+def _results(sweep: Sweep, runs: Sequence[Run], states: Sequence[State]) -> list[Result]:
+    """Gathers the reports of each point that has any, in the sweep's order."""
+    found = []
+    for point in sweep.points:
+        own = [(run, state) for run, state in zip(runs, states, strict=True) if run.point is point]
+        reports = {run.seed: state.report for run, state in own if state.report is not None}
+        if reports:
+            environments = tuple(own[0][0].config.environments)
+            found.append(Result(point.label, point.value, environments, reports))
+    return found
+
+
+def _introduction(
+    sweep: Sweep, runs: Sequence[Run], states: Sequence[State], settings: Sequence[str]
+) -> list[str]:
+    done = sum(state.kind == "done" for state in states)
+    common = [f"{name}={as_text(value)}" for name, value in sweep.overrides.items()]
+    common += settings
+    said = [
+        f"{done} of {len(runs)} runs are done: {len(sweep.points)} points,"
+        f" {_counted(len({run.seed for run in runs}), 'seed')}"
+        + (f"; for all of them, unless they say otherwise: {', '.join(common)}." if common else ".")
+    ]
+    left = [
+        f"{run.name} ({state.kind}{': ' if state.said else ''}{state.said})"
+        for run, state in zip(runs, states, strict=True)
+        if state.kind != "done"
+    ]
+    if left:
+        said.append(f"Not in the figures: {'; '.join(left)}.")
+    said += _unlike([state.report for state in states if state.report is not None])
+    return said
+
+
+def _unlike(reports: Sequence[Report]) -> list[str]:
+    """Tells what reports that stand side by side do not have in common in how they were made."""
+    different = []
+    for name in _ALIKE:
+        values = {json.dumps(r["provenance"].get(name), sort_keys=True) for r in reports}
+        if len(values) > 1:
+            different.append(f"{name} ({brief(' or '.join(sorted(values)))})")
+    views = {r["provenance"]["views"]["test"]["views"] for r in reports}
+    if len(views) > 1:
+        different.append(f"test views ({' or '.join(map(str, sorted(views)))})")
+    if not different:
+        return []
+    return [f"Beware: not all reports were measured alike: they differ in {', '.join(different)}."]
+
+
+def _runs_table(sweep: Sweep, runs: Sequence[Run], states: Sequence[State]) -> Table:
+    seeds = list(dict.fromkeys(run.seed for run in runs))
+    by_run = {(run.point.label, run.seed): state for run, state in zip(runs, states, strict=True)}
+    rows: list[list[Cell]] = []
+    for point in sweep.points:
+        options = [f"{name}={as_text(value)}" for name, value in point.overrides.items()]
+        own = [by_run[point.label, seed] for seed in seeds]
+        told = [f"{s.kind}{', ' if s.said else ''}{s.said}" for s in own]
+        rows.append([point.label, point.config, ", ".join(options) or "as it is", *told])
+    return Table(
+        "Runs",
+        ("point", "config", "options", *(f"seed {seed}" for seed in seeds)),
+        rows,
+        "All that the sweep asks for, and how far it has come; sweep.json has each figure of each"
+        " seed, and where it is from.",
+    )
+
+
+def _picture(sweep: Sweep) -> Picture:
+    bands = "Bands" if sweep.axis is None else "Bars"
+    if sweep.axis is None:
+        what = "R² by context length"
+        told = "Solid: a group's R² under its own context; dashed: under the others'."
+    else:
+        what = f"R² by {sweep.axis}"
+        told = "One line for each length of the context, one row of panels for each context."
+    return Picture(
+        what,
+        f"{_NAME}.png",
+        f"{told} {bands}: one standard deviation over seeds, of points that have several.",
+        f"{what} of each group",
+    )
+
+
+def _seeds_said(results: Sequence[Result]) -> str:
+    counts = sorted({len(result.reports) for result in results})
+    least, most = counts[0], counts[-1]
+    return _counted(most, "seed") if least == most else f"{least} to {most} seeds"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
+def _measured(results: Sequence[Result]) -> str:
+    """Says what a seed's figures are of."""
+    reports = [report for result in results for report in result.reports.values()]
+
+    def all_of(tell: Callable[[Mapping[str, Any]], Any]) -> str:
+        return " or ".join(dict.fromkeys(str(tell(r["provenance"])) for r in reports))
+
+    return (
+        f"{all_of(lambda p: p['data'])}, step {all_of(lambda p: p['step'])}; each seed the mean"
+        f" over {all_of(lambda p: p['draws'])} {all_of(lambda p: p['context_split'])} context(s),"
+        f" {all_of(lambda p: format(p['views']['test']['views'], ','))}"
+        f" {all_of(lambda p: p['views']['test']['split'])} views"
+    )
+
+
+def _json(
+    folder: epath.Path,
+    sweep: Sweep,
+    runs: Sequence[Run],
+    states: Sequence[State],
+    results: Sequence[Result],
+    settings: Sequence[str],
+) -> str:
+    tree = {
+        "title": sweep.title,
+        "axis": sweep.axis,
+        "overrides": dict(sweep.overrides),
+        "settings": list(settings),
+        "runs": [
+            {
+                "label": run.point.label,
+                "value": run.point.value,
+                "config": run.point.config,
+                "overrides": dict(run.point.overrides),
+                "seed": run.seed,
+                "state": state.kind,
+                "said": state.said,
+                "report": str(run.report.relative_to(folder)),
+                "provenance": {name: state.report["provenance"].get(name) for name in _ABOUT}
+                if state.report
+                else None,
+            }
+            for run, state in zip(runs, states, strict=True)
+        ],
+        "figures": {result.label: result.figures() for result in results},
+    }
+    return json.dumps(tree, indent=1) + "\n"
+
+
+def _put(file: epath.Path, write: Callable[[epath.Path], Any]) -> None:
+    """Writes a file at once, since several machines may write the page."""
+    new = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    write(new)
+    new.replace(file)

@@ -1,0 +1,213 @@
+"""The runs of a sweep: which folder and options each has, and how far it has come."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from contextssl_jax.bucket import children, faults, numbered, reason, whole
+from contextssl_jax.config import flatten, parse_command_line
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.command import REPORT, reported
+from contextssl_jax.evaluation.stored import read_report
+from contextssl_jax.sweeps.definition import Point, Sweep, as_text
+from contextssl_jax.untrusted import brief, read_json
+from contextssl_jax.workdir import check, fingerprint
+
+Report = Mapping[str, Any]
+_MOST = 20  # lines kept of what a failed run said
+
+
+class Run(NamedTuple):
+    """A point with one seed."""
+
+    point: Point
+    seed: int
+    workdir: epath.Path
+    config: ConfigDict
+    arguments: tuple[str, ...]  # of contextssl_jax.main
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f"{self.point.label}, seed {self.seed}"
+
+    @property
+    def report(self) -> epath.Path:
+        """Where its report.json is, or will be."""
+        return self.workdir / "eval" / str(self.config.train.steps) / REPORT
+
+
+class State(NamedTuple):
+    """How far a run has come."""
+
+    kind: str  # "done", "failed", "unfinished" or "not begun"
+    said: str = ""  # why, or how far
+    report: Report | None = None  # of a run that is done
+
+
+def list_runs(
+    sweep: Sweep, folder: epath.Path, seeds: Iterable[int], settings: Sequence[str] = ()
+) -> list[Run]:
+    """Returns the runs, all points of the first seed first.
+
+    Args:
+      sweep: that they are of.
+      folder: of the sweep.
+      seeds: that each point is run with.
+      settings: "KEY=VALUE" for all points, stronger than what these say themselves.
+
+    Raises:
+      UserError: a config, an option or a value is wrong, or two points are the same.
+    """
+    runs = [_run(sweep, folder, point, n, settings) for n in seeds for point in sweep.points]
+    groups = {group for run in runs for group in run.config.groups}
+    for group in sweep.probes:
+        if group not in groups:
+            raise UserError(f"probes: {group!r} is none of the groups {', '.join(sorted(groups))}")
+    same: dict[str, str] = {}
+    for run in runs[: len(sweep.points)]:
+        other = same.setdefault(json.dumps(sorted(flatten(run.config))), run.point.label)
+        if other != run.point.label:
+            raise UserError(f"points: {other!r} and {run.point.label!r} are the same run")
+    return runs
+
+
+def check_folder(folder: epath.Path, sweep: Sweep, runs: Iterable[Run]) -> None:
+    """Makes sure that what lies in the folder is this sweep's.
+
+    Raises:
+      UserError: it is another's, or cannot be read.
+    """
+    try:
+        if (folder / "config.json").exists():
+            raise UserError(f"--workdir: {folder} is a run's own; choose another --workdir")
+        known = {point.folder for point in sweep.points}
+        strange = [path.name for path in _points(folder) if path.name not in known]
+    except faults() as error:
+        raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
+    if strange:
+        named = brief(", ".join(strange))
+        raise UserError(
+            f"--workdir: {folder} holds points that the sweep has not ({named}); choose another"
+            " --workdir"
+        )
+    for run in runs:
+        check(str(run.workdir), run.config)
+
+
+def seeds_begun(folder: epath.Path, sweep: Sweep) -> set[int]:
+    """Returns the seeds that any point of the sweep has been run with in the folder."""
+    names = {path.name for point in sweep.points for path in _seeds(folder / point.folder)}
+    return {int(name.removeprefix("seed_")) for name in names}
+
+
+def look(run: Run) -> State:
+    """Says how far a run has come, and reads its report."""
+    if reported(run.workdir, run.config.train.steps):
+        try:
+            report = read_report(run.report)
+        except UserError as error:
+            return State("failed", f"{error}; take it away to have it made again")
+        if (report["provenance"]["config"], report["provenance"]["seed"]) != (
+            fingerprint(run.config),
+            run.seed,
+        ):
+            return State("failed", f"{run.report} is of another run")
+        if different := _otherwise(report["provenance"], run.config):
+            told = ", ".join(different)
+            return State("failed", f"its report was not made as the sweep says: {told}")
+        return State("done", "", report)
+    if _failure(run).exists():
+        return State("failed", _read_failure(run))
+    steps = [int(path.name) for path in numbered(run.workdir / "checkpoints") if whole(path)]
+    if steps:
+        return State("unfinished", f"step {steps[-1]} of {run.config.train.steps}")
+    return State("unfinished", "nothing saved yet") if run.workdir.exists() else State("not begun")
+
+
+def keep_failure(run: Run, fate: str, said: Sequence[str]) -> None:
+    """Writes down beside a run's folder how it failed, for later pages.
+
+    Args:
+      run: that failed.
+      fate: how, such as "with status 2".
+      said: its last lines.
+    """
+    told = {"fate": fate, "said": list(said[-_MOST:]) or ["it said nothing"]}
+    with suppress(*faults()):  # such as a full disk, which may be what it failed of
+        run.workdir.parent.mkdir(parents=True, exist_ok=True)
+        _failure(run).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def forget_failure(run: Run) -> None:
+    """Takes away what keep_failure has written."""
+    with suppress(*faults()):
+        _failure(run).unlink(missing_ok=True)
+
+
+def _run(sweep: Sweep, folder: epath.Path, point: Point, seed: int, settings: Sequence[str]) -> Run:
+    workdir = folder / point.folder / f"seed_{seed}"
+    options = {**sweep.overrides, **point.overrides}
+    changed = [f"--config.{name}={as_text(value)}" for name, value in options.items()]
+    arguments = [
+        *(f"--config={point.config}", f"--workdir={workdir}", *changed),
+        *(f"--config.{setting}" for setting in settings),
+        f"--config.seed={seed}",
+    ]
+    config = _resolved(point, arguments)
+    if not config.eval.every:  # a sweep is for its reports
+        arguments.append(f"--config.eval.every={config.train.steps}")
+        config = _resolved(point, arguments)
+    return Run(point, seed, workdir, config, tuple(arguments))
+
+
+def _resolved(point: Point, arguments: Sequence[str]) -> ConfigDict:
+    try:
+        return parse_command_line(["", *arguments], ("train",)).config
+    except UserError as error:
+        raise UserError(f"{point.label!r}: {error}") from error
+
+
+def _otherwise(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Tells how a report was made otherwise than by the config; options of eval may change."""
+    options = config.eval
+    asked = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
+    if provenance["lengths"] != [0]:  # else it reads no contexts
+        for name in ("lengths", "draws", "context_split", "sparse"):
+            asked[name] = options[name]
+    asked = json.loads(json.dumps(asked))
+    return [
+        f"{name} {brief(provenance.get(name))}, not {brief(value)}"
+        for name, value in asked.items()
+        if provenance.get(name) != value
+    ]
+
+
+def _read_failure(run: Run) -> str:
+    try:
+        told = read_json(_failure(run))
+        return f"{brief(told['fate'])}: {brief(told['said'][-1])}"
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return "it cannot be read how"
+
+
+def _failure(run: Run) -> epath.Path:
+    return run.workdir.with_name(f"{run.workdir.name}.failed")
+
+
+def _points(folder: epath.Path) -> list[epath.Path]:
+    """Returns the folders of points, which hold a run."""
+    return [path for path in children(folder) if path.is_dir() and _seeds(path)]
+
+
+def _seeds(point: epath.Path) -> list[epath.Path]:
+    return [
+        path
+        for path in children(point)
+        if re.fullmatch(r"seed_(0|[1-9][0-9]{0,8})", path.name) and (path / "config.json").exists()
+    ]

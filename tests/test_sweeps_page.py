@@ -1,0 +1,489 @@
+"""A sweep's page against reports made by hand; sweep files and labels of all kinds."""
+
+import json
+import statistics
+from collections.abc import Callable
+
+import pytest
+from etils import epath
+from handmade import LENGTHS, finish, report
+from test_figures import check_text
+from test_page import Reader
+
+from contextssl_jax.compare import main as compare
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.paper import PAPER_BY_NAME
+from contextssl_jax.evaluation.stored import read_report
+from contextssl_jax.figures import sweep as figures
+from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps.definition import check_sweep, load_sweep
+from contextssl_jax.sweeps.measure import Measure
+from contextssl_jax.sweeps.page import write_page
+from contextssl_jax.sweeps.pooled import Result
+from contextssl_jax.sweeps.runs import Run, list_runs, look
+from contextssl_jax.sweeps.tables import tables
+
+DEBUG = "configs/debug.py"
+LONG = {"eval.lengths": LENGTHS}
+ONE = Point("one", DEBUG, LONG)
+OTHER = Point("other", DEBUG, {"loss.temperature": 0.3} | LONG)
+PLAIN = Measure({}, None)
+
+
+def figure(seed: int, *path: str) -> float:
+    """A figure that tells its seed and where in the report it stands."""
+    return sum(map(ord, "/".join(path))) % 97 / 100 + seed**2 / 1000
+
+
+def runs_of(sweep: Sweep, folder, seeds=(0, 1, 2)) -> list[Run]:
+    return list_runs(sweep, epath.Path(folder), seeds)
+
+
+def result(point=ONE, seeds=(0, 1, 2), environments=("crop", "blur"), **options) -> Result:
+    made = {
+        run.seed: report(run, lambda *path, seed=run.seed: figure(seed, *path), **options)
+        for run in runs_of(Sweep("A sweep", (point,)), "x", seeds)
+    }
+    return Result(point.label, point.value, environments, made)
+
+
+def by_name(made, *keys: int) -> dict[str, list]:
+    """The tables' rows by the cells at `keys`, by title."""
+    return {
+        table.title: {tuple(row[k] for k in (0, 1)): list(row) for row in table.rows}
+        for table in made
+    }
+
+
+def pooled(*path: str, seeds=(0, 1, 2), factor=1.0, digits=3) -> str:
+    values = [factor * figure(seed, *path) for seed in seeds]
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def test_cells_are_means_and_deviations_over_seeds():
+    found = by_name(tables([result()], PLAIN))
+    expected = [pooled("r2", "blur", "crop", "linear", "single", str(c)) for c in LENGTHS]
+    encoder = pooled("r2_features", "crop", "linear", "single")
+    assert found["R² of crop"]["one", "blur"] == ["one", "blur", 3, encoder, *expected]
+    expected = [pooled("adaptivity", "blur", "linear", "single", str(c)) for c in LENGTHS]
+    assert found["Adaptivity"]["blur", "one"] == ["blur", "one", 3, *expected]
+    linear, knn = (
+        pooled("accuracy_features", probe, "1.0", factor=100, digits=1)
+        for probe in ("linear", "knn")
+    )
+    assert found["Classes, top-1 %"]["one", 3] == ["one", 3, linear, knn]
+    (retrieval,) = (t for t in tables([result()], PLAIN) if t.title == "Retrieval")
+    assert [row[:3] for row in retrieval.rows] == [
+        [measure, "one", environment]
+        for measure in ("MRR", "H@1", "H@5")
+        for environment in ("crop", "blur")
+    ]
+    expected = [pooled("retrieval", "blur", "hit@1", str(c)) for c in LENGTHS]
+    assert retrieval.rows[3][3:-1] == [3, *expected]
+    assert retrieval.rows[3][-1] == "0.020 ± 0.000"
+
+
+def test_a_single_seed_has_no_deviation():
+    for table in tables([result(seeds=(4,))], PLAIN):
+        assert "a single seed has no deviation" in table.caption
+        for row in table.rows:
+            assert 1 in row and not any("±" in str(cell) for cell in row)
+    assert result(seeds=(4,)).at("r2", "crop", "crop", "mlp", "pair", "2").std is None
+
+
+def test_rows_are_the_environments_that_the_config_trains():
+    some = result(environments=("crop+blur", "none", "blur+crop"))
+    found = by_name(tables([some], PLAIN))["R² of blur"]
+    assert list(found) == [("one", e) for e in ("crop+blur", "none", "blur+crop")]
+    assert found["one", "none"][4] == pooled("r2", "none", "blur", "linear", "single", "0")
+    assert found["one", "blur+crop"][4:] == [None] * 5  # trained, not measured
+
+
+def test_a_method_without_contexts_has_one_row_and_no_adaptivity():
+    both = [result(), result(OTHER, lengths=(0,), seeds=(0, 2))]
+    found = by_name(tables(both, PLAIN))
+    encoder = pooled("r2_features", "crop", "linear", "single", seeds=(0, 2))
+    alone = pooled("r2", "crop", "crop", "linear", "single", "0", seeds=(0, 2))
+    assert list(found["R² of crop"]) == [("one", "crop"), ("one", "blur"), ("other", None)]
+    assert found["R² of crop"]["other", None][2:] == [2, encoder, alone, *[None] * 4]
+    assert found["Adaptivity"]["crop", "other"] == ["crop", "other", 2, *[None] * 5]
+
+
+def test_probes_are_chosen_by_group():
+    found = by_name(tables([result()], Measure({"blur": "mlp"}, None)))
+    for group, probe in (("crop", "linear"), ("blur", "mlp")):
+        row = found[f"R² of {group}"]["one", "crop"]
+        assert row[3] == pooled("r2_features", group, probe, "single")
+        assert row[4] == pooled("r2", "crop", group, probe, "single", "0")
+        assert found["Adaptivity"][group, "one"][3] == pooled(
+            "adaptivity", group, probe, "single", "0"
+        )
+
+
+def test_the_paper_s_rows_stand_beside_by_its_measure():
+    measure = Measure({}, PAPER_BY_NAME["Table 3"])
+    made = tables([result()], measure)
+    found = by_name(made)
+    assert found["R² of crop"]["paper: SimCLR", None] == [
+        *("paper: SimCLR", None, None, 0.459),
+        *[None] * 5,
+    ]
+    assert found["R² of blur"]["paper: ContextSSL", "crop"][3:] == [
+        *(None, "0.920", "0.854", "0.624", "0.667", "0.694")
+    ]
+    row = found["R² of blur"]["one", "crop"]
+    assert row[3] == pooled("r2_features_global", "blur", "linear", "pair")
+    assert row[-1] == pooled("r2_global", "crop", "blur", "linear", "pair", "126")
+    assert found["Adaptivity"]["crop", "one"][-1] == pooled(
+        "adaptivity_global", "crop", "linear", "pair", "126"
+    )
+    for table in made[:2]:
+        assert table.quoted == frozenset(range(5))
+        assert all(str(table.rows[i][0]).startswith("paper: ") for i in table.quoted)
+        assert "does not publish its CIFAR-10 set-up" in table.caption
+    classes = found["Classes, top-1 %"]
+    (once,) = (table for table in made if table.title == "Classes, top-1 %")
+    assert len(once.rows) == 5 and once.quoted == frozenset(range(4))
+    assert classes["paper: ContextSSL", None] == ["paper: ContextSSL", None, "88.5", None]
+    assert not any("paper" in str(row) for row in found["Retrieval"].values())
+
+
+def test_tables_4_and_5_and_the_retrieval_of_table_1():
+    groups = ("rotation", "color")
+    some = result(environments=groups, groups=groups, told=True)
+    five = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 5"])))
+    classes = five["Classes, top-1 %"]
+    assert classes["paper: SimCLR+", "rotation"][2:] == [
+        *(None, None, None, "56.1", "58.2", "58.4", "58.4", "59.1")
+    ]
+    assert classes["paper: SimCLR", "color"][2:] == [None, None, None, "72.0", *[None] * 4]
+    told = [pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS]
+    assert classes["one", "color"][5:] == told
+    plain = result(OTHER, environments=groups, groups=groups, told=True, lengths=(0,))
+    made = by_name(tables([plain], Measure({}, None)))
+    assert list(made["R² of color"]) == [("other", None)]
+    told = pooled("accuracy_told", "color", "0", factor=100, digits=1)
+    assert made["Classes, top-1 %"]["other", "color"][5:] == [told]
+    (retrieval,) = (t for t in tables([plain], Measure({}, None)) if t.title == "Retrieval")
+    assert [row[2] for row in retrieval.rows] == 3 * list(groups)
+    row = five["R² of rotation"]["one", "rotation"]
+    assert row[4] == pooled("r2_global", "rotation", "rotation", "mlp", "pair", "0")
+    assert (
+        "moves by 10" in next(iter(tables([some], Measure({}, PAPER_BY_NAME["Table 5"])))).caption
+    )
+    four = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 4"])))
+    assert four["R² of rotation"]["paper: ContextSSL", "none"][4:] == [
+        *("0.737", "0.717", "0.477", "0.377", "0.473")
+    ]
+    assert not any("paper" in name for name, _ in four["R² of color"])
+    one = tables([some], Measure({}, PAPER_BY_NAME["Table 1"]))[-1]
+    assert ["H@1", "paper: EquiMod", None, None, "0.050", *[None] * 5] in one.rows
+    assert len(one.quoted) == 9 and "released script" in one.caption
+    assert all("paper" in str(one.rows[i][1]) for i in one.quoted)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The page of a sweep of which one run failed and one is not begun."""
+    place = epath.Path(tmp_path_factory.mktemp("sweep"))
+    sweep = Sweep("A sweep", (ONE, OTHER), overrides={"train.steps": 9})
+    runs = runs_of(sweep, place)
+    for run in runs[:-1]:
+        finish(run, report(run, lambda *path, seed=run.seed: figure(seed, *path)))
+    runs[0].report.write_text("{}")
+    write_page(place, sweep, runs)
+    return place
+
+
+def test_what_is_not_done_is_listed(folder):
+    text = (folder / "sweep.md").read_text()
+    assert "4 of 6 runs are done: 2 points, 3 seeds; for all of them" in text
+    assert "train.steps=9.\n" in text
+    left = text.partition("Not in the figures: ")[2].splitlines()[0]
+    assert "one, seed 0 (failed: " in left and "is no report of an evaluation" in left
+    assert left.endswith("other, seed 2 (not begun).")
+    rows = [line for line in text.splitlines() if "configs/debug.py" in line]
+    assert rows[0].endswith("| done | done |") and "failed, " in rows[0]
+    options = "loss.temperature=0.3, eval.lengths=(0, 2, 14, 30, 126)"
+    assert rows[1].startswith(f"| other | configs/debug.py | {options} | done | done | not begun")
+
+
+def test_the_json_has_every_figure_its_seeds_and_where_it_is_from(folder):
+    told = json.loads((folder / "sweep.json").read_text())
+    assert set(told["figures"]) == {"one", "other"}
+    some = told["figures"]["other"]["r2_global"]["none"]["blur"]["ridge_weak"]["pair"]["30"]
+    values = [figure(n, "r2_global", "none", "blur", "ridge_weak", "pair", "30") for n in (0, 1)]
+    assert some["seeds"] == {"0": values[0], "1": values[1]}
+    assert some["mean"] == pytest.approx(statistics.mean(values))
+    assert some["std"] == pytest.approx(statistics.stdev(values))
+    states = {(run["label"], run["seed"]): run for run in told["runs"]}
+    assert len(states) == 6 and states["one", 0]["provenance"] is None
+    assert states["one", 1]["provenance"]["step"] == 9
+    assert (folder / states["one", 1]["report"]).exists()
+
+
+def test_the_page_is_one_file_of_whole_tables(folder):
+    page = Reader((folder / "sweep.html").read_text())
+    (picture,) = page.all("img")
+    assert picture["src"].startswith("data:image/png;base64,")
+    expected = pooled("r2", "blur", "crop", "linear", "single", "126", seeds=(1, 2))
+    assert any(row[:3] == ["one", "blur", "2"] and row[-1] == expected for row in page.rows)
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        f"sweep.{kind}" for kind in ("md", "html", "png", "json")
+    }
+
+
+def test_without_any_result_the_page_says_so(tmp_path):
+    sweep = Sweep("A sweep", (ONE,))
+    write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (5,)))
+    assert "0 of 1 runs are done: 1 points, 1 seed." in (tmp_path / "sweep.md").read_text()
+    assert not (tmp_path / "sweep.png").exists()
+
+
+def test_a_report_of_another_run_is_none(tmp_path):
+    one, two = runs_of(Sweep("A sweep", (ONE,)), tmp_path, (0, 1))
+    finish(one, report(two, lambda *path: 0.5))
+    assert look(one).kind == "failed" and "is of another run" in look(one).said
+
+
+def test_reports_that_were_measured_otherwise_are_told(tmp_path):
+    sweep = Sweep("A sweep", (ONE,))
+    for run in runs_of(sweep, tmp_path, (0, 1)):
+        finish(run, report(run, lambda *path: 0.5, draws=1 + run.seed))
+    write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (0, 1)))
+    text = (tmp_path / "sweep.md").read_text()
+    assert "seed 1 (failed: its report was not made as the sweep says: draws 2, not 1)" in text
+    points = Point("one", DEBUG, LONG), Point("two", DEBUG, {**LONG, "eval.draws": 3})
+    sweep = Sweep("A sweep", points)
+    runs = runs_of(sweep, tmp_path / "two", (0, 1))
+    for run in runs:
+        finish(run, report(run, lambda *path: 0.5))
+    write_page(epath.Path(tmp_path / "two"), sweep, runs)
+    text = (tmp_path / "two" / "sweep.md").read_text()
+    assert "not all reports were measured alike: they differ in draws (1 or 3)" in text
+
+
+def test_the_figure_by_length_holds_the_figures():
+    both = [result(), result(OTHER, lengths=(0,))]
+    drawn = figures._by_length(both, PLAIN)
+    check_text(drawn)
+    axis = drawn.axes[1]
+    assert axis.get_title().startswith("blur")
+    lines = {line.get_label(): line for line in axis.lines}
+    for kind, environment in (("own", "blur"), ("other", "crop")):
+        found = [
+            statistics.mean(
+                figure(n, "r2", environment, "blur", "linear", "single", str(c)) for n in (0, 1, 2)
+            )
+            for c in LENGTHS
+        ]
+        assert list(lines[f"one, {kind}"].get_ydata()) == pytest.approx(found)
+    alone = [figure(n, "r2", "crop", "blur", "linear", "single", "0") for n in (0, 1, 2)]
+    level = [statistics.mean(alone)] * 2
+    assert list(lines["other, level"].get_ydata()) == pytest.approx(level)
+    assert lines["one, own"].get_linestyle() != lines["one, other"].get_linestyle()
+    shades = [c for c in axis.collections if len(c.get_paths()[0].vertices) > 4]
+    middle, spread = (
+        f(figure(n, "r2", "blur", "blur", "linear", "single", "126") for n in (0, 1, 2))
+        for f in (statistics.mean, lambda v: statistics.stdev(list(v)))
+    )
+    ends = [y for x, y in shades[0].get_paths()[0].vertices if x == 126]
+    assert (min(ends), max(ends)) == pytest.approx((middle - spread, middle + spread))
+
+
+@pytest.mark.parametrize("values", [(0.98, 0.0, 0.5), (1e-3, 1.0, 1e-2)])
+def test_the_figure_by_value_has_a_line_for_each_length(values):
+    points = [Point(f"p{v:g}", DEBUG, {"mask.probability": 0.5}, v) for v in values]
+    some = [result(p, seeds=(0, 1 + i)) for i, p in enumerate(points)]
+    drawn = figures._by_value(some, PLAIN, "some value")
+    check_text(drawn)
+    titles = [axis.get_title().split("\n")[0] for axis in drawn.axes]
+    assert titles == [f"{g}, {e} context" for e in ("crop", "blur") for g in ("crop", "blur")]
+    axis = drawn.axes[1]
+    assert axis.get_xscale() == ("linear" if 0.0 in values else "log")
+    assert list(axis.get_xticks()) == sorted(values)
+    assert drawn.axes[-1].get_xlabel() == "some value"
+    containers = {c.get_label(): c for c in axis.containers}
+    assert list(containers) == list(map(str, LENGTHS))
+    line, _, (bars,) = containers["30"]
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    for place, i in enumerate(order):
+        by = [figure(n, "r2", "crop", "blur", "linear", "single", "30") for n in (0, 1 + i)]
+        assert line.get_xdata()[place] == values[i]
+        assert line.get_ydata()[place] == pytest.approx(statistics.mean(by))
+        low, high = bars.get_segments()[place][:, 1]
+        assert high - low == pytest.approx(2 * statistics.stdev(by))
+
+
+WITHOUT = ("adaptivity", "adaptivity_global")
+
+
+def test_a_report_without_contexts_is_read_and_compared(tmp_path, capsys):
+    one, other = runs_of(Sweep("A sweep", (ONE, OTHER)), tmp_path, (0,))
+    made = report(one, lambda *path: figure(0, *path), lengths=(0,), told=True)
+    assert made["adaptivity"] == {} and "predictor_r2" not in made
+    finish(one, made)
+    finish(other, report(other, lambda *path: figure(1, *path)))
+    assert read_report(one.report) == json.loads(json.dumps(made))
+    runs = [str(run.workdir) for run in (one, other)]
+    assert compare(["", *runs, f"--out={tmp_path / 'out'}"]) == 0
+    assert "one/seed_0" in capsys.readouterr().out
+    assert (tmp_path / "out" / "comparison.png").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda r: r["accuracy_told"].update(crop=1.0),
+        lambda r: r["accuracy_told"]["crop"].update({"2": 0.5}),
+        lambda r: r["accuracy_told"]["crop"].update({"0": "0.5"}),
+        lambda r: r["accuracy_told"]["crop"].clear(),
+        lambda r: r["r2_global"]["crop"]["blur"].pop("mlp"),
+        lambda r: r["r2_global"]["crop"]["blur"]["mlp"]["pair"].update({"2": 0.5}),
+        lambda r: r["r2_features_global"].update(crop=None),
+        lambda r: r["adaptivity_global"].update(crop=0.1),
+        lambda r: r["provenance"]["retrieval_chance"].update(mrr="x"),
+        lambda r: r["provenance"].update(lengths=[]),
+        lambda r: r.update(accuracy_told_std={}),
+        lambda r: r.pop("adaptivity"),
+    ],
+)
+def test_a_report_without_contexts_is_checked_as_the_others(damage: Callable, tmp_path):
+    (run,) = runs_of(Sweep("A sweep", (ONE,)), tmp_path, (0,))
+    made = report(run, lambda *path: figure(0, *path), lengths=(0,), told=True)
+    damage(made)
+    finish(run, made)
+    with pytest.raises(UserError, match="is no report of an evaluation"):
+        read_report(run.report)
+
+
+LABELS = ("a/b", "a\\b", "../../x", "x" * 60, "λ = 0", "–", "A b", "<b>|`*", "sweep.md", "a..", "1")
+
+
+@pytest.mark.parametrize("label", [label for label in LABELS if label[0].isalnum()])
+def test_a_label_is_a_folder_in_the_workdir(label):
+    assert Point(label, DEBUG).folder == Point(label, "another.py").folder
+    check_sweep(Sweep("A sweep", (Point(label, DEBUG), ONE)))
+    folder = Point(label, DEBUG).folder
+    assert folder.isascii() and len(folder) <= 60 and not folder.startswith(".")
+    assert folder not in [f"sweep.{kind}" for kind in ("md", "html", "png", "json")]
+    assert not set(folder) & set("/\\ <>|`*?:\"'$~")
+
+
+def test_labels_that_differ_have_folders_that_differ():
+    folders = {Point(label, DEBUG).folder.casefold() for label in (*LABELS, "a|b", "a:b", "λ  = 0")}
+    assert len(folders) == len(LABELS) + 3
+    assert Point("p=0.2", DEBUG).folder == "p=0.2"
+    assert Point("No mask", DEBUG).folder == "No_mask"
+
+
+def test_hostile_labels_come_out_as_text(tmp_path):
+    label, title = "<script>x</script>", "A|b* <i> `c`"
+    label = f"x{label} | [a](b) *c* \\"
+    sweep = Sweep(title, (Point(label, DEBUG, LONG), OTHER))
+    check_sweep(sweep)
+    for run in runs_of(sweep, tmp_path, (0,)):
+        finish(run, report(run, lambda *path: 0.5))
+    write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (0,)))
+    page = (tmp_path / "sweep.html").read_text()
+    assert "<script>x" not in page and [label] == sorted(
+        {r[0] for r in Reader(page).rows} & {label}
+    )
+    assert r"x\<script>x\</script> \| \[a\](b) \*c\* \\" in (tmp_path / "sweep.md").read_text()
+
+
+BASE = "from contextssl_jax.sweeps import Point, Sweep\ndef get_sweep(): return "
+P = 'Point("p", "configs/debug.py"'
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("None", "returns no"),
+        ("1 / 0", "cannot be run (ZeroDivisionError"),
+        ("Sweep('t')", "cannot be run (TypeError"),
+        ("Sweep('t', ())", "points: name at least one"),
+        ("Sweep('t', ('p',))", "points: p is no"),
+        (f"Sweep('$', ({P}),))", "title: '$' is none"),
+        (f"Sweep('t', ({P}), {P})))", "'p' and 'p' are too much alike"),
+        (f"Sweep('t', ({P}), Point('P', 'x')))", "'p' and 'P' are too much alike"),
+        *(
+            (f"Sweep('t', (Point({label!r}, ''),))", "points: label: ")
+            for label in ("", "_a", " a", "a\n", "a$b", "../x", "/x", ".", "x" * 61, "a ", None, 3)
+        ),
+        (f"Sweep('t', ({P}),), (0, 0))", "seeds: name different"),
+        (f"Sweep('t', ({P}),), ())", "seeds: name different"),
+        (f"Sweep('t', ({P}),), (True,))", "seeds: name different"),
+        (f"Sweep('t', ({P}, {{'seed': 1}}),))", "'p': overrides: seed: "),
+        (f"Sweep('t', ({P}, {{'a b': 1}}),))", "'a b' is no option"),
+        (f"Sweep('t', ({P}, {{'a=1 --b': 1}}),))", "is no option"),
+        (f"Sweep('t', ({P}, {{'mask.probability_low': None}}),))", "None cannot be set"),
+        (f"Sweep('t', ({P}, {{'mask': {{}}}}),))", "is no value of an option"),
+        (f"Sweep('t', ({P}, []),))", "name values by option"),
+        (f"Sweep('t', ({P}),), axis='a')", "'p': value: the sweep has an axis"),
+        (f"Sweep('t', ({P}, value=float('nan')),), axis='a')", "'p': value: "),
+        (f"Sweep('t', ({P}, value=1.0),))", "but the sweep no axis"),
+        (f"Sweep('t', ({P}),), probes={{'crop': 'knn'}})", "probes: of crop: 'knn' is none of"),
+        (f"Sweep('t', ({P}),), paper='Table 2')", "paper: 'Table 2' is none of Table 1"),
+        ("(", "cannot be run (SyntaxError"),
+    ],
+)
+def test_a_wrong_sweep_is_one_line(code, message, tmp_path):
+    file = tmp_path / "wrong.py"
+    file.write_text(BASE + code)
+    with pytest.raises(UserError) as error:
+        load_sweep(str(file))
+    told = str(error.value)
+    assert told.startswith("--sweep: ") and message in told and told.isprintable()
+
+
+@pytest.mark.parametrize(
+    "sweep, message",
+    [
+        (Sweep("t", (Point("p", "nowhere.py"),)), "'p': --config: cannot read 'nowhere.py'"),
+        (Sweep("t", (Point("p", DEBUG, {"mask.x": 1}),)), "'p': --config.mask.x: no such option"),
+        (Sweep("t", (Point("p", DEBUG, {"mask": 1}),)), "'p': --config.mask: no such option"),
+        (Sweep("t", (Point("p", DEBUG, {"train.steps": "x"}),)), "'p': "),
+        (Sweep("t", (Point("p", DEBUG, {"train.steps": 0}),)), "must be at least 1"),
+        (Sweep("t", (ONE, Point("two", DEBUG, LONG))), "'one' and 'two' are the same run"),
+        (Sweep("t", (ONE,), probes={"hue": "mlp"}), "probes: 'hue' is none of the groups blur"),
+    ],
+)
+def test_a_sweep_that_fits_no_config_is_one_line(sweep, message, tmp_path):
+    check_sweep(sweep)
+    with pytest.raises(UserError) as error:
+        runs_of(sweep, tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_reach_the_config_as_they_are(tmp_path):
+    options = {
+        "environments": ("crop",),
+        "mask.hide_own_x": False,
+        "data.environment_per": "batch",
+        "mask.probability_low": 0.25,
+        "model.predictor.hidden": [8, 8],
+        "train.learning_rate": 1e-7,
+        "data.contexts": 2,
+    }
+    common = {"data.contexts": 1, "data.pairs": 5}
+    (run,) = runs_of(Sweep("t", (Point("p", DEBUG, options),), overrides=common), tmp_path, (3,))
+    config = run.config
+    for name, value in {**options, "data.pairs": 5, "seed": 3}.items():
+        found = config
+        for key in name.split("."):
+            found = found[key]
+        assert found == (tuple(value) if isinstance(value, list) else value), name
+    assert config.eval.every == config.train.steps == 30
+
+
+@pytest.mark.parametrize("name, size", [("mask_probability", 6), ("ablations", 7)])
+def test_the_sweeps_that_come_along_fit_their_configs(name, size, tmp_path):
+    sweep = load_sweep(f"configs/sweeps/{name}.py")
+    runs = runs_of(sweep, tmp_path, sweep.seeds)
+    assert len(runs) == 3 * size and len({run.workdir for run in runs}) == 3 * size
+    assert {run.config.train.steps for run in runs} == {1200}
+    if sweep.axis:
+        for run in runs:
+            mask = run.config.mask
+            assert mask.probability == mask.probability_low == run.point.value
