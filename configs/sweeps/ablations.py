@@ -8,6 +8,7 @@ run.
 
 from typing import Any
 
+from configs.sweeps.short import SHORT
 from contextssl_jax.sweeps import Point, Sweep
 
 _CHANGES: dict[str, dict[str, Any]] = {
@@ -28,5 +29,5 @@ def get_sweep() -> Sweep:
         points=tuple(
             Point(label, "configs/quickstart.py", changes) for label, changes in _CHANGES.items()
         ),
-        overrides={"train.steps": 1200, "train.warmup_steps": 60},
+        overrides=SHORT,
     )

@@ -6,6 +6,7 @@ Six probabilities, three seeds. Hardware: two CPU cores, some 3 GB of memory. Ti
 minutes a run.
 """
 
+from configs.sweeps.short import SHORT
 from contextssl_jax.sweeps import Point, Sweep
 
 _PROBABILITIES = (0.0, 0.2, 0.5, 0.75, 0.9, 0.98)
@@ -27,5 +28,5 @@ def get_sweep() -> Sweep:
         title="Mask probability",
         points=points,
         axis="mask.probability",
-        overrides={"train.steps": 1200, "train.warmup_steps": 60},
+        overrides=SHORT,
     )

@@ -1,0 +1,18 @@
+"""The paper's Table 4 on the built-in objects: rotation, or none, by one model.
+
+    python -m launch.sweep --sweep=configs/sweeps/table_4_objects3d.py --workdir=runs/table_4
+
+One point, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: three minutes a run.
+"""
+
+from configs.sweeps.short import SHORT
+from contextssl_jax.sweeps import Point, Sweep
+
+
+def get_sweep() -> Sweep:
+    """Returns the sweep."""
+    return Sweep(
+        title="Table 4 on built-in objects",
+        points=(Point("ContextSSL", "configs/objects3d_rotation.py"),),
+        overrides=SHORT | {"eval.environments": ("rotation", "none")},
+    )

@@ -1,0 +1,30 @@
+"""Three groups at once at the size of cifar10_small, asked for in all eight subsets.
+
+    python -m launch.sweep --sweep=configs/sweeps/three_groups_cifar10.py --workdir=runs/three
+
+Two points, three seeds, of 4,500 steps. Hardware: two CPU cores, some 3 GB of memory. Time: fifteen
+minutes a run.
+"""
+
+from contextssl_jax.sweeps import Point, Sweep
+
+
+def get_sweep() -> Sweep:
+    """Returns the sweep."""
+    three = "configs/cifar10_crop_blur_color.py:small"
+    return Sweep(
+        title="Crop, blur and color",
+        points=(
+            Point("single groups and crop+blur", three),
+            Point("single groups", three, {"environments": ("crop", "blur", "color")}),
+        ),
+        overrides={
+            "train.steps": 4500,
+            "train.warmup_steps": 225,
+            "monitor.every": 1500,
+            "eval.fit_records": 5000,
+            "eval.images": 10000,
+            "eval.retrieval.records": 50,
+            "eval.draws": 2,
+        },
+    )
