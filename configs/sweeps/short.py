@@ -7,6 +7,5 @@ SHORT: dict[str, Any] = {
     "train.warmup_steps": 60,
     "monitor.every": 600,
     "eval.environments": ("rotation", "color"),
-    "eval.images": 4000,
     "eval.retrieval.records": 50,
 }

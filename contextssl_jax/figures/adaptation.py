@@ -55,7 +55,7 @@ def _figure(report: Mapping[str, Any]) -> Figure:
         axes[0, column].set_ylim(lowest, 1)
     for axis in axes[:-1].flat:
         axis.set_xlabel("")
-    legend_above(figure, _legend(list(report["r2"])))
+    legend_above(figure, _legend(list(report["r2"]), any(report["provenance"]["lengths"])))
     footer(figure, [origin(report["provenance"])])
     return figure
 
@@ -64,7 +64,10 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
     features = report["r2_features"][group][probe][_TARGET]
     axis.axhline(features, label="encoder's features", **_FEATURES)
     lengths: set[int] = set()
-    for i, (environment, r2) in enumerate(report["r2"].items()):
+    # Without a context all environments are the same.
+    some = report["r2"] if any(report["provenance"]["lengths"]) else list(report["r2"])[:1]
+    for i, environment in enumerate(some):
+        r2 = report["r2"][environment]
         values = r2[group][probe][_TARGET]
         x, y = curve(values)
         lengths.update(x)
@@ -81,10 +84,14 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
     finish(axis, f"{group}: {PROBES[probe]}")
 
 
-def _legend(environments: Sequence[str]) -> list[Line2D]:
+def _legend(environments: Sequence[str], read: bool) -> list[Line2D]:
+    features = Line2D([], [], label="encoder's features", **_FEATURES)
+    if not read:
+        dot = {"color": stroke(0)["color"], "linestyle": ""}
+        return [Line2D([], [], label="embeddings", **dot, **marker(0)), features]
     lines = [
         Line2D([], [], label=context_name(environment), linewidth=_THIN, **stroke(i), **marker(i))
         for i, environment in enumerate(environments)
     ]
     own = Line2D([], [], label="wide: the group's own", color=GREY, linewidth=_WIDE)
-    return [*lines, own, Line2D([], [], label="encoder's features", **_FEATURES)]
+    return [*lines, own, features]

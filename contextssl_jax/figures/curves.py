@@ -102,9 +102,10 @@ def _draw_group(
     """One group's R² without context, the same in all environments, and after each's context."""
     longest = max((length for _, length in rows), key=int)
     first = rows[0][0]
-    grey = {"color": GREY, "linestyle": ":"}
-    _plot(axis, lines, f"monitor/r2/{first}/{group}/0", "no context", grey)
-    for i, environment in enumerate(dict.fromkeys(e for e, _ in rows)):
+    alone = {"color": GREY, "linestyle": ":"} if int(longest) else stroke(0)
+    _plot(axis, lines, f"monitor/r2/{first}/{group}/0", "no context", alone)
+    # A method that reads no contexts has nothing after 0 tokens.
+    for i, environment in enumerate(dict.fromkeys(e for e, n in rows if int(n))):
         name = f"monitor/r2/{environment}/{group}/{longest}"
         _plot(axis, lines, name, f"{environment} context, {longest} tokens", stroke(i))
     axis.set_ylim(min(0, axis.get_ylim()[0]), 1)

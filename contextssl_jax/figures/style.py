@@ -127,7 +127,9 @@ def footer(figure: Figure, lines: Iterable[str]) -> None:
 def origin(provenance: Mapping[str, Any]) -> str:
     """Says in one line what a report is of."""
     p, test = provenance, provenance["views"]["test"]
-    contexts = f"{p['draws']} {p['context_split']} context{'s' if p['draws'] > 1 else ''}"
+    contexts = "no context"
+    if any(p["lengths"]):
+        contexts = f"{p['draws']} {p['context_split']} context{'s' if p['draws'] > 1 else ''}"
     spread = " (mean ± std)" if p["draws"] > 1 else ""
     return (
         f"{p['data']}, config {p['config']}, seed {p['seed']}, step {p['step']};"
