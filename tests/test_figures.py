@@ -44,6 +44,7 @@ def report(
             "seed": 0,
             "step": 3000,
             "draws": draws,
+            "lengths": list(lengths),
             "context_split": "train",
             "views": {"test": {"split": "test", "records": 2000, "views": 4000}},
         },
@@ -103,6 +104,20 @@ def test_adaptation_holds_the_report(groups, environments, lengths, draws):
     words = figure.get_supxlabel()
     for word in ("cifar10", "3238fc8112dd", "seed 0", "step 3000", f"{draws} train", "4,000 test"):
         assert word in words
+
+
+def test_what_reads_no_context_is_a_dot_beside_its_encoder():
+    told = report(("crop", "blur"), ("crop", "blur", "crop+blur"), (0,))
+    figure = adaptation._figure(told)
+    check_text(figure)
+    for axis, group in zip(figure.axes[:2], ("crop", "blur"), strict=True):
+        dots = [line for line in axis.lines if line.get_label() != "encoder's features"]
+        assert [list(line.get_ydata()) for line in dots] == [
+            [told["r2"]["crop"][group]["linear"]["single"]["0"]]
+        ]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["embeddings", "encoder's features"]
+    assert "no context" in figure.get_supxlabel()
 
 
 def test_a_band_is_one_deviation_wide():
