@@ -27,7 +27,7 @@ def invariant(ours: str, data: str, alone: Mapping[str, Any]) -> list[Point]:
     return points
 
 
-def equivariant(data: str, told: dict[str, tuple[str, ...]]) -> list[Point]:
+def equivariant(data: str, told: Mapping[str, tuple[str, ...]]) -> list[Point]:
     """Returns the methods that are told actions, once for each choice of groups.
 
     Args:
