@@ -24,4 +24,5 @@ def get_sweep() -> Sweep:
             *methods.equivariant("3diebench.py", _TOLD),
         ),
         paper="Table 1",
+        official=True,
     )

@@ -23,4 +23,5 @@ def get_sweep() -> Sweep:
             *methods.equivariant("objects3d.py", _TOLD),
         ),
         overrides=SHORT,
+        paper="Table 1",
     )

@@ -29,4 +29,5 @@ def get_sweep() -> Sweep:
             "eval.retrieval.records": 50,
             "eval.draws": 2,
         },
+        paper="Table 3",
     )

@@ -20,4 +20,5 @@ def get_sweep() -> Sweep:
             *methods.equivariant("cifar10.py", {"crop, blur": ("crop+blur",)}),
         ),
         paper="Table 3",
+        official=True,
     )

@@ -15,4 +15,5 @@ def get_sweep() -> Sweep:
         title="Table 4 on built-in objects",
         points=(Point("ContextSSL", "configs/objects3d_rotation.py"),),
         overrides=SHORT | {"eval.environments": ("rotation", "none")},
+        paper="Table 4",
     )

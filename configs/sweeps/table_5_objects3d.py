@@ -21,4 +21,5 @@ def get_sweep() -> Sweep:
             Point("supervised, pair mask", labels, {"mask.hide_own_x": True}),
         ),
         overrides=SHORT,
+        paper="Table 5",
     )

@@ -55,8 +55,8 @@ class Sweep:
       overrides: values by option, common to all points; a point's own win.
       probes: the probe whose R² is shown, by group; "linear", or the paper's, of groups not named.
       paper: the paper's table whose rows stand beside, a name in evaluation.paper.PAPER_BY_NAME.
-        R² is then told of relative actions from pairs by the official definition, as there; else
-        of latents from single views, the mean over entries.
+      official: R² is told as in the paper: of relative actions from pairs, by the official
+        definition; else of latents from single views, the mean over entries.
     """
 
     title: str
@@ -66,6 +66,7 @@ class Sweep:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     probes: Mapping[str, str] = field(default_factory=dict)
     paper: str | None = None
+    official: bool = False
 
 
 def load_sweep(path: str) -> Sweep:

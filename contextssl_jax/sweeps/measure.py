@@ -14,17 +14,18 @@ class Measure(NamedTuple):
     """Which of a report's R² is shown."""
 
     probes: Mapping[str, str]  # by group; "linear" of others
-    paper: PaperTable | None  # whose measure it is, and whose rows stand beside
+    paper: PaperTable | None  # whose rows stand beside
+    official: bool  # measure as the paper does
 
     @property
     def kind(self) -> str:
         """The definition, as reports name it."""
-        return "r2_global" if self.paper else "r2"
+        return "r2_global" if self.official else "r2"
 
     @property
     def target(self) -> str:
         """What is told."""
-        return "pair" if self.paper else "single"
+        return "pair" if self.official else "single"
 
     @property
     def told(self) -> str:
@@ -33,7 +34,7 @@ class Measure(NamedTuple):
 
     def probe(self, group: str) -> str:
         """The probe that tells a group."""
-        theirs = self.paper.probes if self.paper else {}
+        theirs = self.paper.probes if self.paper and self.official else {}
         return self.probes.get(group, theirs.get(group, "linear"))
 
     def path(self, environment: str, group: str) -> tuple[str, ...]:
@@ -50,7 +51,7 @@ class Measure(NamedTuple):
         definition = (
             "one mean over samples and entries in their own units (the official definition: a"
             " constant may score above 0)"
-            if self.paper
+            if self.official
             else "mean over the group's entries (a constant scores 0)"
         )
         name = PROBES[self.probe(group)]

@@ -43,7 +43,8 @@ def write_page(
     """
     states = [look(run) for run in runs]
     results = _results(sweep, runs, states)
-    measure = Measure(sweep.probes, PAPER_BY_NAME[sweep.paper] if sweep.paper else None)
+    paper = PAPER_BY_NAME[sweep.paper] if sweep.paper else None
+    measure = Measure(sweep.probes, paper, sweep.official)
     made = tables(results, measure) if results else []
     listed = _runs_table(sweep, runs, states)
     said = _introduction(sweep, runs, states, settings)

@@ -12,7 +12,7 @@ Report = Mapping[str, Any]
 # The parts of a report that are pooled; what follows their names leads to numbers.
 TREES = (
     *("r2", "r2_features", "adaptivity", "r2_global", "r2_features_global", "adaptivity_global"),
-    *("accuracy_features", "accuracy_told", "retrieval"),
+    *("accuracy_features", "accuracy_told", "retrieval", "erasure"),
 )
 
 

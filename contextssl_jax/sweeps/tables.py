@@ -28,12 +28,90 @@ def tables(results: Sequence[Result], measure: Measure) -> list[Table]:
     """
     groups = groups_of(results)
     made = [
+        overview(results, measure),
         *(_r2(results, measure, group) for group in groups),
         _adaptivity(results, measure, groups),
+        *(_erasure(results, measure, group) for group in groups),
         _classes(results, measure),
         _retrieval(results, measure),
     ]
     return [table for table in made if table.rows]
+
+
+def overview(results: Sequence[Result], measure: Measure) -> Table:
+    """Returns one table in the paper's layout, its rows before ours.
+
+    Args:
+      results: points that are done, in their order.
+      measure: whose R² is shown.
+    """
+    groups, lengths = groups_of(results), lengths_of(results, measure)
+    quoted = [
+        _quoted(
+            row,
+            [
+                *(cell for group in groups for cell in _in_layout(row.r2.get(group), lengths)),
+                None if row.accuracy is None else f"{row.accuracy:.1f}",
+            ],
+        )
+        for row in (measure.paper.rows if measure.paper else ())
+    ]
+    rows: list[list[Cell]] = []
+    for result in results:
+        for name, shown in result.contexts.items():
+            cells: list[Cell] = []
+            for group in groups:
+                if result.reads:
+                    cells += _by_length(result, measure.path(name, group), lengths)
+                else:
+                    encoder = result.at(*measure.features(group)).cell()
+                    cells += [encoder, *(None for _ in lengths[1:])]
+            accuracy = result.at("accuracy_features", "linear", "1.0").cell(100, 1)
+            rows.append([result.label, shown, len(result.reports), *cells, accuracy])
+    measured = " ".join(measure.described(group) for group in groups)
+    return Table(
+        "In the paper's layout",
+        (
+            *("method", "context", "seeds"),
+            *(f"{group}, {length}" for group in groups for length in lengths),
+            "top-1 %",
+        ),
+        [*quoted, *rows],
+        f"R² of each group by tokens of context, of embeddings; of methods without contexts a"
+        f" single figure, of the encoder's features, as in the paper. Top-1: linear, from features."
+        f" {measured} {_SEEDS}",
+        frozenset(range(len(quoted))),
+    )
+
+
+def _in_layout(figures: Sequence[float] | None, lengths: Sequence[str]) -> list[Cell]:
+    if figures is None or len(figures) == 1:
+        return [figures[0] if figures else None, *(None for _ in lengths[1:])]
+    return _paper_by_length(figures, lengths, "{:.3f}")
+
+
+def _erasure(results: Sequence[Result], measure: Measure, group: str) -> Table:
+    lengths = lengths_of(results)
+    names = {"readable": "R² by least squares", "share": "share of variance"}
+    rows: list[list[Cell]] = [
+        [
+            *(result.label, shown, len(result.reports), title),
+            *_by_length(result, ("erasure", name, group, figure), lengths),
+        ]
+        for result in results
+        for name, shown in result.contexts.items()
+        if any("erasure" in report for report in result.reports.values())
+        for figure, title in names.items()
+    ]
+    return Table(
+        f"Erased or squeezed: {group}",
+        ("method", "context", "seeds", "measure", *lengths),
+        rows,
+        "Of embeddings, by tokens of context: what least squares reads of the group's latents in"
+        " double precision and without a penalty, and the share of the embeddings' variance that a"
+        " polynomial of second degree in these latents explains. What is read with a share near 0"
+        f" is squeezed; what is not read is erased. {_SEEDS}",
+    )
 
 
 def _r2(results: Sequence[Result], measure: Measure, group: str) -> Table:
