@@ -123,8 +123,11 @@ def _load(path: str) -> ConfigDict:
     try:
         values(["", f"--config={path}"])
         return holder.value.copy_and_resolve_references()
-    except (OSError, flags.Error) as error:
+    except OSError as error:
         raise UserError(f"--config: cannot read {path!r}; is it a config file?") from error
+    except flags.Error as error:  # ends with the traceback of what the file raised
+        reason = str(error).splitlines()[-1].partition(": ")[2]
+        raise UserError(f"--config: {path}: {reason}") from error
     except AttributeError as error:
         if "get_config" not in str(error):  # a mistake within the file
             raise

@@ -86,7 +86,7 @@ class Method(Protocol):
 
         Args:
           variables: of the method.
-          context: that was read.
+          context: that was read; None where none was, and length is 0.
           length: tokens of it that are seen.
           features: [N, F].
           actions: standardised, those of hidden groups 0, [N, A]: the views that these lead to are

@@ -93,7 +93,7 @@ class ContextHead:
     def embed(
         self,
         variables: Variables,
-        context: Context,
+        context: Context | None,
         length: jax.Array | int,
         features: jax.Array,
         actions: jax.Array | None,
@@ -102,8 +102,13 @@ class ContextHead:
         if actions is None:
             actions = jnp.zeros((*features.shape[:-1], len(self.action_owner)))
         tokens = jnp.concatenate([features, self._scaled(actions)], axis=-1)
+        h: Any
+        if context is None:  # each token is a context of its own
+            alone = jnp.ones((1, 1, 1, 1), bool)
+            h = self.module.apply(variables, tokens[:, None], alone)
+            return h[:, 0]
         seen = context.seen & (jnp.arange(context.seen.shape[-1]) < length)
-        h: Any = self.module.apply(variables, tokens, context.cache, seen, method="query")
+        h = self.module.apply(variables, tokens, context.cache, seen, method="query")
         return h
 
     def tokens(self, features: jax.Array, actions: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.decorrelation import mean_spread
+from contextssl_jax.errors import UserError
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics, Variables
 from contextssl_jax.methods.heads import (
@@ -108,6 +109,10 @@ class _Half:
         return self.head.embed(variables, context, length, self._half(features), actions)
 
     def _half(self, features: jax.Array) -> jax.Array:
+        if features.shape[-1] % 2:
+            raise UserError(
+                f"method: sie halves the features; the encoder's {features.shape[-1]} are odd"
+            )
         first, second = jnp.split(features, 2, axis=-1)
         return second if self.second else first
 
