@@ -17,6 +17,7 @@ from contextssl_jax.evaluation.stored import read_report
 from contextssl_jax.figures import sweep as figures
 from contextssl_jax.sweeps import Point, Sweep
 from contextssl_jax.sweeps.definition import check_sweep, load_sweep
+from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.page import write_page
 from contextssl_jax.sweeps.pooled import Result
@@ -27,7 +28,7 @@ DEBUG = "configs/debug.py"
 LONG = {"eval.lengths": LENGTHS}
 ONE = Point("one", DEBUG, LONG)
 OTHER = Point("other", DEBUG, {"loss.temperature": 0.3} | LONG)
-PLAIN = Measure({}, None)
+PLAIN = Measure({}, None, False)
 
 
 def figure(seed: int, *path: str) -> float:
@@ -110,7 +111,7 @@ def test_a_method_without_contexts_has_one_row_and_no_adaptivity():
 
 
 def test_probes_are_chosen_by_group():
-    found = by_name(tables([result()], Measure({"blur": "mlp"}, None)))
+    found = by_name(tables([result()], Measure({"blur": "mlp"}, None, False)))
     for group, probe in (("crop", "linear"), ("blur", "mlp")):
         row = found[f"R² of {group}"]["one", "crop"]
         assert row[3] == pooled("r2_features", group, probe, "single")
@@ -121,7 +122,7 @@ def test_probes_are_chosen_by_group():
 
 
 def test_the_paper_s_rows_stand_beside_by_its_measure():
-    measure = Measure({}, PAPER_BY_NAME["Table 3"])
+    measure = Measure({}, PAPER_BY_NAME["Table 3"], True)
     made = tables([result()], measure)
     found = by_name(made)
     assert found["R² of crop"]["paper: SimCLR", None] == [
@@ -137,7 +138,7 @@ def test_the_paper_s_rows_stand_beside_by_its_measure():
     assert found["Adaptivity"]["crop", "one"][-1] == pooled(
         "adaptivity_global", "crop", "linear", "pair", "126"
     )
-    for table in made[:2]:
+    for table in made[1:3]:
         assert table.quoted == frozenset(range(5))
         assert all(str(table.rows[i][0]).startswith("paper: ") for i in table.quoted)
         assert "does not publish its CIFAR-10 set-up" in table.caption
@@ -148,10 +149,29 @@ def test_the_paper_s_rows_stand_beside_by_its_measure():
     assert not any("paper" in str(row) for row in found["Retrieval"].values())
 
 
+def test_one_table_is_laid_out_as_the_paper_s():
+    plain = result(OTHER, lengths=(0,))
+    table = overview([result(), plain], Measure({}, PAPER_BY_NAME["Table 3"], True))
+    assert table.header[3:9] == (*(f"crop, {c}" for c in (0, 2, 14, 30, 126)), "blur, 0")
+    rows = {(row[0], row[1]): list(row[2:]) for row in table.rows}
+    assert rows["paper: SimCLR", None] == [
+        *(None, 0.459, *[None] * 4),
+        *(0.371, *[None] * 4, "89.1"),
+    ]
+    assert rows["paper: ContextSSL", "blur"][1:6] == ["0.609", "0.482", "0.434", "0.417", "0.465"]
+    ours = rows["one", "blur"]
+    assert ours[5] == pooled("r2_global", "blur", "crop", "linear", "pair", "126")
+    assert ours[10] == pooled("r2_global", "blur", "blur", "linear", "pair", "126")
+    alone = rows["other", None]
+    encoder = [pooled("r2_features_global", group, "linear", "pair") for group in ("crop", "blur")]
+    assert [alone[1], alone[6]] == encoder and alone[2:6] == [None] * 4
+    assert table.quoted == frozenset(range(5)) and "does not publish" in table.caption
+
+
 def test_tables_4_and_5_and_the_retrieval_of_table_1():
     groups = ("rotation", "color")
     some = result(environments=groups, groups=groups, told=True)
-    five = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 5"])))
+    five = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 5"], True)))
     classes = five["Classes, top-1 %"]
     assert classes["paper: SimCLR+", "rotation"][2:] == [
         *(None, None, None, "56.1", "58.2", "58.4", "58.4", "59.1")
@@ -160,23 +180,24 @@ def test_tables_4_and_5_and_the_retrieval_of_table_1():
     told = [pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS]
     assert classes["one", "color"][5:] == told
     plain = result(OTHER, environments=groups, groups=groups, told=True, lengths=(0,))
-    made = by_name(tables([plain], Measure({}, None)))
+    made = by_name(tables([plain], Measure({}, None, False)))
     assert list(made["R² of color"]) == [("other", None)]
     told = pooled("accuracy_told", "color", "0", factor=100, digits=1)
     assert made["Classes, top-1 %"]["other", "color"][5:] == [told]
-    (retrieval,) = (t for t in tables([plain], Measure({}, None)) if t.title == "Retrieval")
+    (retrieval,) = (t for t in tables([plain], Measure({}, None, False)) if t.title == "Retrieval")
     assert [row[2] for row in retrieval.rows] == 3 * list(groups)
     row = five["R² of rotation"]["one", "rotation"]
     assert row[4] == pooled("r2_global", "rotation", "rotation", "mlp", "pair", "0")
     assert (
-        "moves by 10" in next(iter(tables([some], Measure({}, PAPER_BY_NAME["Table 5"])))).caption
+        "moves by 10"
+        in next(iter(tables([some], Measure({}, PAPER_BY_NAME["Table 5"], True)))).caption
     )
-    four = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 4"])))
+    four = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 4"], True)))
     assert four["R² of rotation"]["paper: ContextSSL", "none"][4:] == [
         *("0.737", "0.717", "0.477", "0.377", "0.473")
     ]
     assert not any("paper" in name for name, _ in four["R² of color"])
-    one = tables([some], Measure({}, PAPER_BY_NAME["Table 1"]))[-1]
+    one = tables([some], Measure({}, PAPER_BY_NAME["Table 1"], True))[-1]
     assert ["H@1", "paper: EquiMod", None, None, "0.050", *[None] * 5] in one.rows
     assert len(one.quoted) == 9 and "released script" in one.caption
     assert all("paper" in str(one.rows[i][1]) for i in one.quoted)

@@ -1,0 +1,61 @@
+"""One table in the paper's layout: a method and context a row, groups and lengths the columns."""
+
+from collections.abc import Sequence
+
+from contextssl_jax.evaluation.page import Cell, Table
+from contextssl_jax.sweeps.cells import SEEDS, by_length, paper_by_length, quoted_row
+from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of
+from contextssl_jax.sweeps.pooled import Result
+
+
+def overview(results: Sequence[Result], measure: Measure) -> Table:
+    """Returns one table in the paper's layout, its rows before ours.
+
+    Args:
+      results: points that are done, in their order.
+      measure: whose R² is shown.
+    """
+    groups, lengths = groups_of(results), lengths_of(results, measure)
+    quoted = [
+        quoted_row(
+            row,
+            [
+                *(cell for group in groups for cell in _in_layout(row.r2.get(group), lengths)),
+                None if row.accuracy is None else f"{row.accuracy:.1f}",
+            ],
+        )
+        for row in (measure.paper.rows if measure.paper else ())
+    ]
+    rows: list[list[Cell]] = []
+    for result in results:
+        for name, shown in result.contexts.items():
+            cells: list[Cell] = []
+            for group in groups:
+                if result.reads:
+                    cells += by_length(result, measure.path(name, group), lengths)
+                else:
+                    encoder = result.at(*measure.features(group)).cell()
+                    cells += [encoder, *(None for _ in lengths[1:])]
+            accuracy = result.at("accuracy_features", "linear", "1.0").cell(100, 1)
+            rows.append([result.label, shown, len(result.reports), *cells, accuracy])
+    measured = " ".join(f"{group}: {measure.described(group)}" for group in groups)
+    paper = f" {measure.paper.name}. {measure.paper.difference}" if measure.paper else ""
+    return Table(
+        "In the paper's layout",
+        (
+            *("method", "context", "seeds"),
+            *(f"{group}, {length}" for group in groups for length in lengths),
+            "top-1 %",
+        ),
+        [*quoted, *rows],
+        f"R² of each group by tokens of context, of embeddings; of methods without contexts a"
+        f" single figure, of the encoder's features, as in the paper. Top-1: linear, from features."
+        f" {measured} {SEEDS}{paper}",
+        frozenset(range(len(quoted))),
+    )
+
+
+def _in_layout(figures: Sequence[float] | None, lengths: Sequence[str]) -> list[Cell]:
+    if figures is None or len(figures) == 1:
+        return [figures[0] if figures else None, *(None for _ in lengths[1:])]
+    return paper_by_length(figures, lengths, "{:.3f}")
