@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from etils import epath
 from handmade import LENGTHS, finish, report
@@ -14,7 +15,9 @@ from contextssl_jax.compare import main as compare
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.paper import PAPER_BY_NAME
 from contextssl_jax.evaluation.stored import read_report
+from contextssl_jax.figures import plane
 from contextssl_jax.figures import sweep as figures
+from contextssl_jax.figures.plane import plane_tells
 from contextssl_jax.sweeps import Point, Sweep
 from contextssl_jax.sweeps.definition import check_sweep, load_sweep
 from contextssl_jax.sweeps.layout import overview
@@ -166,6 +169,31 @@ def test_one_table_is_laid_out_as_the_paper_s():
     encoder = [pooled("r2_features_global", group, "linear", "pair") for group in ("crop", "blur")]
     assert [alone[1], alone[6]] == encoder and alone[2:6] == [None] * 4
     assert table.quoted == frozenset(range(5)) and "does not publish" in table.caption
+
+
+def test_a_plane_has_points_and_ways():
+    plain, reads = result(OTHER, lengths=(0,)), result()
+    assert plane_tells([plain, reads])
+    assert not plane_tells([reads]) and not plane_tells([plain])
+    three = [
+        result(groups=("crop", "blur", "color")),
+        result(OTHER, lengths=(0,), groups=("crop",)),
+    ]
+    assert not plane_tells(three)
+    (axis,) = plane._figure([reads, plain], PLAIN).axes
+    drawn = {line.get_label(): line.get_xydata() for line in axis.lines}
+    for name in ("crop", "blur"):
+        figures = [
+            [reads.at("r2", name, g, "linear", "single", str(c)).mean for g in ("crop", "blur")]
+            for c in LENGTHS
+        ]
+        np.testing.assert_allclose(drawn[f"one, {name}"], figures)
+    (bars,) = (c for c in axis.containers if c.get_label() == "other")
+    encoder = [plain.at("r2_features", g, "linear", "single") for g in ("crop", "blur")]
+    np.testing.assert_allclose(bars[0].get_xydata(), [[one.mean for one in encoder]])
+    along, up = (segments.get_segments()[0][0] for segments in bars[2])  # their lower ends
+    np.testing.assert_allclose(encoder[0].mean - along[0], encoder[0].std)
+    np.testing.assert_allclose(encoder[1].mean - up[1], encoder[1].std)
 
 
 def test_tables_4_and_5_and_the_retrieval_of_table_1():

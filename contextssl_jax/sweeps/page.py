@@ -11,6 +11,7 @@ from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.page import Cell, Picture, Table, html, markdown
 from contextssl_jax.evaluation.paper import PAPER_BY_NAME
+from contextssl_jax.figures.plane import draw_plane, plane_tells
 from contextssl_jax.figures.sweep import draw_sweep
 from contextssl_jax.sweeps.definition import Sweep, as_text
 from contextssl_jax.sweeps.measure import Measure
@@ -20,6 +21,14 @@ from contextssl_jax.sweeps.tables import tables
 from contextssl_jax.untrusted import brief
 
 _NAME = "sweep"
+_PLANE = Picture(
+    "One group against the other",
+    f"{_NAME}_plane.png",
+    "A method without contexts is a point: R² of both groups from its encoder's features, as the"
+    " paper reports it. One that reads contexts moves, from no context to the longest of each"
+    " environment: R² from its embeddings. Bars: one standard deviation over seeds.",
+    "R² of one group against R² of the other, a point for each method or a line of contexts",
+)
 _ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")
 _ABOUT = ("config", "step", "seed", "method", "data", "git", "device", "jax", *_ALIKE)
 
@@ -64,6 +73,10 @@ def write_page(
             _put(folder / picture.file, draw)
             images[picture.file] = (folder / picture.file).read_bytes()
             parts.insert(0, picture)
+            if plane_tells(results):
+                _put(folder / _PLANE.file, lambda path: draw_plane(results, measure, note, path))
+                images[_PLANE.file] = (folder / _PLANE.file).read_bytes()
+                parts.insert(0, _PLANE)
         texts = {
             "md": markdown(sweep.title, said, parts),
             "html": html(sweep.title, said, parts, images),
