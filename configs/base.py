@@ -149,8 +149,9 @@ def get_config() -> ConfigDict:
     train.beta2 = 0.999  # decay of the second moment
     train.clip = 0.0  # largest norm of the gradient; 0 is no limit
     # Parts that each device takes its contexts in, one after the other: the memory of a part. The
-    # gradient is that of the whole batch only with loss.negatives="context" and an encoder without
-    # batch statistics; else negatives and batch statistics are those of a part (on all devices).
+    # gradient is that of the whole batch only with loss.negatives="context" and without batch
+    # statistics, of an encoder or a projector, or of what VICReg and SIE ask of embeddings; else
+    # negatives and statistics are those of a part (on all devices).
     train.accumulate_steps = 1
     train.parallel = "auto"  # "jit", "pmap", "shard_map"; auto: jit on one device, else pmap
 

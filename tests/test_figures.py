@@ -232,3 +232,15 @@ def test_pictures_are_written(tmp_path):
     for name in ("a.png", "c.png", "n.png"):
         with Image.open(path / name) as image:
             assert image.format == "PNG" and image.width > 400 and len(image.getcolors(10**7)) > 9
+
+
+def test_curves_of_what_reads_no_context_are_one_a_group(tmp_path):
+    seen = {f"monitor/r2/{e}/crop/0": 0.5 for e in ("crop", "blur")}
+    lines = [{"step": step, "loss_invariance": 1 / step, **seen} for step in (1, 2)]
+    file = epath.Path(tmp_path) / "metrics.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    figure = curves._figure(curves._read(file))
+    shown = {axis.get_title(): axis for axis in figure.axes}
+    (one,) = shown["crop: R² of a ridge probe, held out"].lines
+    assert one.get_label() == "no context"
+    assert drawn(shown["losses"], "invariance") == {"1.0": 1, "2.0": 0.5}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contextssl_jax.config import parse_command_line
 from contextssl_jax.main import main
 
 DEBUG = "--config=configs/debug.py"
@@ -139,3 +140,12 @@ def test_every_config_builds_and_states_its_command():
         assert scope["get_config"]().seed == 0
         if path.name != "base.py":
             assert f"--config={path}" in scope["__doc__"]
+
+
+def test_a_run_lives_where_its_config_and_its_size_say():
+    for path, folder in (
+        ("configs/debug.py", "runs/debug"),
+        ("configs/simclr_cifar10.py:small", "runs/simclr_cifar10_small"),
+    ):
+        command = parse_command_line(["main", f"--config={path}"], ("train",))
+        assert command.workdir == folder

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.resnet import BasicBlock, ResNet
+from contextssl_jax.planning import tables
 from contextssl_jax.planning.plan import traffic
 from contextssl_jax.planning.program import build_program
 from contextssl_jax.planning.traffic import needed, ring, sent
@@ -94,3 +95,16 @@ def test_a_step_sends_what_the_formula_says(config, monkeypatch, devices, negati
     # once: here of 8 channels.
     once = ring("all-reduce", 8 * 4, devices)
     assert sum(result["sent"].values()) == sum(result["needed"].values()) - once
+
+
+def test_other_methods_have_no_formula_and_their_program_is_told(config):
+    config.method, config.environments = "vicreg", ("none",)
+    config.model.projector.widths = (8, 8, 4)
+    config.train.parallel = "auto"
+    program = build_program(config, 2)
+    quickly = {"xla_backend_optimization_level": 0}
+    compiled = program.traced.lower().compile(compiler_options=quickly)
+    result = traffic(program, compiled.as_text())
+    assert set(result) == {"sent"} and sum(result["sent"].values()) > 0
+    told = tables._traffic(result, 2)
+    assert "in the compiled program" in told and "formula" not in told

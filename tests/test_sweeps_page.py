@@ -196,6 +196,13 @@ def test_a_plane_has_points_and_ways():
     np.testing.assert_allclose(encoder[1].mean - up[1], encoder[1].std)
 
 
+def test_the_paper_s_rows_may_stand_beside_another_measure():
+    found = by_name(tables([result()], Measure({}, PAPER_BY_NAME["Table 3"], False)))
+    assert found["R² of crop"]["paper: SimCLR", None][3] == 0.459
+    ours = found["R² of crop"]["one", "crop"]
+    assert ours[4] == pooled("r2", "crop", "crop", "linear", "single", "0")
+
+
 def test_tables_4_and_5_and_the_retrieval_of_table_1():
     groups = ("rotation", "color")
     some = result(environments=groups, groups=groups, told=True)

@@ -84,6 +84,37 @@ def test_rates_follow_from_the_steps_time(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["views_per_second"] == 16
 
 
+def test_a_look_is_told_by_environment_where_contexts_are_read(tmp_path, caplog):
+    def told(lengths):
+        caplog.clear()
+        folder = epath.Path(tmp_path / str(len(lengths)))
+        folder.mkdir()
+        values = {
+            f"r2/{e}/{g}/{c}": 0.25
+            for e in ("crop", "blur")
+            for g in ("crop", "blur")
+            for c in lengths
+        }
+        with caplog.at_level("INFO"), writer(folder, 0) as one:
+            one.look(5, values | {"knn": 0.5})
+        return [" ".join(record.getMessage().split()) for record in caplog.records]
+
+    assert told((0, 6)) == [
+        "held out, step 5: R² after 0 -> 6 tokens; kNN accuracy 0.500",
+        "crop context crop 0.25 -> 0.25 blur 0.25 -> 0.25",
+        "blur context crop 0.25 -> 0.25 blur 0.25 -> 0.25",
+    ]
+    assert told((0,))[1:] == ["crop 0.25 blur 0.25"]  # without a context all are the same
+
+
+def test_what_a_line_shows_follows_from_the_metrics(tmp_path, caplog):
+    with caplog.at_level("INFO"), writer(tmp_path, 0) as one:
+        one.metrics(1, {"loss": 2.0, "label_accuracy": 0.5})
+        one.metrics(2, {"loss": 3.0, "loss_variance": 0.5})
+    shown = [record.getMessage().split(maxsplit=2)[2] for record in caplog.records]
+    assert shown == ["loss 2.000  accuracy 0.50", "loss 3.000"]
+
+
 def test_other_processes_write_nothing(tmp_path):
     with writer(tmp_path, 0, enabled=False) as quiet:
         quiet.metrics(1, {"loss": 1.0, "alignment_accuracy": 0.5})
