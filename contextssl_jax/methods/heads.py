@@ -93,9 +93,15 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class ProjectorHead:
-    """A projector, which reads neither actions nor contexts."""
+    """A projector; it reads no contexts, and actions only where its module predicts by them.
 
-    module: Projector
+    Attributes:
+      module: which of both it is.
+      part: which of how many equal parts of the features it is given.
+    """
+
+    module: Projector | ActionProjector
+    part: tuple[int, int] = (0, 1)
     reads: bool = False
 
     @property
@@ -105,7 +111,9 @@ class ProjectorHead:
 
     def init(self, key: jax.Array, features: jax.Array, actions: jax.Array) -> Variables:
         """See Head."""
-        del actions
+        features = self._given(features)
+        if isinstance(self.module, ActionProjector):
+            return dict(self.module.init(key, features, actions, method="both"))
         return dict(self.module.init(key, features))
 
     def project(
@@ -116,65 +124,13 @@ class ProjectorHead:
         position: jax.Array,
         key: jax.Array,
     ) -> tuple[Projected, Any]:
-        """See Head; E is 1."""
-        del actions, position, key
-        h, batch_stats = project_views(self.module, variables, features)
-        x, y = h[:, None, :, 0], h[:, None, :, 1]
-        return Projected(x, y, x), batch_stats
-
-    def read(
-        self,
-        variables: Variables,
-        features: jax.Array,
-        actions: jax.Array,
-        key: jax.Array | None,
-    ) -> None:
-        """Reads nothing."""
-
-    def embed(
-        self,
-        variables: Variables,
-        context: None,
-        length: jax.Array | int,
-        features: jax.Array,
-        actions: jax.Array | None,
-    ) -> jax.Array:
-        """See Head."""
-        del context, length, actions
-        h: Any = self.module.apply(variables, features)
-        return h
-
-
-@dataclass(frozen=True)
-class ActionHead:
-    """A projector, and a predictor of where an action takes x; it reads no contexts."""
-
-    module: ActionProjector
-    reads: bool = False
-
-    @property
-    def outputs(self) -> int:
-        """See Head."""
-        return self.module.widths[-1]
-
-    def init(self, key: jax.Array, features: jax.Array, actions: jax.Array) -> Variables:
-        """See Head."""
-        return dict(self.module.init(key, features, actions, method="both"))
-
-    def project(
-        self,
-        variables: Variables,
-        features: jax.Array,
-        actions: jax.Array,
-        position: jax.Array,
-        key: jax.Array,
-    ) -> tuple[Projected, Any]:
-        """See Head."""
+        """See Head; E is 1 where no action is read. All views are in one set of statistics."""
         del position, key
-        h, batch_stats = project_views(self.module, variables, features)
+        features = self._given(features)
+        h, updated = self.module.apply(variables, features, train=True, mutable=["batch_stats"])
         x, y = h[:, None, :, 0], h[:, None, :, 1]
-        asked: Any = self.module.apply(variables, x, actions, method="act")
-        return Projected(asked, y, x), batch_stats
+        asked = self._act(variables, x, actions)
+        return Projected(asked, y, x), updated.get("batch_stats", {})
 
     def read(
         self,
@@ -195,29 +151,37 @@ class ActionHead:
     ) -> jax.Array:
         """See Head: the projection of a view alone, or where the action takes it."""
         del context, length
-        h: Any = self.module.apply(variables, features)
-        if actions is None:
-            return h
-        asked: Any = self.module.apply(variables, h, actions, method="act")
+        h: Any = self.module.apply(variables, self._given(features))
+        return h if actions is None else self._act(variables, h, actions)
+
+    def _given(self, features: jax.Array) -> jax.Array:
+        which, parts = self.part
+        if features.shape[-1] % parts:
+            raise UserError(
+                f"method: it splits features into {parts} equal parts, which the encoder's"
+                f" {features.shape[-1]} do not"
+            )
+        return jnp.split(features, parts, axis=-1)[which]
+
+    def _act(self, variables: Variables, projected: jax.Array, actions: jax.Array) -> jax.Array:
+        if not isinstance(self.module, ActionProjector):
+            return projected
+        asked: Any = self.module.apply(variables, projected, actions, method="act")
         return asked
 
 
-def project_views(
-    module: nn.Module, variables: Variables, features: jax.Array
-) -> tuple[jax.Array, Any]:
-    """Projects all views [B, K, 2, F] in one set of statistics; [B, K, 2, P] and new statistics."""
-    h, updated = module.apply(variables, features, train=True, mutable=["batch_stats"])
-    return h, updated.get("batch_stats", {})
+def build_projector(
+    model: ConfigDict, axis: str | None, part: tuple[int, int] = (0, 1)
+) -> ProjectorHead:
+    """Builds a head that reads no actions from `model.projector`, for a part of the features."""
+    module = Projector(tuple(model.projector.widths), axis, jnp.dtype(model.dtype))
+    return ProjectorHead(module, part)
 
 
-def build_projector(model: ConfigDict, axis: str | None) -> ProjectorHead:
-    """Builds the head from `model.projector`."""
-    dtype = jnp.dtype(model.dtype)
-    return ProjectorHead(Projector(tuple(model.projector.widths), axis, dtype))
-
-
-def build_action_projector(model: ConfigDict, axis: str | None) -> ActionHead:
-    """Builds the head from `model.projector`.
+def build_action_projector(
+    model: ConfigDict, axis: str | None, part: tuple[int, int] = (0, 1)
+) -> ProjectorHead:
+    """Builds a head that reads actions from `model.projector`, for a part of the features.
 
     Raises:
       UserError: the predictor is none that there is.
@@ -228,4 +192,5 @@ def build_action_projector(model: ConfigDict, axis: str | None) -> ActionHead:
             f"model.projector.predictor: {options.predictor!r} is none of {ACTION_PREDICTORS}"
         )
     dtype = jnp.dtype(model.dtype)
-    return ActionHead(ActionProjector(tuple(options.widths), options.predictor, axis, dtype))
+    module = ActionProjector(tuple(options.widths), options.predictor, axis, dtype)
+    return ProjectorHead(module, part)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,14 +12,10 @@ from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.decorrelation import mean_spread
-from contextssl_jax.errors import UserError
 from contextssl_jax.methods.backbone import build_backbone
-from contextssl_jax.methods.base import Metrics, Variables
+from contextssl_jax.methods.base import Metrics
 from contextssl_jax.methods.heads import (
-    ActionHead,
-    Head,
     Projected,
-    ProjectorHead,
     build_action_projector,
     build_projector,
 )
@@ -71,52 +66,6 @@ class SIE(Siamese):
         return loss, mean_over({"loss": loss} | terms, self.axis)
 
 
-@dataclass(frozen=True)
-class _Half:
-    """A head on one half of the features."""
-
-    head: ProjectorHead | ActionHead
-    second: bool
-    reads: bool = False
-
-    @property
-    def module(self) -> nn.Module:
-        return self.head.module
-
-    @property
-    def outputs(self) -> int:
-        return self.head.outputs
-
-    def init(self, key: jax.Array, features: jax.Array, actions: jax.Array) -> Variables:
-        return self.head.init(key, self._half(features), actions)
-
-    def project(
-        self, variables: Variables, features: jax.Array, *rest: Any
-    ) -> tuple[Projected, Any]:
-        return self.head.project(variables, self._half(features), *rest)
-
-    def read(self, variables: Variables, features: jax.Array, *rest: Any) -> None:
-        """Reads nothing."""
-
-    def embed(
-        self,
-        variables: Variables,
-        context: None,
-        length: jax.Array | int,
-        features: jax.Array,
-        actions: jax.Array | None,
-    ) -> jax.Array:
-        return self.head.embed(variables, context, length, self._half(features), actions)
-
-    def _half(self, features: jax.Array) -> jax.Array:
-        if features.shape[-1] % 2:
-            raise UserError(
-                f"method: sie halves the features; the encoder's {features.shape[-1]} are odd"
-            )
-        first, second = jnp.split(features, 2, axis=-1)
-        return second if self.second else first
-
-
 def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> SIE:
     """Builds the method from the sections `model` and `loss`.
 
@@ -124,9 +73,9 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> SIE:
       UserError: an option has none of its possible values.
     """
     loss = config.loss
-    heads: dict[str, Head] = {
-        "invariant": _Half(build_projector(config.model, axis), second=False),
-        "equivariant": _Half(build_action_projector(config.model, axis), second=True),
+    heads = {
+        "invariant": build_projector(config.model, axis, (0, 2)),
+        "equivariant": build_action_projector(config.model, axis, (1, 2)),
     }
     return SIE(
         space=dataset.space,
