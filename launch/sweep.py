@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
             status, ended = run_all(chosen, Console())
             if ended:
                 return status
-        tables = write_page(folder, sweep, every, options.set)
+        command = f"python -m launch.sweep --sweep={options.sweep}"
+        tables = write_page(folder, sweep, every, options.set, command)
     except (Mistake, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

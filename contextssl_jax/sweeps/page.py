@@ -14,27 +14,32 @@ from contextssl_jax.evaluation.paper import PAPER_BY_NAME
 from contextssl_jax.figures.plane import draw_plane, plane_tells
 from contextssl_jax.figures.sweep import draw_sweep
 from contextssl_jax.sweeps.definition import Sweep, as_text
+from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.pooled import Report, Result
 from contextssl_jax.sweeps.runs import Run, State, look
+from contextssl_jax.sweeps.stored import ALIKE, to_cells, to_tree
 from contextssl_jax.sweeps.tables import tables
 from contextssl_jax.untrusted import brief
 
 _NAME = "sweep"
+PICTURES = (f"{_NAME}_plane.png", f"{_NAME}.png")  # of a page, the first of them first
 _PLANE = Picture(
     "One group against the other",
-    f"{_NAME}_plane.png",
+    PICTURES[0],
     "A method without contexts is a point: R² of both groups from its encoder's features, as the"
     " paper reports it. One that reads contexts moves, from no context to the longest of each"
     " environment: R² from its embeddings. Bars: one standard deviation over seeds.",
     "R² of one group against R² of the other, a point for each method or a line of contexts",
 )
-_ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")
-_ABOUT = ("config", "step", "seed", "method", "data", "git", "device", "jax", *_ALIKE)
 
 
 def write_page(
-    folder: epath.Path, sweep: Sweep, runs: Sequence[Run], settings: Sequence[str] = ()
+    folder: epath.Path,
+    sweep: Sweep,
+    runs: Sequence[Run],
+    settings: Sequence[str] = (),
+    command: str = "python -m launch.sweep",
 ) -> list[Table]:
     """Writes sweep.md, .html, .png and .json to the folder, over all runs that are done.
 
@@ -43,6 +48,7 @@ def write_page(
       sweep: whose page it is.
       runs: all of it, done or not.
       settings: "KEY=VALUE" for all points, which the page tells.
+      command: that makes it, which the page tells.
 
     Returns:
       The tables.
@@ -80,7 +86,13 @@ def write_page(
         texts = {
             "md": markdown(sweep.title, said, parts),
             "html": html(sweep.title, said, parts, images),
-            "json": _json(folder, sweep, runs, states, results, settings),
+            "json": json.dumps(
+                {"command": command, "settings": list(settings)}
+                | to_tree(folder, sweep, runs, states, results)
+                | {"layout": to_cells(overview(results, measure))},
+                indent=1,
+            )
+            + "\n",
         }
         for kind, text in texts.items():
             _put(folder / f"{_NAME}.{kind}", lambda path, text=text: path.write_text(text))  # type: ignore[misc]
@@ -126,7 +138,7 @@ def _introduction(
 def _unlike(reports: Sequence[Report]) -> list[str]:
     """Tells what reports that stand side by side do not have in common in how they were made."""
     different = []
-    for name in _ALIKE:
+    for name in ALIKE:
         values = {json.dumps(r["provenance"].get(name), sort_keys=True) for r in reports}
         if len(values) > 1:
             different.append(f"{name} ({brief(' or '.join(sorted(values)))})")
@@ -195,40 +207,6 @@ def _measured(results: Sequence[Result]) -> str:
         f" {all_of(lambda p: format(p['views']['test']['views'], ','))}"
         f" {all_of(lambda p: p['views']['test']['split'])} views"
     )
-
-
-def _json(
-    folder: epath.Path,
-    sweep: Sweep,
-    runs: Sequence[Run],
-    states: Sequence[State],
-    results: Sequence[Result],
-    settings: Sequence[str],
-) -> str:
-    tree = {
-        "title": sweep.title,
-        "axis": sweep.axis,
-        "overrides": dict(sweep.overrides),
-        "settings": list(settings),
-        "runs": [
-            {
-                "label": run.point.label,
-                "value": run.point.value,
-                "config": run.point.config,
-                "overrides": dict(run.point.overrides),
-                "seed": run.seed,
-                "state": state.kind,
-                "said": state.said,
-                "report": str(run.report.relative_to(folder)),
-                "provenance": {name: state.report["provenance"].get(name) for name in _ABOUT}
-                if state.report
-                else None,
-            }
-            for run, state in zip(runs, states, strict=True)
-        ],
-        "figures": {result.label: result.figures() for result in results},
-    }
-    return json.dumps(tree, indent=1) + "\n"
 
 
 def _put(file: epath.Path, write: Callable[[epath.Path], Any]) -> None:

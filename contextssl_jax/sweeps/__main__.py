@@ -1,0 +1,81 @@
+"""Several sweeps on one page: python -m contextssl_jax.sweeps FOLDER FOLDER ... --out=FOLDER
+
+Of each sweep's folder, the table in the paper's layout and the first picture, with the command,
+seeds, steps and hardware that they are of. Written to --out as tables.md and tables.html.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from etils import epath
+
+from contextssl_jax.bucket import faults, reach, reason
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.page import Picture, Table, html, markdown
+from contextssl_jax.files import write_whole
+from contextssl_jax.sweeps.page import PICTURES
+from contextssl_jax.sweeps.stored import read_layout
+
+_TITLE = "The paper's tables, at the size of two CPU cores"
+_SAID = (
+    "Rows of the paper are quoted; they are of other data, models and training, as each caption"
+    " says, so that what compares is the pattern and not the figure.",
+    "Each sweep's own page beside its figures has every table, probe and run, and sweep.json each"
+    " figure of each seed with the run that it is from.",
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Does what the command line says; returns the exit status, 2 for a mistake in it."""
+    parser = _Parser(prog="python -m contextssl_jax.sweeps", description=__doc__)
+    parser.add_argument("sweeps", nargs="+", metavar="FOLDER", help="of a sweep, with its page")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    try:
+        options = parser.parse_args(argv[1:])
+        folders = [reach(folder, "FOLDER") for folder in options.sweeps]
+        gather(folders, reach(options.out, "--out"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def gather(folders: Sequence[epath.Path], out: epath.Path) -> None:
+    """Writes one page of several sweeps' tables and pictures.
+
+    Args:
+      folders: of the sweeps, each with a sweep.json.
+      out: where the page is written.
+
+    Raises:
+      UserError: a sweep cannot be read, or the page cannot be written.
+    """
+    parts: list[Table | Picture] = []
+    images: dict[str, bytes] = {}
+    for folder in folders:
+        table = read_layout(folder)
+        pictures = (name for name in PICTURES if (folder / name).exists())
+        parts.append(table)
+        for name in [*pictures][:1]:
+            place = os.path.relpath(folder / name, out)
+            images[place] = (folder / name).read_bytes()
+            parts.append(Picture(f"{table.title}: picture", place, "", table.title))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "tables.md", markdown(_TITLE, _SAID, parts))
+        write_whole(out / "tables.html", html(_TITLE, _SAID, parts, images))
+    except faults() as error:
+        raise UserError(f"--out: cannot write {out} ({reason(error)})") from error
+    print(f"see {out / 'tables.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
