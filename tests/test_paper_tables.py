@@ -65,6 +65,22 @@ def test_r2_of_both_groups_by_the_probes_that_the_paper_used():
     assert quoted == {name for name in by_name if name.startswith("paper: ")}
 
 
+def test_a_method_without_contexts_has_one_figure_of_its_encoder():
+    told = report(lengths=("0",), environments=("rotation+color",))
+    told["provenance"]["method"] = "sie"
+    told["r2_features_global"] = {
+        g: {p: {"pair": figure("features", g, p)} for p in PROBES} for g in GROUPS
+    }
+    by_name = rows(beside_r2(told, PROBES, ""))
+    ours = {name: row for name, row in by_name.items() if name.startswith("this run")}
+    assert len(ours) == 4  # the paper's probes, and each
+    assert ours["this run: sie; linear, Adam"] == [
+        *(figure("features", "rotation", "linear"), *[None] * 4),
+        *(figure("features", "color", "linear"), *[None] * 4),
+        50.0,
+    ]
+
+
 def test_probes_that_the_paper_does_not_name_are_not_chosen():
     groups = ["crop", "blur"]
     table = beside_r2(report(groups, environments=groups), PROBES, "")

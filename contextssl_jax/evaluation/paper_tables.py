@@ -32,14 +32,20 @@ def beside_r2(report: Report, probes: Mapping[str, str], caption: str) -> Table 
     if table.probes:
         told = ", ".join(f"{group} {probes[table.probes[group]]}" for group in groups)
         choices = {f"the paper's probes ({told})": dict(table.probes)} | choices
-    ours: list[list[Cell]] = []
-    for environment in [name for name in groups if name in report["r2_global"]]:
-        for name, by_group in choices.items():
-            row: list[Cell] = [f"this run: {environment} context; {name}"]
-            for group in groups:
-                here = report["r2_global"][environment][group][by_group[group]]["pair"]
-                row += [here.get(length) for length in LENGTHS]
-            ours.append([*row, None if accuracy is None else 100 * accuracy])
+    rows: dict[str, str | None] = {
+        f"{name} context": name for name in groups if name in report["r2_global"]
+    }
+    if not any(report["provenance"]["lengths"]):
+        rows = {report["provenance"]["method"]: None}
+    ours = [
+        [
+            f"this run: {row}; {name}",
+            *_r2(report, environment, probe),
+            None if accuracy is None else 100 * accuracy,
+        ]
+        for row, environment in rows.items()
+        for name, probe in choices.items()
+    ]
     return Table(
         f"Beside the paper's {table.name.split(' (')[0]}",
         ("", *(f"{group} {c}" for group in groups for c in LENGTHS), "top-1 %"),
@@ -83,6 +89,16 @@ def beside_retrieval(report: Report, caption: str) -> Table | None:
         f" figure, in the first column. {table.difference} {caption}",
         frozenset(range(len(quoted))),
     )
+
+
+def _r2(report: Report, environment: str | None, probe: Mapping[str, str]) -> Iterator[Cell]:
+    """Yields a row's cells: by length, or without an environment, as the paper, of features."""
+    for group in report["provenance"]["groups"]:
+        if environment is None:
+            yield from _cells(iter([(report["r2_features_global"][group][probe[group]]["pair"],)]))
+        else:
+            here = report["r2_global"][environment][group][probe[group]]["pair"]
+            yield from (here.get(length) for length in LENGTHS)
 
 
 def _comparable(report: Report) -> bool:
