@@ -23,6 +23,13 @@ REPORTED = "--config.eval.every=4"
 PICTURES = {"adaptation.png", "neighbours.png", "curves.png"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_in_less_time():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def state_of(workdir, step):
     """All that was saved, by name."""
     config = parse_command_line(["main", *SIE], ("train",)).config
