@@ -19,7 +19,7 @@ from contextssl_jax.models import ENCODERS
 class _Linear(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        features: jax.Array = nn.Dense(8)(images.reshape(len(images), -1))
+        features: jax.Array = nn.Dense(8, use_bias=False)(images.reshape(len(images), -1))
         return features
 
 

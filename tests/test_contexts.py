@@ -1,5 +1,7 @@
 """Batches follow from (seed, index) alone, whoever reads them and from wherever."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -66,6 +68,18 @@ def test_a_remainder_waits_for_a_later_epoch(split):
     for a, b in zip(seen[0::2], seen[1::2], strict=True):
         assert len(np.unique(np.concatenate([a, b]), axis=0)) == 200
     assert len(np.unique(np.concatenate(seen), axis=0)) == 256
+
+
+def test_labels_are_the_records(split):
+    known = {x.tobytes(): y for x, y in zip(split.images, split.labels, strict=True)}
+    for index in (0, 9):
+        batch = batches(split)[index]
+        assert batch.labels.shape == (4, 8) and batch.labels.dtype == np.int32
+        for b, k in np.ndindex(4, 8):
+            assert batch.labels[b, k] == known[batch.record[b, k, 0].tobytes()]
+    assert len(np.unique(batch.labels)) == 4
+    unknown = batches(dataclasses.replace(split, labels=None))[0].labels
+    assert unknown.shape == (4, 8) and unknown.dtype == np.int32 and (unknown == -1).all()
 
 
 @pytest.mark.parametrize("processes", [2, 4])

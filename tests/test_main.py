@@ -53,6 +53,8 @@ def test_a_run_writes_what_it_promises(tmp_path, capsys):
     [
         ((), "--config: name a config file"),
         (("--config=configs/nope.py",), "cannot read 'configs/nope.py'"),
+        (("--config=configs/simclr_cifar10.py:mid",), "sizes 'full' and 'small', not in 'mid'"),
+        (("--config=configs/debug.py:small",), "debug.py:small: get_config() takes 0 positional"),
         ((DEBUG, "--config.train.stpes=3"), "nearest is --config.train.steps"),
         ((DEBUG, "--config.steps=3"), "nearest is --config.train.steps"),
         ((DEBUG, "--config.train.steps=3.5"), "--config.train.steps=3.5"),

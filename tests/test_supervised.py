@@ -1,0 +1,130 @@
+"""Labels follow the context: the loss, what is told, and its score, against naive versions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick import run
+from small_methods import small, small_config
+
+from contextssl_jax.data import DATASETS
+from contextssl_jax.errors import UserError
+from contextssl_jax.evaluation.contexts import Conditions
+from contextssl_jax.evaluation.measures import told_accuracy
+from contextssl_jax.methods import METHODS
+from contextssl_jax.methods.heads import Projected
+
+RNG = np.random.default_rng(0)
+SHOWN = {  # (crop, blur); labels are shifted by 4 where crop is shown
+    "crop": np.array([True, False]),
+    "blur": np.array([False, True]),
+    "crop+blur": np.array([True, True]),
+    "none": np.array([False, False]),
+}
+
+
+def naive_predictor(params, h):
+    hidden = np.maximum(0, h @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"])
+    return hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+
+
+def test_the_loss_is_cross_entropy_of_shifted_labels_and_the_predictors_error():
+    one = small("supervised", (("loss.predictor_weight", 3.0), ("loss.temperature", 0.5)))
+    environments = np.tile(np.stack(list(SHOWN.values())), (4, 1, 1))
+    labels = RNG.integers(0, 4, (4, 3)).astype(np.int32)
+    batch = one.batch._replace(environments=environments, labels=labels)
+    x, y = RNG.normal(size=(2, 4, 4, 3, 6)).astype(np.float32)  # [B, E, K, P]
+
+    def objective(x, y):
+        return one.method.objective(one.params, {"transformer": Projected(x, y, x)}, batch)
+
+    loss, metrics = run(objective, x, y)
+    classifier, predictor = one.params["classifier"], one.params["predictor"]
+    target = np.asarray(one.method.space.standardise(batch.latents[:, :, 1]))
+    entropy, error, right = [], [], []
+    for b, e, k in np.ndindex(4, 4, 3):
+        for h in (x[b, e, k], y[b, e, k]):
+            h = h / np.sqrt((h**2).sum())
+            logits = (h @ classifier["kernel"] + classifier["bias"]) / 0.5
+            assert logits.shape == (8,)  # four classes, moved by four
+            label = labels[b, k] + (4 if environments[b, e, 0] else 0)
+            entropy.append(np.log(np.exp(logits).sum()) - logits[label])
+            right.append(logits.argmax() == label)
+            squares = (naive_predictor(predictor, h) - target[b, k]) ** 2
+            crop, blur = squares[:4].mean(), squares[4]
+            error.append(crop * environments[b, e, 0] + blur * environments[b, e, 1])
+    np.testing.assert_allclose(metrics["loss_labels"], np.mean(entropy), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss_predictor"], np.mean(error), rtol=1e-4)
+    np.testing.assert_allclose(metrics["label_accuracy"], np.mean(right), atol=1e-6)
+    np.testing.assert_allclose(loss, np.mean(entropy) + 3.0 * np.mean(error), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+
+
+def test_it_tells_latents_and_the_classes_that_it_is_trained_on():
+    one = small("supervised")
+    h = RNG.normal(size=(5, 6)).astype(np.float32)
+    told = one.method.tell(one.variables, h)
+    classifier = one.params["classifier"]
+    expected = (h @ classifier["kernel"] + classifier["bias"]) / 0.5
+    np.testing.assert_allclose(told.classes, expected, atol=1e-5)
+    np.testing.assert_allclose(told.latents, naive_predictor(one.params["predictor"], h), atol=1e-5)
+    others = [small(name).method.tell(small(name).variables, h) for name in ("simclr", "sen_plus")]
+    assert all(other == (None, None) for other in others)
+    told = small("contextssl").method.tell(small("contextssl").variables, h)
+    assert told.latents.shape == (5, 5) and told.classes is None
+
+
+@pytest.mark.parametrize(
+    "environment, shift", [("crop", 4), ("crop+blur", 4), ("blur", 0), ("none", 0)]
+)
+def test_classes_are_shifted_where_the_environment_shows_the_group(environment, shift):
+    labels = np.array([0, 3, 1])
+    shown = SHOWN[environment]
+    np.testing.assert_array_equal(small("supervised").method.classes(labels, shown), labels + shift)
+    np.testing.assert_array_equal(small("simclr").method.classes(labels, shown), labels)
+
+
+def test_told_classes_are_scored_by_the_environment_that_was_read():
+    """An oracle that knows the labels, and shifts them after contexts that show crop."""
+    conditions = Conditions({name: SHOWN[name] for name in ("crop", "blur")}, (0, 2))
+    labels, classes = RNG.integers(0, 4, 30), small("supervised").method.classes
+    told = np.empty((3, 30, 2), int)  # alone, after crop's 2 tokens, after blur's
+    for environment, length in ((name, c) for name in ("crop", "blur") for c in (0, 2)):
+        shown = SHOWN[environment] if length else SHOWN["none"]
+        told[conditions.row(environment, length)] = classes(labels, shown)[:, None]
+    told[2, :, 1] = (labels + 1) % 4  # after blur, every second view is taken for another class
+    found = told_accuracy(np.eye(8)[told], conditions, lambda shown: classes(labels, shown))
+    np.testing.assert_allclose(found, [[0, 1], [1, 0.5]])
+
+
+@pytest.mark.parametrize(
+    "labels, group, message",
+    [
+        (False, "crop", "^method: supervised needs labels, and synthetic has none$"),
+        (True, "rotation", r"^supervised.group: 'rotation' is none of the groups \('crop', 'blur'"),
+    ],
+)
+def test_what_cannot_be_learnt_is_one_line(labels, group, message):
+    config = small_config("supervised")
+    config.supervised.group = group
+    dataset = DATASETS["synthetic"](config)
+    if not labels:
+        split = dataclasses.replace(dataset.splits["train"], labels=None)
+        dataset = dataclasses.replace(dataset, splits={"train": split, "test": split})
+    with pytest.raises(UserError, match=message):
+        METHODS["supervised"](config, dataset, None)
+
+
+def test_the_predictors_error_pulls_at_the_embeddings_of_shown_groups_alone():
+    """lambda 0 leaves cross-entropy, which knows nothing of latents."""
+    one = small("supervised", (("loss.predictor_weight", 0.0),))
+    h = RNG.normal(size=(4, 2, 3, 6)).astype(np.float32)
+
+    def loss(params):
+        return one.method.objective(params, {"transformer": Projected(h, h, h)}, one.batch)[0]
+
+    slopes = run(jax.grad(loss), one.params)
+    assert max(np.abs(x).max() for x in jax.tree.leaves(slopes["predictor"])) == 0
+    assert np.abs(jnp.asarray(slopes["classifier"]["kernel"])).min() > 0
