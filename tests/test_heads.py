@@ -120,7 +120,7 @@ def test_sies_heads_see_a_half_each():
 
 
 def test_an_encoder_that_has_no_halves_is_told():
-    with pytest.raises(UserError, match="method: sie halves the features; the encoder's 7"):
+    with pytest.raises(UserError, match="2 equal parts, which the encoder's 7 do not"):
         small("sie").method.heads["invariant"].init(None, jnp.zeros((1, 7)), jnp.zeros((1, 5)))
 
 

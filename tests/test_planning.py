@@ -17,7 +17,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.main import main
 from contextssl_jax.planning.hardware import CHIPS
 from contextssl_jax.planning.plan import make_plan
-from contextssl_jax.planning.program import host_devices
+from contextssl_jax.planning.program import build_program, host_devices
 from contextssl_jax.planning.stand_in import STAND_INS, stand_in
 from contextssl_jax.planning.tables import show
 
@@ -98,6 +98,16 @@ def test_on_more_devices_shares_are_smaller_and_nothing_else_changes(config, pla
         saved = [plan["memory"]["saved"][part]["unfused"] for plan in (one, two)]
         assert saved[0] == pytest.approx(2 * saved[1], rel=0.01)
     assert one["chips"][0]["step_seconds"] == pytest.approx(two["chips"][0]["step_seconds"] * 1.4)
+
+
+@pytest.mark.parametrize("data", ["cifar10", "folder", "objects3d"])
+def test_stand_ins_have_labels_for_methods_that_learn_them(config, data):
+    config.data.name, config.method = data, "supervised"
+    if data == "objects3d":
+        config.groups = config.environments = ("rotation", "color")
+    config.supervised.group = config.groups[0]
+    program = build_program(config, 1)
+    assert "classifier" in program.state.params
 
 
 def test_whether_it_fits_is_told(planned):
