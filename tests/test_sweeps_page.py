@@ -171,6 +171,18 @@ def test_one_table_is_laid_out_as_the_paper_s():
     assert table.quoted == frozenset(range(5)) and "does not publish" in table.caption
 
 
+def test_classes_that_models_tell_stand_in_the_layout_by_length():
+    groups = ("rotation", "color")
+    some = result(environments=groups, groups=groups, told=True)
+    table = overview([some], Measure({}, PAPER_BY_NAME["Table 5"], False))
+    assert table.header[-5:] == tuple(f"top-1 %, {c}" for c in (0, 2, 14, 30, 126))
+    rows = {(row[0], row[1]): list(row[-5:]) for row in table.rows}
+    assert rows["paper: ContextSSL", "color"] == ["8.9", "82.4", "82.7", "82.8", "83.0"]
+    assert rows["one", "color"] == [
+        pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS
+    ]
+
+
 def test_a_plane_has_points_and_ways():
     plain, reads = result(OTHER, lengths=(0,)), result()
     assert plane_tells([plain, reads])

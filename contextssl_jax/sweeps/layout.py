@@ -16,28 +16,31 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
       measure: whose R² is shown.
     """
     groups, lengths = groups_of(results), lengths_of(results, measure)
-    quoted = [
-        quoted_row(
-            row,
-            [
-                *(cell for group in groups for cell in _in_layout(row.r2.get(group), lengths)),
-                None if row.accuracy is None else f"{row.accuracy:.1f}",
-            ],
-        )
-        for row in (measure.paper.rows if measure.paper else ())
-    ]
+    theirs = measure.paper.rows if measure.paper else ()
+    reports = [report for result in results for report in result.reports.values()]
+    # Where models tell classes by themselves, these stand in the place of the encoder's.
+    tells = any("accuracy_told" in report for report in reports)
+    quoted: list[list[Cell]] = []
+    for row in theirs:
+        cells = [cell for group in groups for cell in _in_layout(row.r2.get(group), lengths)]
+        told = paper_by_length(row.told, lengths, "{:.1f}")
+        top1 = None if row.accuracy is None else f"{row.accuracy:.1f}"
+        quoted.append(quoted_row(row, [*cells, *(told if tells else [top1])]))
     rows: list[list[Cell]] = []
     for result in results:
         for name, shown in result.contexts.items():
-            cells: list[Cell] = []
+            cells = []
             for group in groups:
                 if result.reads:
                     cells += by_length(result, measure.path(name, group), lengths)
                 else:
                     encoder = result.at(*measure.features(group)).cell()
                     cells += [encoder, *(None for _ in lengths[1:])]
-            accuracy = result.at("accuracy_features", "linear", "1.0").cell(100, 1)
-            rows.append([result.label, shown, len(result.reports), *cells, accuracy])
+            if tells:
+                cells += by_length(result, ("accuracy_told", name), lengths, 100, 1)
+            else:
+                cells.append(result.at("accuracy_features", "linear", "1.0").cell(100, 1))
+            rows.append([result.label, shown, len(result.reports), *cells])
     measured = " ".join(f"{group}: {measure.described(group)}" for group in groups)
     paper = f" {measure.paper.name}. {measure.paper.difference}" if measure.paper else ""
     return Table(
@@ -45,12 +48,13 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
         (
             *("method", "context", "seeds"),
             *(f"{group}, {length}" for group in groups for length in lengths),
-            "top-1 %",
+            *([f"top-1 %, {length}" for length in lengths] if tells else ["top-1 %"]),
         ),
         [*quoted, *rows],
-        f"R² of each group by tokens of context, of embeddings; of methods without contexts a"
-        f" single figure, of the encoder's features, as in the paper. Top-1: linear, from features."
-        f" {measured} {SEEDS}{paper}",
+        "R² of each group by tokens of context, of embeddings; of methods without contexts a"
+        " single figure, of the encoder's features, as in the paper. Top-1:"
+        f" {'told by the model itself' if tells else 'linear, from features'}. {measured}"
+        f" {SEEDS}{paper}",
         frozenset(range(len(quoted))),
     )
 
