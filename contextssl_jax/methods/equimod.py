@@ -41,7 +41,8 @@ class EquiMod(Siamese):
     ) -> tuple[jax.Array, Metrics]:
         """See Siamese."""
         del params, batch
-        invariant, equivariant = (self.align(normalise(p.tokens)) for p in projected.values())
+        both = projected["projector"], projected[self._embedding[0]]
+        invariant, equivariant = (self.align(normalise(p.tokens)) for p in both)
         of_equivariant = equivariant.loss.mean()
         loss = invariant.loss.mean() + self.equivariance_weight * of_equivariant
         metrics = mean_over({"loss": loss, "loss_equivariant": of_equivariant}, self.axis)
