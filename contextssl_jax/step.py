@@ -58,8 +58,9 @@ def train_step(
     In several parts, the update is that of the whole batch where the loss is a mean over contexts
     that do not meet: negatives from the context, and nothing with batch statistics, neither
     encoder nor projector nor VICReg's and SIE's terms. Else negatives and batch statistics are
-    those of a part on all devices, and the running statistics move once a part. Metrics are means over the parts that tell them: those that are ratios, such
-    as R² where parts show a group unequally often, are not quite the whole batch's.
+    those of a part on all devices, and the running statistics move once a part. Metrics are means
+    over the parts that tell them: those that are ratios, such as R² where parts show a group
+    unequally often, are not quite the whole batch's.
 
     Gradients cross devices once; statistics, gathered negatives and metrics, once a part.
 

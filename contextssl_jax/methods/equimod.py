@@ -41,7 +41,8 @@ class EquiMod(Siamese):
     ) -> tuple[jax.Array, Metrics]:
         """See Siamese."""
         del params, batch
-        both = projected["projector"], projected[self._embedding[0]]
+        (other,) = projected.keys() - {"projector"}
+        both = projected["projector"], projected[other]
         invariant, equivariant = (self.align(normalise(p.tokens)) for p in both)
         of_equivariant = equivariant.loss.mean()
         loss = invariant.loss.mean() + self.equivariance_weight * of_equivariant
