@@ -166,6 +166,8 @@ def test_one_table_is_laid_out_as_the_paper_s():
     assert ours[5] == pooled("r2_global", "blur", "crop", "linear", "pair", "126")
     assert ours[10] == pooled("r2_global", "blur", "blur", "linear", "pair", "126")
     alone = rows["other", None]
+    fixed = overview([result(environments=("none",))], PLAIN).rows  # reads, but has no choice
+    assert [row[3] for row in fixed] == [pooled("r2_features", "crop", "linear", "single")]
     encoder = [pooled("r2_features_global", group, "linear", "pair") for group in ("crop", "blur")]
     assert [alone[1], alone[6]] == encoder and alone[2:6] == [None] * 4
     assert table.quoted == frozenset(range(5)) and "does not publish" in table.caption
@@ -187,6 +189,7 @@ def test_a_plane_has_points_and_ways():
     plain, reads = result(OTHER, lengths=(0,)), result()
     assert plane_tells([plain, reads])
     assert not plane_tells([reads]) and not plane_tells([plain])
+    assert plane_tells([reads, result(environments=("none",))])
     three = [
         result(groups=("crop", "blur", "color")),
         result(OTHER, lengths=(0,), groups=("crop",)),

@@ -1,4 +1,4 @@
-"""Two groups against each other: a method that reads contexts moves, another is a point."""
+"""Two groups against each other: a method that adapts to contexts moves, another is a point."""
 
 from collections.abc import Sequence
 
@@ -24,16 +24,16 @@ from contextssl_jax.sweeps.pooled import Result
 
 
 def plane_tells(results: Sequence[Result]) -> bool:
-    """Says whether there are two groups, and methods of both kinds: some read contexts."""
-    return len(groups_of(results)) == 2 and len({result.reads for result in results}) == 2
+    """Says whether there are two groups, and methods of both kinds: some adapt to contexts."""
+    return len(groups_of(results)) == 2 and len({result.adapts for result in results}) == 2
 
 
 def draw_plane(results: Sequence[Result], measure: Measure, note: str, path: epath.Path) -> None:
     """Draws R² of one group against R² of the other.
 
-    Of methods without contexts, the encoder's features, as the paper reports them; of others,
-    embeddings, from no context to the longest of each environment that they are trained in. Bars
-    are one standard deviation over seeds.
+    Of methods that read contexts of several environments, embeddings, from no context to the
+    longest of each; of others, the encoder's features, as the paper reports them. Bars are one
+    standard deviation over seeds.
 
     Args:
       results: points for which `plane_tells`.
@@ -51,7 +51,7 @@ def _figure(results: Sequence[Result], measure: Measure) -> Figure:
     figure = Figure(figsize=(6.8, max(4.6, 1.2 + 0.22 * len(results))), layout="constrained")
     axis = figure.subplots()
     for i, result in enumerate(results):
-        if result.reads:
+        if result.adapts:
             for name in result.contexts:
                 _way(axis, i, result, measure, name, groups)
         else:
@@ -63,10 +63,10 @@ def _figure(results: Sequence[Result], measure: Measure) -> Figure:
     axis.set_xlim(low - 0.03, 1.03)
     axis.set_ylim(low - 0.03, 1.03)
     axis.set_aspect("equal")
-    finish(axis, "without contexts: a point; with growing contexts: a way")
+    finish(axis, "an encoder: a point; with growing contexts: a way")
     handles = []
     for i, result in enumerate(results):
-        look: Style = {"color": color_of(i), "linestyle": "-" if result.reads else ""}
+        look: Style = {"color": color_of(i), "linestyle": "-" if result.adapts else ""}
         handles.append(Line2D([], [], label=result.label, **look, **marker(i)))
     figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
     return figure
@@ -76,7 +76,8 @@ def _point(axis: Axes, i: int, result: Result, measure: Measure, groups: Sequenc
     found = [result.at(*measure.features(group)) for group in groups]
     if all(one.by_seed for one in found):
         x, y = found
-        look: Style = {"color": color_of(i), **marker(i), "markersize": 7}
+        look: Style = {"color": color_of(i), **marker(i)}
+        look["markersize"] *= 1.4
         bars: Style = {"elinewidth": 1.0, "linestyle": "", "label": result.label}
         axis.errorbar([x.mean], [y.mean], [[y.std or 0.0]], [[x.std or 0.0]], **bars, **look)
 

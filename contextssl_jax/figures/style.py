@@ -38,7 +38,8 @@ def stroke(i: int) -> Style:
 def marker(i: int) -> Style:
     """Returns the marker of the i-th line, for `Axes.plot`."""
     shape = MARKERS[i % len(MARKERS)]
-    return {"marker": shape, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    size = 9 if shape == "*" else 5  # a star is mostly air
+    return {"marker": shape, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.6}
 
 
 def context_name(environment: str) -> str:

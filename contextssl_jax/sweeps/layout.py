@@ -31,7 +31,7 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
         for name, shown in result.contexts.items():
             cells = []
             for group in groups:
-                if result.reads:
+                if result.adapts:
                     cells += by_length(result, measure.path(name, group), lengths)
                 else:
                     encoder = result.at(*measure.features(group)).cell()
@@ -51,8 +51,9 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
             *([f"top-1 %, {length}" for length in lengths] if tells else ["top-1 %"]),
         ),
         [*quoted, *rows],
-        "R² of each group by tokens of context, of embeddings; of methods without contexts a"
-        " single figure, of the encoder's features, as in the paper. Top-1:"
+        "R² of each group by tokens of context, of embeddings; of methods that read no contexts, or"
+        " those of one environment alone, a single figure, of the encoder's features, as in the"
+        " paper. Top-1:"
         f" {'told by the model itself' if tells else 'linear, from features'}. {measured}"
         f" {SEEDS}{paper}",
         frozenset(range(len(quoted))),

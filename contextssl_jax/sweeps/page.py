@@ -27,9 +27,10 @@ PICTURES = (f"{_NAME}_plane.png", f"{_NAME}.png")  # of a page, the first of the
 _PLANE = Picture(
     "One group against the other",
     PICTURES[0],
-    "A method without contexts is a point: R² of both groups from its encoder's features, as the"
-    " paper reports it. One that reads contexts moves, from no context to the longest of each"
-    " environment: R² from its embeddings. Bars: one standard deviation over seeds.",
+    "A method that reads no contexts, or those of one environment alone, is a point: R² of both"
+    " groups from its encoder's features, as the paper reports it. Others move, from no context to"
+    " the longest of each environment: R² from embeddings. Bars: one standard deviation over"
+    " seeds.",
     "R² of one group against R² of the other, a point for each method or a line of contexts",
 )
 

@@ -63,6 +63,11 @@ class Result:
         return any(report["provenance"]["lengths"] != [0] for report in self.reports.values())
 
     @property
+    def adapts(self) -> bool:
+        """Whether it reads contexts of several environments, so that it can differ by them."""
+        return self.reads and len(self.environments) > 1
+
+    @property
     def contexts(self) -> dict[str, str | None]:
         """The environments to show, by name, and what to call them: nothing without contexts."""
         if self.reads:
