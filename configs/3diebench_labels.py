@@ -8,14 +8,14 @@ either context; of rotation R2 .666 and .539 under the rotation and the color co
 and .982. No full run of this file has been made yet.
 """
 
-import importlib
-
 from ml_collections import ConfigDict
+
+from configs import bench3d
 
 
 def get_config() -> ConfigDict:
     """Returns the options."""
-    config = importlib.import_module("configs.3diebench_rotation_color").get_config()
+    config = bench3d.rotation_color()
     config.method = "supervised"
     config.mask.update(probability=0.0, hide_own_x=False)
     return config

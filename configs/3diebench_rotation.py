@@ -8,14 +8,14 @@ nothing at all. The paper says R2 .738 for rotation after 126 tokens of the rota
 after those of the other, which at 30 tokens is .377. No full run of this file has been made yet.
 """
 
-import importlib
-
 from ml_collections import ConfigDict
+
+from configs import bench3d
 
 
 def get_config() -> ConfigDict:
     """Returns the options."""
-    config = importlib.import_module("configs.3diebench_rotation_color").get_config()
+    config = bench3d.rotation_color()
     config.groups = ("rotation",)  # hues and light vary untold
     config.environments = ("rotation", "none")
     return config

@@ -26,24 +26,9 @@ in place of float16, and the report's views, probe steps and splits.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import bench3d
 
 
 def get_config() -> ConfigDict:
     """Returns the options."""
-    config = base.get_config()
-    config.groups = ("rotation", "color")
-    config.environments = ("rotation", "color")
-    config.data.update(name="3diebench", environment_per="batch", threads=8, prefetch=8)
-    config.scene.update(hue="linear", canonical=False)
-    config.model.dtype = "bfloat16"
-    config.model.resnet.stem = "imagenet"
-    # The official code's 82 batches an epoch, of which the last is smaller: here contexts go on
-    # into the next epoch, so that these are 1,001.5 epochs.
-    config.train.update(steps=82_000, warmup_steps=820)
-    config.checkpoint.every = 4_100
-    config.monitor.every = 8_200
-    config.eval.update(batch=1024, fit_records=20_000, test_records=10_000)
-    config.eval.probe.update(hidden=(1024, 1024), steps=4_000)
-    config.eval.retrieval.records = 500
-    return config
+    return bench3d.rotation_color()

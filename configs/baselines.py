@@ -6,10 +6,9 @@ methods make them theirs. Coefficients are those of SIE's comparison (arXiv 2302
 a comment says otherwise.
 """
 
-import importlib
-
 from ml_collections import ConfigDict
 
+from configs import bench3d as shared
 from configs import quickstart, sizes
 
 
@@ -37,7 +36,7 @@ def objects3d() -> ConfigDict:
 
 def bench3d() -> ConfigDict:
     """Returns rotation and color of 3DIEBench, as 3diebench_rotation_color.py."""
-    config = importlib.import_module("configs.3diebench_rotation_color").get_config()
+    config = shared.rotation_color()
     _train_projector(config)
     config.environments = ("rotation+color",)
     return config

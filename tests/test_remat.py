@@ -156,7 +156,7 @@ def test_cached_passes_are_the_same():
 def test_the_option_reaches_encoder_and_transformer(config, encoder):
     config.model.encoder, config.model.remat = encoder, True
     method = build_experiment(config).method
-    assert method.encoder.remat and method.transformer.remat
+    assert method.modules["encoder"].remat and method.modules["transformer"].remat
 
 
 def test_a_run_goes_on_without_it(config, monkeypatch, tmp_path):

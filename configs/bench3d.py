@@ -1,0 +1,28 @@
+"""3DIEBench with rotation and color, that the configs on it share; no config by itself.
+
+(They are named for the data set, and no name in Python begins with a digit.)
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def rotation_color() -> ConfigDict:
+    """Returns the options of 3diebench_rotation_color.py, which says what they are."""
+    config = base.get_config()
+    config.groups = ("rotation", "color")
+    config.environments = ("rotation", "color")
+    config.data.update(name="3diebench", environment_per="batch", threads=8, prefetch=8)
+    config.scene.update(hue="linear", canonical=False)
+    config.model.dtype = "bfloat16"
+    config.model.resnet.stem = "imagenet"
+    # The official code's 82 batches an epoch, of which the last is smaller: here contexts go on
+    # into the next epoch, so that these are 1,001.5 epochs.
+    config.train.update(steps=82_000, warmup_steps=820)
+    config.checkpoint.every = 4_100
+    config.monitor.every = 8_200
+    config.eval.update(batch=1024, fit_records=20_000, test_records=10_000)
+    config.eval.probe.update(hidden=(1024, 1024), steps=4_000)
+    config.eval.retrieval.records = 500
+    return config
