@@ -7,7 +7,7 @@ is how large it is. Small and unread is erased; small and read is squeezed.
 
 import numpy as np
 
-from contextssl_jax.evaluation.scores import Target, r2_per_entry
+from contextssl_jax.evaluation.scores import Target, score
 
 
 def readable(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> np.ndarray:
@@ -22,14 +22,8 @@ def readable(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> 
     Returns:
       R², the mean over each group's entries, [U, G].
     """
-    scores = np.stack(
-        [
-            r2_per_entry(target.test, _predict(x, target.fit, x_test))
-            for x, x_test in zip(fit, test, strict=True)
-        ]
-    )
-    own = [target.owner == group for group in range(groups)]
-    return np.stack([scores[:, e].mean(axis=1) for e in own], axis=-1)
+    told = [_predict(x, target.fit, x_test) for x, x_test in zip(fit, test, strict=True)]
+    return score(target, np.stack(told), groups)["mean"]
 
 
 def share(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> np.ndarray:
