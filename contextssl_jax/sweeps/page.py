@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from etils import epath
@@ -66,31 +67,22 @@ def write_page(
     said = _introduction(sweep, runs, states, settings)
     if results:
         said.insert(1, f"Where figures are from: {_measured(results)}.")
-    parts: list[Table | Picture] = [*made, listed]
-    picture = _picture(sweep)
+    layout = made[0] if made else overview(results, measure)
+    drawn = _drawn(sweep, results, measure)
+    parts: list[Table | Picture] = [*(picture for picture, _ in drawn), *made, listed]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         images: dict[str, bytes] = {}
-        if results:
-            note = f"{sweep.title}; {_seeds_said(results)}; {_measured(results)}"
-
-            def draw(path: epath.Path) -> None:
-                draw_sweep(results, measure, sweep.axis, note, path)
-
+        for picture, draw in drawn:
             _put(folder / picture.file, draw)
             images[picture.file] = (folder / picture.file).read_bytes()
-            parts.insert(0, picture)
-            if plane_tells(results):
-                _put(folder / _PLANE.file, lambda path: draw_plane(results, measure, note, path))
-                images[_PLANE.file] = (folder / _PLANE.file).read_bytes()
-                parts.insert(0, _PLANE)
         texts = {
             "md": markdown(sweep.title, said, parts),
             "html": html(sweep.title, said, parts, images),
             "json": json.dumps(
                 {"command": command, "settings": list(settings)}
                 | to_tree(folder, sweep, runs, states, results)
-                | {"layout": to_cells(overview(results, measure))},
+                | {"layout": to_cells(layout)},
                 indent=1,
             )
             + "\n",
@@ -100,6 +92,20 @@ def write_page(
     except faults() as error:
         raise UserError(f"--workdir: cannot write {folder} ({reason(error)})") from error
     return [*made, listed]
+
+
+def _drawn(
+    sweep: Sweep, results: Sequence[Result], measure: Measure
+) -> list[tuple[Picture, Callable[[epath.Path], None]]]:
+    """Returns the page's pictures, with what draws each."""
+    if not results:
+        return []
+    note = f"{sweep.title}; {_seeds_said(results)}; {_measured(results)}"
+    pictures: list[tuple[Picture, Callable[[epath.Path], None]]] = []
+    if plane_tells(results):
+        pictures.append((_PLANE, partial(draw_plane, results, measure, note)))
+    by_length_or_value = partial(draw_sweep, results, measure, sweep.axis, note)
+    return [*pictures, (_picture(sweep), by_length_or_value)]
 
 
 def _results(sweep: Sweep, runs: Sequence[Run], states: Sequence[State]) -> list[Result]:
