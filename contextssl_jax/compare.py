@@ -5,15 +5,14 @@ report.json. The tables are printed, and written with a figure to --out as compa
 and .png.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from etils import epath
 
 from contextssl_jax.bucket import faults, numbered, reach, reason
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import Parser, UserError
 from contextssl_jax.evaluation.command import REPORT
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
 from contextssl_jax.evaluation.page import Cell, Picture, Table, aligned, html, markdown
@@ -23,14 +22,9 @@ from contextssl_jax.figures.comparison import draw_comparison
 Reports = Mapping[str, Mapping[str, Any]]  # by the run's name
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def main(argv: Sequence[str]) -> int:
     """Does what the command line says; returns the exit status, 2 for a mistake in it."""
-    parser = _Parser(prog="python -m contextssl_jax.compare", description=__doc__)
+    parser = Parser(prog="python -m contextssl_jax.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", default="comparison", help="folder to write to")
     parser.add_argument("--probe", default="linear", choices=PROBES)

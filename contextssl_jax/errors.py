@@ -1,8 +1,9 @@
 """Mistakes that the user can mend."""
 
+import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 
@@ -15,6 +16,14 @@ class UserError(Exception):
 
 class SharedError(UserError):
     """A mistake that every process has been told of; process 0 tells it to the user."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UserError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the class."""
+        raise UserError(message)
 
 
 def pick(table: Mapping[str, T], name: str, option: str) -> T:

@@ -4,16 +4,14 @@ Of each sweep's folder, the table in the paper's layout and the first picture, w
 seeds, steps and hardware that they are of. Written to --out as tables.md and tables.html.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from etils import epath
 
 from contextssl_jax.bucket import faults, reach, reason
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import Parser, UserError
 from contextssl_jax.evaluation.page import Picture, Table, html, markdown
 from contextssl_jax.files import write_whole
 from contextssl_jax.sweeps.page import PICTURES
@@ -28,14 +26,9 @@ _SAID = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def main(argv: Sequence[str]) -> int:
     """Does what the command line says; returns the exit status, 2 for a mistake in it."""
-    parser = _Parser(prog="python -m contextssl_jax.sweeps", description=__doc__)
+    parser = Parser(prog="python -m contextssl_jax.sweeps", description=__doc__)
     parser.add_argument("sweeps", nargs="+", metavar="FOLDER", help="of a sweep, with its page")
     parser.add_argument("--out", required=True, help="folder to write to")
     try:
