@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
+from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.losses import Alignment, info_nce_batch, info_nce_context, normalise
+from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
-from contextssl_jax.methods.heads import Projected
+from contextssl_jax.methods.heads import Head, Projected
 from contextssl_jax.methods.siamese import Siamese
 from contextssl_jax.metrics import early_late
 
@@ -53,6 +55,23 @@ def alignment_metrics(aligned: Alignment, axis: str | None) -> Metrics:
         axis,
     )
     return metrics | {"early_late": early_late(aligned.loss, axis)}
+
+
+def build_contrastive(
+    config: ConfigDict, dataset: Dataset, axis: str | None, head: Mapping[str, Head]
+) -> Contrastive:
+    """Builds the method of one head, by its name, from the sections `model` and `loss`.
+
+    Raises:
+      UserError: an option has none of its possible values.
+    """
+    return Contrastive(
+        space=dataset.space,
+        backbone=build_backbone(config, dataset, axis),
+        heads=head,
+        axis=axis,
+        align=build_align(config.loss, axis),
+    )
 
 
 def build_align(loss: ConfigDict, axis: str | None) -> Align:

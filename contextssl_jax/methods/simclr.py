@@ -3,9 +3,8 @@
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.dataset import Dataset
-from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.context_head import build_context_head
-from contextssl_jax.methods.contrastive import Contrastive, build_align
+from contextssl_jax.methods.contrastive import Contrastive, build_contrastive
 from contextssl_jax.methods.heads import Head, build_projector
 
 
@@ -23,13 +22,7 @@ def build(
     Raises:
       UserError: an option has none of its possible values.
     """
-    return Contrastive(
-        space=dataset.space,
-        backbone=build_backbone(config, dataset, axis),
-        heads=invariant_head(config, dataset, axis, plus),
-        axis=axis,
-        align=build_align(config.loss, axis),
-    )
+    return build_contrastive(config, dataset, axis, invariant_head(config, dataset, axis, plus))
 
 
 def invariant_head(
