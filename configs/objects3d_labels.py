@@ -2,8 +2,8 @@
 
     python -m contextssl_jax.main --config=configs/objects3d_labels.py
 
-As quickstart.py, but the transformer learns labels, and no mask hides any of the context. Hardware,
-time: as there.
+As quickstart.py, but the transformer learns labels, and no mask hides any of the context.
+Hardware: as there.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
     python -m contextssl_jax.main --config=configs/objects3d_rotation.py
 
 As quickstart.py, but contexts show rotations or nothing at all: the same group is asked to be
-followed and to be forgotten. Colors and light vary untold. Hardware, time: as there.
+followed and to be forgotten. Colors and light vary untold. Hardware: as there.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,7 @@
 
     python -m launch.sweep --sweep=configs/sweeps/ablations.py --workdir=runs/ablations
 
-Seven points, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: some four minutes a
-run.
+Seven points, three seeds. Hardware: two CPU cores, some 3 GB of memory. No run yet.
 """
 
 from typing import Any

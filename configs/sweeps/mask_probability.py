@@ -2,8 +2,7 @@
 
     python -m launch.sweep --sweep=configs/sweeps/mask_probability.py --workdir=runs/masks
 
-Six probabilities, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: some four
-minutes a run.
+Six probabilities, three seeds. Hardware: two CPU cores, some 3 GB of memory. No run yet.
 """
 
 from configs.sweeps.short import SHORT

@@ -5,6 +5,12 @@ from typing import Any
 
 from contextssl_jax.sweeps import Point
 
+# Which groups the methods are told, by what pages call them.
+ROTATION_COLOR = {
+    "rotation": ("rotation",),
+    "color": ("color",),
+    "rotation, color": ("rotation+color",),
+}
 _UNTOLD: dict[str, Any] = {"environments": ("none",), "eval.environments": ("none",)}
 
 

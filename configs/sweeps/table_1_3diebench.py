@@ -10,8 +10,6 @@ run of this file has been made yet.
 from configs.sweeps import methods
 from contextssl_jax.sweeps import Sweep
 
-_TOLD = {"rotation": ("rotation",), "color": ("color",), "rotation, color": ("rotation+color",)}
-
 
 def get_sweep() -> Sweep:
     """Returns the sweep."""
@@ -21,7 +19,7 @@ def get_sweep() -> Sweep:
             *methods.invariant(
                 "configs/3diebench_rotation_color.py", "3diebench.py", {"mask.probability": 1.0}
             ),
-            *methods.equivariant("3diebench.py", _TOLD),
+            *methods.equivariant("3diebench.py", methods.ROTATION_COLOR),
         ),
         paper="Table 1",
         official=True,

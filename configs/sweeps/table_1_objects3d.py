@@ -3,14 +3,12 @@
     python -m launch.sweep --sweep=configs/sweeps/table_1_objects3d.py --workdir=runs/table_1
 
 Sixteen points, three seeds, all of 1,200 steps of the same batches. Hardware: two CPU cores, some
-3 GB of memory. Time: two to three minutes a run.
+3 GB of memory.
 """
 
 from configs.sweeps import methods
 from configs.sweeps.short import SHORT
 from contextssl_jax.sweeps import Sweep
-
-_TOLD = {"rotation": ("rotation",), "color": ("color",), "rotation, color": ("rotation+color",)}
 
 
 def get_sweep() -> Sweep:
@@ -20,7 +18,7 @@ def get_sweep() -> Sweep:
         title="Tables 1 and 2 on built-in objects",
         points=(
             *methods.invariant("configs/quickstart.py", "objects3d.py", alone),
-            *methods.equivariant("objects3d.py", _TOLD),
+            *methods.equivariant("objects3d.py", methods.ROTATION_COLOR),
         ),
         overrides=SHORT,
         paper="Table 1",

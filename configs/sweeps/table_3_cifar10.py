@@ -3,7 +3,7 @@
     python -m launch.sweep --sweep=configs/sweeps/table_3_cifar10.py --workdir=runs/table_3
 
 Ten points, three seeds, all of 3,000 steps of the same batches. Hardware: two CPU cores, some 3 GB
-of memory. Time: five to eight minutes a run.
+of memory. No run yet.
 """
 
 from configs.sweeps import methods

@@ -2,7 +2,7 @@
 
     python -m launch.sweep --sweep=configs/sweeps/table_4_objects3d.py --workdir=runs/table_4
 
-One point, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: three minutes a run.
+One point, three seeds. Hardware: two CPU cores, some 3 GB of memory.
 """
 
 from configs.sweeps.short import SHORT

@@ -2,7 +2,7 @@
 
     python -m launch.sweep --sweep=configs/sweeps/table_5_objects3d.py --workdir=runs/table_5
 
-Three points, three seeds. Hardware: two CPU cores, some 3 GB of memory. Time: three minutes a run.
+Three points, three seeds. Hardware: two CPU cores, some 3 GB of memory.
 """
 
 from configs.sweeps.short import SHORT

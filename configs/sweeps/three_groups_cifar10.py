@@ -2,8 +2,7 @@
 
     python -m launch.sweep --sweep=configs/sweeps/three_groups_cifar10.py --workdir=runs/three
 
-Two points, three seeds, of 4,500 steps. Hardware: two CPU cores, some 3 GB of memory. Time: fifteen
-minutes a run.
+Two points, three seeds, of 4,500 steps. Hardware: two CPU cores, some 3 GB of memory. No run yet.
 """
 
 from contextssl_jax.sweeps import Point, Sweep
