@@ -102,7 +102,7 @@ def _way(
     across, up = np.abs(way[-1] - way[0])  # the label is beside the way, not on it
     place: Style = dict(xytext=(7, 0), ha="left", va="center")
     if across > up:
-        place = dict(xytext=(-4, -8), ha="left", va="top")
+        place = dict(xytext=(-4, 6), ha="left", va="bottom")
     said: Style = dict(textcoords="offset points", fontsize=7, color=GREY)
     axis.annotate(context_name(name), (x[-1], y[-1]), **said, **place)
     if name == next(iter(result.contexts)) and not lengths[0]:

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -127,17 +128,21 @@ def _introduction(
     common = [f"{name}={as_text(value)}" for name, value in sweep.overrides.items()]
     common += settings
     said = [
-        f"{done} of {len(runs)} runs are done: {len(sweep.points)} points,"
+        f"{done} of {len(runs)} runs are done: {_counted(len(sweep.points), 'point')},"
         f" {_counted(len({run.seed for run in runs}), 'seed')}"
         + (f"; for all of them, unless they say otherwise: {', '.join(common)}." if common else ".")
     ]
-    left = [
-        f"{run.name} ({state.kind}{': ' if state.said else ''}{state.said})"
-        for run, state in zip(runs, states, strict=True)
-        if state.kind != "done"
-    ]
+    left: dict[tuple[str, str], list[str]] = defaultdict(list)  # seeds by point and why
+    for run, state in zip(runs, states, strict=True):
+        if state.kind != "done":
+            why = f"{state.kind}{': ' if state.said else ''}{state.said}"
+            left[run.point.label, why].append(str(run.seed))
     if left:
-        said.append(f"Not in the figures: {'; '.join(left)}.")
+        listed = [
+            f"{label}, {'seeds' if seeds[1:] else 'seed'} {', '.join(seeds)} ({why})"
+            for (label, why), seeds in left.items()
+        ]
+        said.append(f"Not in the figures: {'; '.join(listed)}.")
     said += _unlike([state.report for state in states if state.report is not None])
     return said
 

@@ -100,6 +100,7 @@ def _adaptivity(results: Sequence[Result], measure: Measure, groups: Sequence[st
         ]
         for group in groups
         for result in results
+        if result.adapts
     ]
     probes = "; ".join(f"{group}: {PROBES[measure.probe(group)]}" for group in groups)
     return Table(
@@ -107,8 +108,8 @@ def _adaptivity(results: Sequence[Result], measure: Measure, groups: Sequence[st
         ("group", "method", "seeds", *lengths),
         rows,
         "How far a group's R² under its own context lies above its R² under the others', by tokens"
-        f" of context: 0 is no adaptation. {measure.told.capitalize()}. {probes}. A"
-        f" method without contexts has none. {SEEDS}",
+        f" of context: 0 is no adaptation. {measure.told.capitalize()}. {probes}. Methods that read"
+        f" no contexts, or those of one environment alone, have none. {SEEDS}",
     )
 
 

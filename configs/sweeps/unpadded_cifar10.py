@@ -1,0 +1,47 @@
+"""Crops in images without padding, at the size of cifar10_small: what makes them adapt.
+
+    python -m launch.sweep --sweep=configs/sweeps/unpadded_cifar10.py --workdir=runs/unpadded
+
+A small encoder tells a crop by the image's border. Without one it must know the content, as the
+paper's does. Six points of 3,000 steps, three seeds. Hardware: two CPU cores, some 3 GB of memory.
+"""
+
+from typing import Any
+
+from contextssl_jax.sweeps import Point, Sweep
+
+_UNPADDED: dict[str, Any] = {"crop.padding": 0}
+_PLAIN: dict[str, Any] = {**_UNPADDED, "nuisances": ()}
+_CHANGES: dict[str, dict[str, Any]] = {
+    "padded": {},
+    "unpadded": _UNPADDED,
+    "no nuisances": _PLAIN,
+    "no nuisances, predictor weight 20": {**_PLAIN, "loss.predictor_weight": 20.0},
+    "no nuisances, finer patches": {
+        **_PLAIN,
+        "model.patch.size": 2,
+        "model.patch.widths": (32, 64),
+    },
+    "no nuisances, narrow boxes": {**_PLAIN, "crop.scale": (0.08, 1.0)},
+}
+
+
+def get_sweep() -> Sweep:
+    """Returns the sweep."""
+    return Sweep(
+        title="Crops without padding",
+        points=tuple(
+            Point(label, "configs/cifar10_small.py", changes) for label, changes in _CHANGES.items()
+        ),
+        overrides={
+            "train.steps": 3000,
+            "train.warmup_steps": 150,
+            "monitor.every": 1500,
+            "eval.environments": ("crop", "blur"),
+            "eval.fit_records": 5000,
+            "eval.images": 10000,
+            "eval.retrieval.records": 50,
+            "eval.draws": 2,
+        },
+        paper="Table 3",
+    )
