@@ -1,4 +1,4 @@
-"""Bytes between devices: rings by hand, HLO by hand, and compiled steps against the formula."""
+"""Bytes between devices: rings by hand, HLO by hand, and steps against what methods need."""
 
 import functools
 
@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.resnet import BasicBlock, ResNet
 from contextssl_jax.planning import tables
+from contextssl_jax.planning.memory import size_of
 from contextssl_jax.planning.plan import traffic
 from contextssl_jax.planning.program import build_program
-from contextssl_jax.planning.traffic import needed, ring, sent
+from contextssl_jax.planning.traffic import ring, sent
 
 jax.devices()  # starts JAX with all devices, before a plan starts it with those that it needs
 
@@ -56,11 +57,6 @@ def test_a_program_by_hand():
     }
 
 
-def test_the_formula():
-    result = needed(devices=2, gradients=100, statistics=10, embeddings=30, metrics=4)
-    assert result == {"gradients": 100, "batch statistics": 20, "embeddings": 30, "metrics": 4}
-
-
 def test_a_loop_of_a_compiled_program_counts_as_often_as_it_runs():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
@@ -72,39 +68,65 @@ def test_a_loop_of_a_compiled_program_counts_as_often_as_it_runs():
     assert sent(text, 4) == {"all-reduce": 5 * ring("all-reduce", 6 * 4, 4)}
 
 
-@pytest.mark.parametrize("devices, negatives", [(2, "context"), (4, "batch")])
-def test_a_step_sends_what_the_formula_says(config, monkeypatch, devices, negatives):
+def plan_traffic(config, devices):
+    """Traces and compiles a step; returns its program and traffic."""
+    config.train.parallel = "auto"
+    program = build_program(config, devices)
+    quickly = {"xla_backend_optimization_level": 0}
+    compiled = program.traced.lower().compile(compiler_options=quickly)
+    return program, traffic(program, compiled.as_text())
+
+
+@pytest.mark.parametrize(
+    "devices, negatives, turns", [(2, "context", 1), (4, "batch", 1), (2, "batch", 2)]
+)
+def test_a_step_asks_for_and_sends_what_contextssl_needs(
+    config, monkeypatch, devices, negatives, turns
+):
     tiny = functools.partial(ResNet, (1, 1), BasicBlock, "cifar", 4)
     monkeypatch.setitem(ENCODERS, "tiny", lambda model, axis: tiny(axis))
     config.model.encoder = "tiny"
     config.groups = config.environments = ("crop",)
     config.loss.negatives = negatives
-    config.train.parallel = "auto"
-    program = build_program(config, devices)
-    quickly = {"xla_backend_optimization_level": 0}
-    compiled = program.traced.lower().compile(compiler_options=quickly)
-    result = traffic(program, compiled.as_text())
-    gathers = negatives == "batch"
+    config.train.accumulate_steps = turns
+    program, result = plan_traffic(config, devices)
+    state = program.state
+    tokens = config.data.contexts * 2 * config.data.pairs
+    embeddings = 4 * tokens * config.model.transformer.outputs * (negatives == "batch")
+    # Six means, early and late, and for each group two sums of errors and their count.
+    metrics = turns * 4 * (6 + 2 + 3)
+    assert result["asked"] == {
+        "gradients": ring("all-reduce", size_of(state.params), devices),
+        # As many bytes cross in the forward pass as their gradients in the backward pass.
+        "statistics: encoder": turns * ring("all-reduce", 2 * size_of(state.batch_stats), devices),
+        "loss": ring("all-gather", embeddings, devices)
+        + ring("reduce-scatter", embeddings, devices)
+        + ring("all-reduce", metrics, devices),
+    }
     assert set(result["sent"]) == {"all-reduce"} | (
-        {"all-gather", "reduce-scatter"} if gathers else set()
-    )
-    assert {name for name, size in result["needed"].items() if not size} == (
-        set() if gathers else {"embeddings"}
+        {"all-gather", "reduce-scatter"} if embeddings else set()
     )
     # The biases of a block's last norm and of its shortcut's have one gradient, which XLA sends
-    # once: here of 8 channels.
-    once = ring("all-reduce", 8 * 4, devices)
-    assert sum(result["sent"].values()) == sum(result["needed"].values()) - once
+    # once: here of 8 channels. It does not see that of sums over parts.
+    once = ring("all-reduce", 8 * 4, devices) if turns == 1 else 0
+    assert sum(result["sent"].values()) == sum(result["asked"].values()) - once
 
 
-def test_other_methods_have_no_formula_and_their_program_is_told(config):
-    config.method, config.environments = "vicreg", ("none",)
+@pytest.mark.parametrize("method", ["vicreg", "simclr"])
+def test_another_method_asks_for_and_sends_its_own(config, method):
+    config.method, config.environments = method, ("none",)
     config.model.projector.widths = (8, 8, 4)
-    config.train.parallel = "auto"
-    program = build_program(config, 2)
-    quickly = {"xla_backend_optimization_level": 0}
-    compiled = program.traced.lower().compile(compiler_options=quickly)
-    result = traffic(program, compiled.as_text())
-    assert set(result) == {"sent"} and sum(result["sent"].values()) > 0
+    program, result = plan_traffic(config, 2)
+    params, statistics = size_of(program.state.params), size_of(program.state.batch_stats)
+    assert result["asked"]["gradients"] == ring("all-reduce", params, 2)
+    assert result["asked"]["statistics: projector"] == ring("all-reduce", 2 * statistics, 2)
+    # Mean and covariance of two sets of views and their gradients, or embeddings; means are told.
+    views, width = 4 * config.data.contexts * 2 * config.data.pairs, 4
+    loss = {
+        "vicreg": ring("all-reduce", 2 * 2 * 4 * (width + width**2) + 4 * 4, 2),
+        "simclr": 2 * ring("all-gather", views * width, 2) + ring("all-reduce", 7 * 4, 2),
+    }
+    assert result["asked"]["loss"] == loss[method]
+    assert sum(result["sent"].values()) == pytest.approx(sum(result["asked"].values()), rel=0.02)
     told = tables._traffic(result, 2)
-    assert "in the compiled program" in told and "formula" not in told
+    assert "statistics: projector" in told and "Program to step: 1.0" in told

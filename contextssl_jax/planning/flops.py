@@ -7,15 +7,14 @@ same. Unlike XLA's, a loop counts as often as it runs, and values that nothing r
 """
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
+from jax.extend.core import Jaxpr, JaxprEqn
 
-OTHER = "other"
+from contextssl_jax.planning.counting import count, part_of
 
 Flops = Counter[tuple[str, str]]  # by part, and "forward" or "backward"
 
@@ -23,10 +22,7 @@ Flops = Counter[tuple[str, str]]  # by part, and "forward" or "backward"
 def count_flops(
     jaxpr: Jaxpr, platform: str, parts: Mapping[str, str] | None = None, *, loops: bool = True
 ) -> Flops:
-    """Counts the floating-point operations of a program.
-
-    Within shard_map shapes are those of one device, and so is the count. Of a condition, the
-    branch that costs most counts; a loop whose length is not known counts once.
+    """Counts the floating-point operations of a program; within shard_map, of one device.
 
     Args:
       jaxpr: the program.
@@ -38,51 +34,10 @@ def count_flops(
       Operations by (part, "forward" or "backward"); what is in no part is in "other".
     """
 
-    def count(jaxpr: Jaxpr, results: Iterable[Any], outer: str) -> Flops:
-        total: Flops = Counter()
-        read = {var for var in results if isinstance(var, Var)}
-        for eqn in reversed(jaxpr.eqns):
-            if not eqn.effects and read.isdisjoint(eqn.outvars):
-                continue
-            scope = f"{outer}/{eqn.source_info.name_stack}"
-            operation = _OPERATIONS.get(eqn.primitive.name)
-            if operation:
-                way = "backward" if "transpose(" in scope else "forward"
-                total[part_of(scope, parts or {}), way] += operation(eqn)
-            inner = [
-                count(one, _read_of(one, eqn, read), scope) for one in jaxprs_in_params(eqn.params)
-            ]
-            if eqn.primitive.name == "cond":
-                inner = [_taken(eqn, inner, platform)]
-            times = eqn.params["length"] if loops and eqn.primitive.name == "scan" else 1
-            for one in inner:
-                total.update({key: times * n for key, n in one.items()})
-            read.update(var for var in eqn.invars if isinstance(var, Var))
-        return total
+    def label(scope: str) -> tuple[str, str]:
+        return part_of(scope, parts or {}), "backward" if "transpose(" in scope else "forward"
 
-    return count(jaxpr, jaxpr.outvars, "")
-
-
-def part_of(scope: str, parts: Mapping[str, str]) -> str:
-    """Returns the part that a name scope such as "transpose(jvp(ResNet))/conv1" belongs to."""
-    return next((parts[word] for word in re.findall(r"\w+", scope) if word in parts), OTHER)
-
-
-def _read_of(inner: Jaxpr, eqn: JaxprEqn, read: set[Var]) -> list[Any]:
-    """Returns the results of an equation's inner program that are read; of a loop, all."""
-    if eqn.primitive.name in ("scan", "while") or len(inner.outvars) != len(eqn.outvars):
-        return inner.outvars
-    return [own for own, var in zip(inner.outvars, eqn.outvars, strict=True) if var in read]
-
-
-def _taken(eqn: JaxprEqn, branches: list[Flops], platform: str) -> Flops:
-    """Returns the count of the branch that the platform takes, or else that costs most."""
-    platforms = eqn.params.get("branches_platforms")
-    if platforms is None:
-        return max(branches, key=Counter.total)
-    # None is the default branch, the last.
-    choices = zip(branches, platforms, strict=True)
-    return next(branch for branch, on in choices if on is None or platform in on)
+    return count(jaxpr, _OPERATIONS, label, platform, loops=loops)
 
 
 def _dot_general(eqn: JaxprEqn) -> int:

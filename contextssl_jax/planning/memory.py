@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 
-from contextssl_jax.planning.flops import part_of
+from contextssl_jax.planning.counting import part_of
 
 COPIES = "copies of parameters"
 

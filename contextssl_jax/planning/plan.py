@@ -10,13 +10,14 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.errors import UserError
-from contextssl_jax.planning.flops import OTHER, count_flops
+from contextssl_jax.planning.counting import OTHER
+from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
 from contextssl_jax.planning.memory import saved_for_backward, size_of
 from contextssl_jax.planning.program import Program, build_program
 from contextssl_jax.planning.stand_in import STAND_INS
 from contextssl_jax.planning.tables import show
-from contextssl_jax.planning.traffic import needed, sent
+from contextssl_jax.planning.traffic import asked, sent
 
 TARGET = "tpu"  # whose branch of lax.platform_dependent counts; that of GPUs is the same
 
@@ -148,26 +149,12 @@ def _flops(program: Program) -> dict[str, Any]:
 
 
 def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
-    """Returns the bytes that one device sends, in the program's HLO text and by formula.
-
-    The formula is ContextSSL's; other methods exchange other things, and have none here.
-    """
-    result = {"sent": sent(text, program.devices)}
-    if program.config.method != "contextssl":
-        return result
-    config, state = program.config, program.state
-    readings = len(config.environments) if config.data.environment_per == "all" else 1
-    tokens = config.data.contexts * readings * 2 * config.data.pairs
-    gathers = config.loss.negatives == "batch"
-    by_formula = needed(
-        devices=program.devices,
-        gradients=size_of(state.params),
-        statistics=program.turns * size_of(state.batch_stats),
-        embeddings=4 * tokens * config.model.transformer.outputs if gathers else 0,
-        # Six means, early and late, and for each group two sums of errors and their count.
-        metrics=program.turns * 4 * (6 + 2 + 3 * len(config.groups)),
-    )
-    return {"needed": by_formula, **result}
+    """Returns the bytes that one device sends, as the step asks and in its compiled HLO text."""
+    jaxpr = program.traced.jaxpr.jaxpr
+    return {
+        "asked": dict(asked(jaxpr, program.devices, TARGET, program.parts)),
+        "sent": sent(text, program.devices),
+    }
 
 
 def _on(

@@ -80,16 +80,17 @@ def _traffic(traffic: Mapping[str, Mapping[str, float]] | None, devices: int) ->
     if traffic is None:
         return None
     unit, scale = _unit(_sum(traffic["sent"]), "B")
-    titles = {"needed": "all, by formula", "sent": "all, in the compiled program"}
+    titles = {"asked": "all, as the step asks", "sent": "all, in the compiled program"}
     rows = []
     for by, found in traffic.items():
         sizes = {**found, titles[by]: _sum(found)}
         rows += [(name, f"{size / scale:,.3f}") for name, size in sizes.items()]
-    note = f"In rings of {devices} devices, which send least."
-    if "needed" in traffic:
-        ratio = _sum(traffic["sent"]) / _sum(traffic["needed"])
-        note += f" Program to formula: {ratio:.3f}."
-    return _noted(_table((f"sent by one device in a step, {unit}", ""), rows), note)
+    ratio = _sum(traffic["sent"]) / _sum(traffic["asked"])
+    return _noted(
+        _table((f"sent by one device in a step, {unit}", ""), rows),
+        f"In rings of {devices} devices, which send least. statistics: of batches. loss: what the"
+        f" objective and metrics ask for, such as negatives. Program to step: {ratio:.3f}.",
+    )
 
 
 def _chips(plan: Mapping[str, Any]) -> str:

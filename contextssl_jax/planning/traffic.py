@@ -1,4 +1,4 @@
-"""Bytes that cross devices in a step: in the compiled program, and by what the method needs.
+"""Bytes that cross devices in a step: what the step asks for, and what the compiled program sends.
 
 Both are what one device sends in ring algorithms, which are optimal in bytes: of n devices, an
 all-reduce of s bytes sends 2 (n - 1) / n s, an all-gather into s bytes or a reduce-scatter of s
@@ -8,7 +8,17 @@ bytes half of that.
 import functools
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from functools import partial
+
+from jax.extend.core import Jaxpr, JaxprEqn
+
+from contextssl_jax.planning.counting import OTHER, count, part_of
+from contextssl_jax.planning.memory import size_of
+
+# What functions of collectives.py are in a jaxpr, and what XLA calls it.
+_ASKED = {"psum": "all-reduce", "all_gather": "all-gather", "reduce_scatter": "reduce-scatter"}
 
 _OPERATION = re.compile(
     r" = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\("
@@ -70,32 +80,32 @@ def sent(program: str, devices: int) -> dict[str, float]:
     return dict(total(entry))
 
 
-def needed(
-    *,
-    devices: int,
-    gradients: int,
-    statistics: int,
-    embeddings: int,
-    metrics: int,
-) -> dict[str, float]:
-    """Returns the bytes that one device has to send, by what they are.
+def asked(jaxpr: Jaxpr, devices: int, platform: str, parts: Mapping[str, str]) -> Counter[str]:
+    """Returns the bytes that one device sends for what a step asks of all devices.
 
     Args:
-      devices: n.
-      gradients: bytes of one device's gradient.
-      statistics: bytes of the running batch statistics: as many cross in the forward pass, and
-        their gradients in the backward pass.
-      embeddings: bytes of the global batch's embeddings where these are gathered, else 0; their
-        gradients are scattered.
-      metrics: bytes of what is averaged to be told.
+      jaxpr: the step, of one device in shard_map.
+      devices: n, which all take part.
+      platform: see count_flops.
+      parts: likewise.
+
+    Returns:
+      Bytes by what they are: "gradients"; "statistics: PART", of a module's batches; and "loss",
+      all else that losses and metrics ask for, such as embeddings to be negatives.
     """
-    return {
-        "gradients": ring("all-reduce", gradients, devices),
-        "batch statistics": ring("all-reduce", 2 * statistics, devices),
-        "embeddings": ring("all-gather", embeddings, devices)
-        + ring("reduce-scatter", embeddings, devices),
-        "metrics": ring("all-reduce", metrics, devices),
-    }
+
+    def label(scope: str) -> str:
+        if "jvp(" not in scope:  # after the backward pass
+            return "gradients"
+        part = part_of(scope, parts)
+        return "loss" if part == OTHER else f"statistics: {part}"
+
+    def cost(operation: str, eqn: JaxprEqn) -> float:
+        whole = eqn.outvars if operation == "all-gather" else eqn.invars
+        return ring(operation, size_of([var.aval for var in whole]), devices)
+
+    costs = {primitive: partial(cost, name) for primitive, name in _ASKED.items()}
+    return count(jaxpr, costs, label, platform)
 
 
 def _size(kind: str, shape: str) -> int:
