@@ -2,7 +2,7 @@
 
     python -m launch.sweep --sweep=configs/sweeps/ablations.py --workdir=runs/ablations
 
-Seven points, three seeds. Hardware: two CPU cores, some 3 GB of memory. No run yet.
+Eight points, three seeds. Hardware: two CPU cores, some 3 GB of memory. No run yet.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from contextssl_jax.sweeps import Point, Sweep
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "as is": {},
+    "rows of one mask probability": {"mask.probability": 0.9, "mask.probability_low": 0.9},
     "no predictor": {"loss.predictor_weight": 0.0},
     "no pair mask": {"mask.hide_own_x": False},
     "negatives of the context": {"loss.negatives": "context"},

@@ -7,6 +7,7 @@ of memory. No run yet.
 """
 
 from configs.sweeps import methods
+from configs.sweeps.short import SHORT_CIFAR10
 from contextssl_jax.sweeps import Sweep
 
 
@@ -19,15 +20,6 @@ def get_sweep() -> Sweep:
             *methods.invariant("configs/cifar10_small.py", "cifar10.py:small", alone),
             *methods.equivariant("cifar10.py:small", {"crop, blur": ("crop+blur",)}),
         ),
-        overrides={
-            "train.steps": 3000,
-            "train.warmup_steps": 150,
-            "monitor.every": 1500,
-            "eval.environments": ("crop", "blur"),
-            "eval.fit_records": 5000,
-            "eval.images": 10000,
-            "eval.retrieval.records": 50,
-            "eval.draws": 2,
-        },
+        overrides=SHORT_CIFAR10 | {"eval.environments": ("crop", "blur")},
         paper="Table 3",
     )

@@ -5,6 +5,7 @@
 Two points, three seeds, of 4,500 steps. Hardware: two CPU cores, some 3 GB of memory. No run yet.
 """
 
+from configs.sweeps.short import SHORT_CIFAR10
 from contextssl_jax.sweeps import Point, Sweep
 
 
@@ -17,13 +18,5 @@ def get_sweep() -> Sweep:
             Point("single groups and crop+blur", three),
             Point("single groups", three, {"environments": ("crop", "blur", "color")}),
         ),
-        overrides={
-            "train.steps": 4500,
-            "train.warmup_steps": 225,
-            "monitor.every": 1500,
-            "eval.fit_records": 5000,
-            "eval.images": 10000,
-            "eval.retrieval.records": 50,
-            "eval.draws": 2,
-        },
+        overrides=SHORT_CIFAR10 | {"train.steps": 4500, "train.warmup_steps": 225},
     )
