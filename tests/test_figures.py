@@ -17,6 +17,7 @@ from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.comparison import draw_comparison
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.figures.neighbours import draw_neighbours
+from contextssl_jax.figures.style import COLORS, marker
 
 # groups, environments, lengths
 TWO = ("crop", "blur"), ("crop", "blur", "crop+blur", "none"), (0, 2, 14, 30, 126)
@@ -70,6 +71,14 @@ def check_text(figure: Figure) -> None:
         assert min(box.min) >= -1 and (box.max <= figure.bbox.max + 1).all(), text
         over = [other for other, their in boxes[:i] if box.padded(-0.5).overlaps(their)]
         assert not over, (text, over)
+
+
+def test_markers_tell_apart_what_has_one_color():
+    for i in range(len(COLORS)):
+        first, again = marker(i), marker(i + len(COLORS))
+        assert first["marker"] != again["marker"]
+        assert "markerfacecolor" not in first and first["markeredgecolor"] == "white"
+        assert (again["markerfacecolor"], again["markeredgecolor"]) == ("white", COLORS[i])
 
 
 @pytest.mark.parametrize(("groups", "environments", "lengths"), [TWO, THREE, ONE])

@@ -36,10 +36,15 @@ def stroke(i: int) -> Style:
 
 
 def marker(i: int) -> Style:
-    """Returns the marker of the i-th line, for `Axes.plot`."""
+    """Returns the marker of the i-th line, for `Axes.plot`; hollow where its color comes again."""
     shape = MARKERS[i % len(MARKERS)]
     size = 9 if shape == "*" else 5  # a star is mostly air
-    return {"marker": shape, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    if i // len(COLORS) % 2:
+        color = COLORS[i % len(COLORS)]
+        fill = {"markerfacecolor": "white", "markeredgecolor": color, "markeredgewidth": 1.2}
+    else:
+        fill = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+    return {"marker": shape, "markersize": size, **fill}
 
 
 def context_name(environment: str) -> str:
