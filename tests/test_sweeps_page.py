@@ -334,6 +334,23 @@ def test_reports_that_were_measured_otherwise_are_told(tmp_path):
     write_page(epath.Path(tmp_path / "two"), sweep, runs)
     text = (tmp_path / "two" / "sweep.md").read_text()
     assert "not all reports were measured alike: they differ in draws (1 or 3)" in text
+    assert "each seed the mean over 1 or 3 train contexts, " in text
+
+
+def test_how_contexts_were_drawn_is_nothing_to_a_report_without_any(tmp_path):
+    alone = {**LONG, "method": "simclr", "environments": ("none",), "eval.environments": ("none",)}
+    for folder, other in ((tmp_path / "some", LONG), (tmp_path / "none", alone)):
+        points = Point("one", DEBUG, alone), Point("two", DEBUG, {**other, "eval.draws": 3})
+        sweep = Sweep("A sweep", points)
+        runs = runs_of(sweep, folder, (0,))
+        for run in runs:
+            lengths = (0,) if run.config.method == "simclr" else LENGTHS
+            finish(run, report(run, lambda *path: 0.5, lengths=lengths))
+        write_page(epath.Path(folder), sweep, runs)
+        text = (folder / "sweep.md").read_text()
+        assert "measured alike" not in text
+        assert ("each seed the mean over 3 train contexts, " in text) == (other is LONG)
+        assert ("the mean over" in text.split("##")[0]) == (other is LONG)
 
 
 def test_the_figure_by_length_holds_the_figures():

@@ -15,7 +15,7 @@ def get_sweep() -> Sweep:
     """Returns the sweep."""
     alone = {"mask.probability": 1.0, "mask.probability_low": 1.0}
     return Sweep(
-        title="Table 3 at a small size",
+        title="Table 3 on CIFAR-10",
         points=(
             *methods.invariant("configs/cifar10_small.py", "cifar10.py:small", alone),
             *methods.equivariant("cifar10.py:small", {"crop, blur": ("crop+blur",)}),

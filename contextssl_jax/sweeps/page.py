@@ -5,6 +5,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from etils import epath
@@ -24,6 +25,7 @@ from contextssl_jax.sweeps.stored import ALIKE, to_cells, to_tree
 from contextssl_jax.sweeps.tables import tables
 from contextssl_jax.untrusted import brief
 
+_OF_CONTEXTS = ("draws", "context_split", "sparse")  # what a report without any is made without
 _NAME = "sweep"
 PICTURES = (f"{_NAME}_plane.png", f"{_NAME}.png")  # of a page, the first of them first
 _PLANE = Picture(
@@ -151,7 +153,8 @@ def _unlike(reports: Sequence[Report]) -> list[str]:
     """Tells what reports that stand side by side do not have in common in how they were made."""
     different = []
     for name in ALIKE:
-        values = {json.dumps(r["provenance"].get(name), sort_keys=True) for r in reports}
+        some = _reading(reports) if name in _OF_CONTEXTS else reports
+        values = {json.dumps(r["provenance"].get(name), sort_keys=True) for r in some}
         if len(values) > 1:
             different.append(f"{name} ({brief(' or '.join(sorted(values)))})")
     views = {r["provenance"]["views"]["test"]["views"] for r in reports}
@@ -210,15 +213,25 @@ def _measured(results: Sequence[Result]) -> str:
     """Says what a seed's figures are of."""
     reports = [report for result in results for report in result.reports.values()]
 
-    def all_of(tell: Callable[[Mapping[str, Any]], Any]) -> str:
-        return " or ".join(dict.fromkeys(str(tell(r["provenance"])) for r in reports))
+    def all_of(tell: Callable[[Mapping[str, Any]], Any], some: Sequence[Report] = reports) -> str:
+        return " or ".join(dict.fromkeys(str(tell(r["provenance"])) for r in some))
 
+    contexts = ""
+    if reading := _reading(reports):
+        number, split = (all_of(itemgetter(name), reading) for name in ("draws", "context_split"))
+        contexts = (
+            f"each seed the mean over {number} {split} context{'' if number == '1' else 's'}, "
+        )
     return (
-        f"{all_of(lambda p: p['data'])}, step {all_of(lambda p: p['step'])}; each seed the mean"
-        f" over {all_of(lambda p: p['draws'])} {all_of(lambda p: p['context_split'])} context(s),"
-        f" {all_of(lambda p: format(p['views']['test']['views'], ','))}"
+        f"{all_of(itemgetter('data'))}, step {all_of(itemgetter('step'))}; {contexts}"
+        f"{all_of(lambda p: format(p['views']['test']['views'], ','))}"
         f" {all_of(lambda p: p['views']['test']['split'])} views"
     )
+
+
+def _reading(reports: Sequence[Report]) -> list[Report]:
+    """Returns the reports of methods that read contexts."""
+    return [report for report in reports if any(report["provenance"]["lengths"])]
 
 
 def _put(file: epath.Path, write: Callable[[epath.Path], Any]) -> None:
