@@ -95,10 +95,14 @@ def test_a_single_seed_has_no_deviation():
     assert result(seeds=(4,)).at("r2", "crop", "crop", "mlp", "pair", "2").std is None
 
 
-def test_rows_are_the_environments_that_the_config_trains():
-    some = result(environments=("crop+blur", "none", "blur+crop"))
-    found = by_name(tables([some], PLAIN))["R² of blur"]
-    assert list(found) == [("one", e) for e in ("crop+blur", "none", "blur+crop")]
+def test_rows_are_the_environments_trained_then_those_measured_alone():
+    trained = ("crop+blur", "none", "blur+crop")
+    found = by_name(tables([result(environments=trained)], PLAIN))["R² of blur"]
+    assert list(found) == [("one", e) for e in (*trained, "crop, not trained", "blur, not trained")]
+    crop = pooled("r2", "crop", "blur", "linear", "single", "0")
+    assert found["one", "crop, not trained"][4] == crop
+    one = by_name(tables([result(environments=("none",))], PLAIN))["R² of blur"]
+    assert list(one) == [("one", "none")]  # nothing to adapt to
     assert found["one", "none"][4] == pooled("r2", "none", "blur", "linear", "single", "0")
     assert found["one", "blur+crop"][4:] == [None] * 5  # trained, not measured
 

@@ -52,7 +52,7 @@ def _figure(results: Sequence[Result], measure: Measure) -> Figure:
     axis = figure.subplots()
     for i, result in enumerate(results):
         if result.adapts:
-            for name in result.contexts:
+            for name in result.environments:
                 _way(axis, i, result, measure, name, groups)
         else:
             _point(axis, i, result, measure, groups)
@@ -105,6 +105,6 @@ def _way(
         place = dict(xytext=(-4, 6), ha="left", va="bottom")
     said: Style = dict(textcoords="offset points", fontsize=7, color=GREY)
     axis.annotate(context_name(name), (x[-1], y[-1]), **said, **place)
-    if name == next(iter(result.contexts)) and not lengths[0]:
+    if name == result.environments[0] and not lengths[0]:
         start: Style = dict(xytext=(6, 4), ha="left", va="bottom")
         axis.annotate("no context", (x[0], y[0]), **said, **start)

@@ -117,7 +117,7 @@ def _r2(measure: Measure, group: str, kind: str, length: str, report: Report) ->
 def _by_value(results: Sequence[Result], measure: Measure, name: str) -> Figure:
     """One panel a group (column) and trained environment (row); a line for each length."""
     groups, lengths = groups_of(results), lengths_of(results)
-    trained = dict.fromkeys(e for result in results if result.reads for e in result.contexts)
+    trained = dict.fromkeys(e for result in results if result.reads for e in result.environments)
     rows: list[str | None] = [*trained] or [None]
     size = max(4.2, 3.0 * len(groups)), 1.5 + 2.1 * len(rows)
     figure = Figure(figsize=size, layout="constrained")

@@ -23,9 +23,9 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
     quoted: list[list[Cell]] = []
     for row in theirs:
         cells = [cell for group in groups for cell in _in_layout(row.r2.get(group), lengths)]
-        told = paper_by_length(row.told, lengths, "{:.1f}")
+        classes = paper_by_length(row.told, lengths, "{:.1f}")
         top1 = None if row.accuracy is None else f"{row.accuracy:.1f}"
-        quoted.append(quoted_row(row, [*cells, *(told if tells else [top1])]))
+        quoted.append(quoted_row(row, [*cells, *(classes if tells else [top1])]))
     rows: list[list[Cell]] = []
     for result in results:
         for name, shown in result.contexts.items():
@@ -41,6 +41,8 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
             else:
                 cells.append(result.at("accuracy_features", "linear", "1.0").cell(100, 1))
             rows.append([result.label, shown, len(result.reports), *cells])
+    untrained = any(name not in r.environments for r in results if r.adapts for name in r.contexts)
+    told = " Not trained: contexts that training never showed." if untrained else ""
     measured = " ".join(f"{group}: {measure.described(group)}" for group in groups)
     paper = f" {measure.paper.name}. {measure.paper.difference}" if measure.paper else ""
     return Table(
@@ -54,7 +56,7 @@ def overview(results: Sequence[Result], measure: Measure) -> Table:
         "R² of each group by tokens of context, of embeddings; of methods that read no contexts, or"
         " those of one environment alone, a single figure, of the encoder's features, as in the"
         " paper. Top-1:"
-        f" {'told by the model itself' if tells else 'linear, from features'}. {measured}"
+        f" {'told by the model itself' if tells else 'linear, from features'}.{told} {measured}"
         f" {SEEDS}{paper}",
         frozenset(range(len(quoted))),
     )

@@ -69,9 +69,16 @@ class Result:
 
     @property
     def contexts(self) -> dict[str, str | None]:
-        """The environments to show, by name, and what to call them: nothing without contexts."""
+        """The environments to show, by name, and what to call them: nothing without contexts.
+
+        What can adapt is shown under all that were measured, also those that it was not trained in.
+        """
         if self.reads:
-            return {name: name for name in self.environments}
+            shown: dict[str, str | None] = {name: name for name in self.environments}
+            if self.adapts:
+                for report in self.reports.values():
+                    shown |= {e: f"{e}, not trained" for e in report["r2"] if e not in shown}
+            return shown
         first = next(iter(self.reports.values()))
         return {name: None for name in list(first["r2"])[:1]}
 
