@@ -1,8 +1,10 @@
 """A sweep's page against reports made by hand; sweep files and labels of all kinds."""
 
 import json
+import re
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -571,12 +573,21 @@ def test_values_reach_the_config_as_they_are(tmp_path):
     assert config.eval.every == config.train.steps == 30
 
 
-@pytest.mark.parametrize("name, size", [("mask_probability", 6), ("ablations", 7)])
-def test_the_sweeps_that_come_along_fit_their_configs(name, size, tmp_path):
-    sweep = load_sweep(f"configs/sweeps/{name}.py")
+_SWEEPS = [file for file in Path("configs/sweeps").glob("*.py") if "get_sweep" in file.read_text()]
+_NUMBERS = {"One": 1, "Two": 2, "Three": 3, "Six": 6, "Eight": 8, "Ten": 10, "Sixteen": 16}
+
+
+@pytest.mark.parametrize("file", sorted(_SWEEPS), ids=lambda file: file.stem)
+def test_the_sweeps_that_come_along_fit_their_configs_and_say_what_they_are(file, tmp_path):
+    sweep = load_sweep(str(file))
     runs = runs_of(sweep, tmp_path, sweep.seeds)
-    assert len(runs) == 3 * size and len({run.workdir for run in runs}) == 3 * size
-    assert {run.config.train.steps for run in runs} == {1200}
+    assert len({run.workdir for run in runs}) == len(runs) == 3 * len(sweep.points)
+    said = file.read_text().split('"""')[1]
+    assert f"--sweep={file} " in said and "three seeds" in said
+    assert f"\n{next(w for w, n in _NUMBERS.items() if n == len(sweep.points))} p" in said
+    results = re.findall(r"See (results/\w+)\.\n", said)
+    assert len(results) + ("No\nrun" in said or "No run" in said) == 1
+    assert all(Path(folder, "sweep.json").is_file() for folder in results)
     if sweep.axis:
         for run in runs:
             mask = run.config.mask

@@ -2,7 +2,8 @@
 
     python -m launch.sweep --sweep=configs/sweeps/ablations.py --workdir=runs/ablations
 
-Eight points, three seeds. Hardware: two CPU cores, some 3 GB of memory. No run yet.
+Eight points, three seeds. Hardware: two CPU cores, some 3 GB of memory.
+See results/ablations.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 def get_sweep() -> Sweep:
     """Returns the sweep."""
     return Sweep(
-        title="Ablations",
+        title="Figure 5 and more: ablations",
         points=tuple(
             Point(label, "configs/quickstart.py", changes) for label, changes in _CHANGES.items()
         ),

@@ -2,7 +2,8 @@
 
     python -m launch.sweep --sweep=configs/sweeps/mask_probability.py --workdir=runs/masks
 
-Six probabilities, three seeds. Hardware: two CPU cores, some 3 GB of memory. No run yet.
+Six probabilities, three seeds. Hardware: two CPU cores, some 3 GB of memory.
+See results/mask_probability.
 """
 
 from configs.sweeps.short import SHORT
@@ -24,7 +25,7 @@ def get_sweep() -> Sweep:
         for p in _PROBABILITIES
     )
     return Sweep(
-        title="Mask probability",
+        title="Figure 4: mask probability",
         points=points,
         axis="mask.probability",
         overrides=SHORT,

@@ -4,6 +4,7 @@
 
 Sixteen points, three seeds, all of 1,200 steps of the same batches. Hardware: two CPU cores, some
 3 GB of memory.
+See results/table_1.
 """
 
 from configs.sweeps import methods

@@ -3,7 +3,8 @@
     python -m launch.sweep --sweep=configs/sweeps/table_3_cifar10.py --workdir=runs/table_3
 
 Ten points, three seeds, all of 3,000 steps of the same batches. Hardware: two CPU cores, some 3 GB
-of memory. No run yet.
+of memory.
+See results/table_3.
 """
 
 from configs.sweeps import methods

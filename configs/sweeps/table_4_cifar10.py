@@ -3,6 +3,7 @@
     python -m launch.sweep --sweep=configs/sweeps/table_4_cifar10.py --workdir=runs/table_4_cifar10
 
 One point of 3,000 steps, three seeds. Hardware: two CPU cores, some 3 GB of memory.
+See results/table_4_cifar10.
 """
 
 from configs.sweeps.short import SHORT_CIFAR10

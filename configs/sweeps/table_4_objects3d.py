@@ -3,6 +3,7 @@
     python -m launch.sweep --sweep=configs/sweeps/table_4_objects3d.py --workdir=runs/table_4
 
 One point, three seeds. Hardware: two CPU cores, some 3 GB of memory.
+See results/table_4.
 """
 
 from configs.sweeps.short import SHORT

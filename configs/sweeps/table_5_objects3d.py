@@ -3,6 +3,7 @@
     python -m launch.sweep --sweep=configs/sweeps/table_5_objects3d.py --workdir=runs/table_5
 
 Three points, three seeds. Hardware: two CPU cores, some 3 GB of memory.
+See results/table_5.
 """
 
 from configs.sweeps.short import SHORT

@@ -2,7 +2,8 @@
 
     python -m launch.sweep --sweep=configs/sweeps/three_groups_cifar10.py --workdir=runs/three
 
-Two points, three seeds, of 4,500 steps. Hardware: two CPU cores, some 3 GB of memory. No run yet.
+Two points, three seeds, of 4,500 steps. Hardware: two CPU cores, some 3 GB of memory.
+See results/three_groups.
 """
 
 from configs.sweeps.short import SHORT_CIFAR10
@@ -13,7 +14,7 @@ def get_sweep() -> Sweep:
     """Returns the sweep."""
     three = "configs/cifar10_crop_blur_color.py:small"
     return Sweep(
-        title="Crop, blur and color",
+        title="Beyond two groups: crop, blur and color",
         points=(
             Point("single groups and crop+blur", three),
             Point("single groups", three, {"environments": ("crop", "blur", "color")}),
