@@ -82,11 +82,11 @@ def test_cells_are_means_and_deviations_over_seeds():
     assert [row[:3] for row in retrieval.rows] == [
         [measure, "one", environment]
         for measure in ("MRR", "H@1", "H@5")
-        for environment in ("crop", "blur")
+        for environment in ("crop", "blur", "crop+blur, not trained", "none, not trained")
     ]
     expected = [pooled("retrieval", "blur", "hit@1", str(c)) for c in LENGTHS]
-    assert retrieval.rows[3][3:-1] == [3, *expected]
-    assert retrieval.rows[3][-1] == "0.020 ± 0.000"
+    assert retrieval.rows[5][3:-1] == [3, *expected]
+    assert retrieval.rows[5][-1] == "0.020 ± 0.000"
 
 
 def test_a_single_seed_has_no_deviation():
@@ -114,7 +114,8 @@ def test_a_method_without_contexts_has_one_row_and_no_adaptivity():
     found = by_name(tables(both, PLAIN))
     encoder = pooled("r2_features", "crop", "linear", "single", seeds=(0, 2))
     alone = pooled("r2", "crop", "crop", "linear", "single", "0", seeds=(0, 2))
-    assert list(found["R² of crop"]) == [("one", "crop"), ("one", "blur"), ("other", None)]
+    shown = ("crop", "blur", "crop+blur, not trained", "none, not trained")
+    assert list(found["R² of crop"]) == [*(("one", e) for e in shown), ("other", None)]
     assert found["R² of crop"]["other", None][2:] == [2, encoder, alone, *[None] * 4]
     assert list(found["Adaptivity"]) == [("crop", "one"), ("blur", "one")]
 
