@@ -13,6 +13,7 @@ from contextssl_jax.checkpoint import load
 from contextssl_jax.errors import UserError, told_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
 from contextssl_jax.evaluation.page import Picture, Table, html, markdown
+from contextssl_jax.evaluation.stored import reads_contexts
 from contextssl_jax.evaluation.tables import source, tables
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.figures.adaptation import draw_adaptation
@@ -139,7 +140,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"{group} {' -> '.join(f'{v:5.2f}' for v in by['linear']['single'].values())}"
             for group, by in groups.items()
         )
-        if not any(p["lengths"]):  # without a context all environments are the same
+        if not reads_contexts(p):  # without a context all environments are the same
             lines.append(f"  {'embeddings':18s} {'   '.join(told)}")
             break
         lines.append(f"  {environment + ' context':18s} {'   '.join(told)}")

@@ -6,6 +6,7 @@ from typing import Any
 from contextssl_jax.evaluation.page import Cell, Table
 from contextssl_jax.evaluation.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES
 from contextssl_jax.evaluation.retrieval import chance
+from contextssl_jax.evaluation.stored import reads_contexts
 
 Report = Mapping[str, Any]
 _MEASURES = {"mrr": "MRR", "hit@1": "H@1", "hit@5": "H@5"}  # those that the paper tells
@@ -35,7 +36,7 @@ def beside_r2(report: Report, probes: Mapping[str, str], caption: str) -> Table 
     rows: dict[str, str | None] = {
         f"{name} context": name for name in groups if name in report["r2_global"]
     }
-    if not any(report["provenance"]["lengths"]):
+    if not reads_contexts(report["provenance"]):
         rows = {report["provenance"]["method"]: None}
     ours = [
         [

@@ -28,6 +28,11 @@ _TREES = {
 _OPTIONAL = frozenset(list(_TREES)[4:])
 
 
+def reads_contexts(provenance: Mapping[str, Any]) -> bool:
+    """Says whether a report is of a method that reads contexts, by the report's provenance."""
+    return any(provenance["lengths"])
+
+
 def read_report(file: epath.Path) -> dict[str, Any]:
     """Reads a report.json.
 

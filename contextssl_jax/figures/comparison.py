@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from contextssl_jax.figures.style import (
-    COLORS,
     GREY,
     PROBES,
     Style,
     band,
+    color_of,
     curve,
     finish,
     footer,
@@ -108,8 +108,3 @@ def mean_over(
     """The mean over those of the environments that are in the tree with the group, by length."""
     found = [tree[e][group][probe][target] for e in environments if group in tree.get(e, {})]
     return {n: float(np.mean([values[n] for values in found])) for n in found[0]} if found else {}
-
-
-def color_of(i: int) -> str:
-    """Returns the i-th run's color."""
-    return COLORS[i % len(COLORS)]

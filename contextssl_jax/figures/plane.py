@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from contextssl_jax.figures.comparison import color_of
 from contextssl_jax.figures.style import (
     GREY,
     PROBES,
     Style,
+    color_of,
     context_name,
     finish,
     footer,

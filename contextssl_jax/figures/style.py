@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
+from contextssl_jax.evaluation.stored import reads_contexts
+
 Style = dict[str, Any]  # options of `Axes.plot`
 
 # Okabe and Ito's colors, told apart by all eyes and in print; dashes tell them apart again.
@@ -30,9 +32,14 @@ PROBES = {
 }
 
 
+def color_of(i: int) -> str:
+    """Returns the color of the i-th line."""
+    return COLORS[i % len(COLORS)]
+
+
 def stroke(i: int) -> Style:
     """Returns the color and dashes of the i-th line, for `Axes.plot`."""
-    return {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
+    return {"color": color_of(i), "linestyle": DASHES[i % len(DASHES)]}
 
 
 def marker(i: int) -> Style:
@@ -40,8 +47,8 @@ def marker(i: int) -> Style:
     shape = MARKERS[i % len(MARKERS)]
     size = 9 if shape == "*" else 5  # a star is mostly air
     if i // len(COLORS) % 2:
-        color = COLORS[i % len(COLORS)]
-        fill = {"markerfacecolor": "white", "markeredgecolor": color, "markeredgewidth": 1.2}
+        edge = {"markeredgecolor": color_of(i), "markeredgewidth": 1.2}
+        fill = {"markerfacecolor": "white", **edge}
     else:
         fill = {"markeredgecolor": "white", "markeredgewidth": 0.6}
     return {"marker": shape, "markersize": size, **fill}
@@ -134,7 +141,7 @@ def origin(provenance: Mapping[str, Any]) -> str:
     """Says in one line what a report is of."""
     p, test = provenance, provenance["views"]["test"]
     contexts = "no context"
-    if any(p["lengths"]):
+    if reads_contexts(p):
         contexts = f"{p['draws']} {p['context_split']} context{'s' if p['draws'] > 1 else ''}"
     spread = " (mean ± std)" if p["draws"] > 1 else ""
     return (

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from contextssl_jax.figures.comparison import OTHER, OWN, TARGETS, color_of, mean_over, others_of
+from contextssl_jax.figures.comparison import OTHER, OWN, TARGETS, mean_over, others_of
 from contextssl_jax.figures.style import (
     GREY,
     PROBES,
     Style,
     band,
+    color_of,
     context_name,
     curve,
     finish,

@@ -10,7 +10,6 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from functools import partial
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
@@ -104,7 +103,7 @@ def asked(jaxpr: Jaxpr, devices: int, platform: str, parts: Mapping[str, str]) -
         whole = eqn.outvars if operation == "all-gather" else eqn.invars
         return ring(operation, size_of([var.aval for var in whole]), devices)
 
-    costs = {primitive: partial(cost, name) for primitive, name in _ASKED.items()}
+    costs = {primitive: functools.partial(cost, name) for primitive, name in _ASKED.items()}
     return count(jaxpr, costs, label, platform)
 
 

@@ -14,18 +14,18 @@ from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.page import Cell, Picture, Table, html, markdown
 from contextssl_jax.evaluation.paper import PAPER_BY_NAME
+from contextssl_jax.evaluation.stored import reads_contexts
 from contextssl_jax.figures.plane import draw_plane, plane_tells
 from contextssl_jax.figures.sweep import draw_sweep
 from contextssl_jax.sweeps.definition import Sweep, as_text
 from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.pooled import Report, Result
-from contextssl_jax.sweeps.runs import Run, State, look
+from contextssl_jax.sweeps.runs import OF_CONTEXTS, Run, State, look
 from contextssl_jax.sweeps.stored import ALIKE, to_cells, to_tree
 from contextssl_jax.sweeps.tables import tables
 from contextssl_jax.untrusted import brief
 
-_OF_CONTEXTS = ("draws", "context_split", "sparse")  # what a report without any is made without
 _NAME = "sweep"
 PICTURES = (f"{_NAME}_plane.png", f"{_NAME}.png")  # of a page, the first of them first
 _PLANE = Picture(
@@ -153,7 +153,7 @@ def _unlike(reports: Sequence[Report]) -> list[str]:
     """Tells what reports that stand side by side do not have in common in how they were made."""
     different = []
     for name in ALIKE:
-        some = _reading(reports) if name in _OF_CONTEXTS else reports
+        some = _reading(reports) if name in OF_CONTEXTS else reports
         values = {json.dumps(r["provenance"].get(name), sort_keys=True) for r in some}
         if len(values) > 1:
             different.append(f"{name} ({brief(' or '.join(sorted(values)))})")
@@ -231,7 +231,7 @@ def _measured(results: Sequence[Result]) -> str:
 
 def _reading(reports: Sequence[Report]) -> list[Report]:
     """Returns the reports of methods that read contexts."""
-    return [report for report in reports if any(report["provenance"]["lengths"])]
+    return [report for report in reports if reads_contexts(report["provenance"])]
 
 
 def _put(file: epath.Path, write: Callable[[epath.Path], Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from contextssl_jax.evaluation.page import Cell
+from contextssl_jax.evaluation.stored import reads_contexts
 
 Report = Mapping[str, Any]
 # The parts of a report that are pooled; what follows their names leads to numbers.
@@ -60,7 +61,7 @@ class Result:
     @property
     def reads(self) -> bool:
         """Whether the method reads contexts."""
-        return any(report["provenance"]["lengths"] != [0] for report in self.reports.values())
+        return any(reads_contexts(report["provenance"]) for report in self.reports.values())
 
     @property
     def adapts(self) -> bool:

@@ -13,11 +13,13 @@ from contextssl_jax.bucket import children, faults, numbered, reason, whole
 from contextssl_jax.config import flatten, parse_command_line
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.command import REPORT, reported
-from contextssl_jax.evaluation.stored import read_report
+from contextssl_jax.evaluation.stored import read_report, reads_contexts
 from contextssl_jax.sweeps.definition import Point, Sweep, as_text
 from contextssl_jax.untrusted import brief, read_json
 from contextssl_jax.workdir import check, fingerprint
 
+# How contexts are drawn and read, which is nothing to a method that reads none.
+OF_CONTEXTS = ("draws", "context_split", "sparse")
 Report = Mapping[str, Any]
 _MOST = 20  # lines kept of what a failed run said
 
@@ -177,8 +179,8 @@ def _otherwise(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
     """Tells how a report was made otherwise than by the config; options of eval may change."""
     options = config.eval
     asked = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
-    if provenance["lengths"] != [0]:  # else it reads no contexts
-        for name in ("lengths", "draws", "context_split", "sparse"):
+    if reads_contexts(provenance):
+        for name in ("lengths", *OF_CONTEXTS):
             asked[name] = options[name]
     asked = json.loads(json.dumps(asked))
     return [
