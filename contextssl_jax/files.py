@@ -1,10 +1,15 @@
 """Files on a disk or in a bucket: written whole, added to, and compared by their size."""
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
-from contextssl_jax.bucket import remote
+from contextssl_jax.bucket import faults, reach, reason, remote
+from contextssl_jax.errors import UserError
 
 
 def write_whole(file: epath.Path, text: str) -> None:
@@ -26,3 +31,25 @@ def append(file: epath.Path, text: str) -> None:
 def has_size(path: Path, size: int) -> bool:
     """Says whether a file is there and has this many bytes."""
     return path.is_file() and path.stat().st_size == size
+
+
+@contextmanager
+def json_output(path: str | None) -> Iterator[Callable[[Any], None]]:
+    """Provide a function that writes a value to the file of --out, if that is given.
+
+    The path is resolved first, so that a wrong one ends the command before its work.
+
+    Raises:
+      UserError: the path cannot be resolved or the file cannot be written.
+    """
+    file = reach(path, "--out") if path is not None else None
+
+    def write(value: Any) -> None:
+        if file is None:
+            return
+        try:
+            file.write_text(json.dumps(value, indent=2) + "\n")
+        except faults() as error:
+            raise UserError(f"--out: cannot write {path} ({reason(error)})") from error
+
+    yield write

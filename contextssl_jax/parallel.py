@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from contextssl_jax.errors import UserError
 
@@ -53,6 +60,13 @@ class Parallel:
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=0)
+
+    def shardings(self) -> tuple[Sharding, Sharding]:
+        """Return where the state and the batch lie; for jit and shard_map."""
+        if self.mode == "jit":
+            return (SingleDeviceSharding(self.everyone[0]),) * 2
+        specs = PartitionSpec(), PartitionSpec(AXIS)
+        return tuple(NamedSharding(self._mesh, spec) for spec in specs)  # type: ignore[return-value]
 
     def replicate(self, tree: Any) -> Any:
         """Places a tree, the same on all processes, on every device."""

@@ -1,8 +1,9 @@
 """Convolution with gradients that are fast on CPUs too.
 
 XLA's CPU backend is fast at plain forward convolutions and at matrix products; its gradients of
-convolutions are neither, and take most of a naive ResNet's step. So there they are written as
-those. On accelerators the gradients are XLA's own.
+convolutions are neither, and take most of a naive ResNet's step. On CPUs this module therefore
+writes them as plain convolutions and matrix products. On accelerators every convolution and its
+gradients are XLA's own.
 """
 
 from functools import partial
@@ -42,10 +43,8 @@ class Conv(nn.Module):
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves x [N, H, W, C] with kernel [k, k, C, D], k odd, k // 2 zeros on every side."""
-    if len(kernel) == 1:
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
-    if x.shape[1] % stride or x.shape[2] % stride:
-        return _convolve(x, kernel, stride, len(kernel) // 2, len(kernel) // 2)
+    if len(kernel) > 1 and (x.shape[1] % stride or x.shape[2] % stride):
+        return _padded(x, kernel, stride)
     return _with_gradients(x, kernel, stride)
 
 
@@ -55,9 +54,24 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, before: int, after: 
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
 
 
+def _padded(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return _convolve(x, kernel, stride, len(kernel) // 2, len(kernel) // 2)
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves x with kernel [1, 1, C, D] as a matrix product."""
+    return x[:, ::stride, ::stride] @ kernel[0, 0]
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _with_gradients(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    return _convolve(x, kernel, stride, len(kernel) // 2, len(kernel) // 2)
+    forward = partial(_padded, stride=stride)
+    if len(kernel) > 1:
+        return forward(x, kernel)
+    # For CPUs alone: XLA's GPU compiler aborts on a strided slice whose input is read elsewhere
+    # too, as a shortcut's is (jax 0.10 and 0.11, openxla/xla#47381).
+    product = partial(_pointwise, stride=stride)
+    return lax.platform_dependent(x, kernel, cpu=product, default=forward)
 
 
 def _forward(
@@ -70,13 +84,13 @@ def _backward(
     stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if len(kernel) == 1:
+            return jax.vjp(partial(_pointwise, stride=stride), x, kernel)[1](g)
         by_kernel = _filter_gradient(x, g, len(kernel), stride)
         return _input_gradient(g, kernel, stride), by_kernel.astype(kernel.dtype)
 
     def elsewhere(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        pad = len(kernel) // 2
-        _, pull = jax.vjp(lambda x, w: _convolve(x, w, stride, pad, pad), x, kernel)
-        return pull(g)
+        return jax.vjp(partial(_padded, stride=stride), x, kernel)[1](g)
 
     return lax.platform_dependent(*saved, g, cpu=on_cpu, default=elsewhere)
 

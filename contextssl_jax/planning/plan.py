@@ -1,6 +1,5 @@
 """The plan of a run: everything about its cost that can be told without running it."""
 
-import json
 import logging
 import time
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from contextssl_jax.bucket import faults, reach, reason
-from contextssl_jax.errors import UserError
+from contextssl_jax.files import json_output
 from contextssl_jax.planning.counting import OTHER
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
@@ -38,15 +36,10 @@ def plan(config: ConfigDict, devices: int, utilisation: float, out: str | None) 
     Raises:
       UserError: an option is wrong, or the file cannot be written.
     """
-    file = reach(out, "--out") if out is not None else None
-    made = make_plan(config, devices, utilisation)
-    print(show(made))
-    if file is None:
-        return
-    try:
-        file.write_text(json.dumps(made, indent=2) + "\n")
-    except faults() as error:
-        raise UserError(f"--out: cannot write {out} ({reason(error)})") from error
+    with json_output(out) as write:
+        made = make_plan(config, devices, utilisation)
+        print(show(made))
+        write(made)
 
 
 def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:

@@ -1,9 +1,11 @@
 """A config's training step as a program for any number of devices, without data or values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError
@@ -45,22 +47,38 @@ class Program:
         return self.config.train.accumulate_steps
 
 
-def build_program(config: ConfigDict, devices: int) -> Program:
-    """Traces the step for so many CPU devices of this host, however many it has.
+def build_program(
+    config: ConfigDict, devices: int, chips: Sequence[jax.Device] | None = None
+) -> Program:
+    """Trace the step for so many CPU devices of this host, however many it has, or for chips.
+
+    Args:
+      config: the options.
+      devices: that the global batch is split over.
+      chips: the devices, which may be mere descriptions (see targets.py); None for the CPU's.
 
     Raises:
       UserError: an option is wrong, or a run could not use so many devices.
     """
     if devices > 1 and config.train.parallel == "jit":
         raise UserError(f"train.parallel: 'jit' is for one device, and --devices is {devices}")
-    place = choose(config.train.parallel, config.data.contexts, host_devices(devices))
+    chosen = host_devices(devices) if chips is None else chips
+    place = choose(config.train.parallel, config.data.contexts, chosen)
     # pmap is shard_map underneath, which unlike it is compiled from shapes alone.
     place = replace(place, mode="shard_map" if devices > 1 else "jit")
     experiment = build_experiment(config, stand_in(config), place)
     state = jax.eval_shape(experiment.init)
     batch = jax.eval_shape(lambda: experiment.batches[0])
+    if chips is not None:
+        state, batch = map(_placed, (state, batch), place.shardings())
     traced = experiment.step.trace(state, batch)  # type: ignore[attr-defined]
     return Program(config, devices, experiment, state, batch, traced)
+
+
+def _placed(shapes: Any, sharding: Sharding) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    )
 
 
 def host_devices(count: int) -> tuple[jax.Device, ...]:

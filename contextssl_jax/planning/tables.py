@@ -35,7 +35,7 @@ def _head(run: Mapping[str, Any]) -> str:
 
 def _parameters(parameters: Mapping[str, int]) -> str:
     rows = [(part, f"{n:,}") for part, n in parameters.items()]
-    return _table(("parameters", "entries"), [*rows, ("all", f"{sum(parameters.values()):,}")])
+    return table(("parameters", "entries"), [*rows, ("all", f"{sum(parameters.values()):,}")])
 
 
 def _memory(memory: Mapping[str, Any], compiled: Mapping[str, float]) -> str:
@@ -48,8 +48,8 @@ def _memory(memory: Mapping[str, Any], compiled: Mapping[str, float]) -> str:
     pairs.append(("all", (memory["all"]["fused"], memory["all"]["unfused"])))
     rows = [(name, *(f"{size / scale:,.2f}" for size in sizes)) for name, sizes in pairs]
     given, used = (f"{compiled[key] / scale:,.2f} {unit}" for key in ("arguments", "temporaries"))
-    return _noted(
-        _table((f"memory of one device, {unit}", "fused", "unfused"), rows),
+    return noted(
+        table((f"memory of one device, {unit}", "fused", "unfused"), rows),
         "saved: what the forward pass keeps for the backward pass. Unfused: all that this reads,"
         " before a compiler does anything. Fused: where all that is elementwise is computed again;"
         " compilers for accelerators come near to that. What lives for a moment comes on top.",
@@ -68,8 +68,8 @@ def _flops(flops: Mapping[str, Any]) -> str:
     sums = [sum(ways[way] for ways in flops["parts"].values()) for way in _WAYS]
     rows.append(("all", *(f"{n / scale:,.2f}" for n in sums), "100.0%"))
     here, xla = flops["check"]["here"], flops["check"]["xla"]
-    return _noted(
-        _table((f"{unit} of a step, all devices", *_WAYS, "share"), rows),
+    return noted(
+        table((f"{unit} of a step, all devices", *_WAYS, "share"), rows),
         "Matrix products and convolutions, as accelerators run them, without zeros of padding. One"
         f" device, loops counted once: {here / scale:,.2f} {unit} here, {xla / scale:,.2f} by XLA,"
         f" which counts all arithmetic: a ratio of {here / xla:.3f}.",
@@ -86,8 +86,8 @@ def _traffic(traffic: Mapping[str, Mapping[str, float]] | None, devices: int) ->
         sizes = {**found, titles[by]: _sum(found)}
         rows += [(name, f"{size / scale:,.3f}") for name, size in sizes.items()]
     ratio = _sum(traffic["sent"]) / _sum(traffic["asked"])
-    return _noted(
-        _table((f"sent by one device in a step, {unit}", ""), rows),
+    return noted(
+        table((f"sent by one device in a step, {unit}", ""), rows),
         f"In rings of {devices} devices, which send least. statistics: of batches. loss: what the"
         f" objective and metrics ask for, such as negatives. Program to step: {ratio:.3f}.",
     )
@@ -113,8 +113,8 @@ def _chips(plan: Mapping[str, Any]) -> str:
         )
     header = ("chip", "hosts", "TFLOP/s", "memory, GB", "fits", "step", "run", "update alone")
     other = "" if run["dtype"] == "bfloat16" else f", and of bfloat16, not {run['dtype']}"
-    return _noted(
-        _table(header, rows),
+    return noted(
+        table(header, rows),
         f"step, run: arithmetic alone, at {run['utilisation']:.0%} of the peak, which is assumed"
         f" (--utilisation){other}. update alone: to read and write parameters and moments and read"
         " gradients once, as every step has to. Where that is much of the step, the utilisation is"
@@ -122,8 +122,8 @@ def _chips(plan: Mapping[str, Any]) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligns columns: the first to the left, figures to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, figures to the right."""
     lines = [header, *rows]
     first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     return "\n".join(
@@ -137,12 +137,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _noted(table: str, *notes: str) -> str:
+def noted(table: str, *notes: str) -> str:
+    """Return a table with wrapped notes below it."""
     return "\n".join([table, *(textwrap.fill(note, _WIDTH) for note in notes)])
 
 
 def _unit(largest: float, name: str) -> tuple[str, float]:
-    """Returns the unit in which the largest figure has two digits or more, and its size."""
+    """Return the unit in which the largest figure has two digits or more, and its size."""
     prefixes = (("G", 1e9), ("M", 1e6), ("k", 1e3))
     found = ((prefix + name, size) for prefix, size in prefixes if largest >= 10 * size)
     return next(found, (name, 1.0))

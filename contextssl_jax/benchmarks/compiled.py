@@ -1,0 +1,196 @@
+"""Compile the train step for chips that this machine does not have, and print what it does there.
+
+    python -m contextssl_jax.benchmarks.compiled --config=configs/cifar10_crop_blur.py --chip=h100
+
+XLA's own compilers do it: that for NVIDIA GPUs from pip install 'contextssl-jax[compile-gpu]', that
+for TPUs from 'contextssl-jax[compile-tpu]'. No data and no accelerator are needed. GPU kernels are
+not autotuned, for which a card is needed. --devices=N compiles for N chips under shard_map, and
+--out=FILE writes the figures as JSON.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from contextssl_jax.config import parse_command_line
+from contextssl_jax.errors import Parser, UserError
+from contextssl_jax.files import json_output
+from contextssl_jax.planning.compiled import copies, kernels_by_part, products_by_precision
+from contextssl_jax.planning.flops import count_flops
+from contextssl_jax.planning.hlo import parse_hlo
+from contextssl_jax.planning.isolation import run_isolated
+from contextssl_jax.planning.program import build_program
+from contextssl_jax.planning.tables import noted, table
+from contextssl_jax.planning.targets import TARGETS, check_installed, describe_devices
+
+_IN_PROCESS = "--in-process"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compile the step of the command line's config and print the figures."""
+    try:
+        parser = Parser(prog="contextssl_jax.benchmarks.compiled", allow_abbrev=False)
+        parser.add_argument("--chip", required=True, choices=TARGETS)
+        parser.add_argument(_IN_PROCESS, action="store_true")
+        options, rest = parser.parse_known_args(argv[1:])
+        command = parse_command_line([argv[0], *rest], ("plan",))
+        devices = command.devices or 1
+        check_installed(options.chip)
+        if options.in_process:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort leaves no core dump
+            print(json.dumps(compile_step(command.config, options.chip, devices)))
+            return 0
+        with json_output(command.out) as write:
+            again = [sys.executable, "-m", "contextssl_jax.benchmarks.compiled", _IN_PROCESS]
+            environment = {"JAX_PLATFORMS": "cpu", **TARGETS[options.chip].environment}
+            status, output, messages = run_isolated([*again, *argv[1:]], environment)
+            if status:
+                print(messages, end="", file=sys.stderr)
+                return status
+            figures = json.loads(output.splitlines()[-1])
+            print(show(figures))
+            write(figures)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compile_step(config: ConfigDict, chip: str, devices: int) -> dict[str, Any]:
+    """Compile the train step in this process, which an abort of the compiler ends.
+
+    Args:
+      config: the options.
+      chip: a name in TARGETS, whose environment has to be set.
+      devices: that the global batch is split over.
+
+    Returns:
+      Figures of one device by name: seconds of compiling, bytes of memory, floating-point
+      operations, kernels, and bytes that these read and write.
+
+    Raises:
+      UserError: an option is wrong, or there are no such devices.
+    """
+    target = TARGETS[chip]
+    chips = describe_devices(chip, devices)
+    program = build_program(config, devices, chips)
+    lowered = program.traced.lower()
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    hlo, memory = parse_hlo(compiled.as_text()), compiled.memory_analysis()
+    xla = compiled.cost_analysis() or {}
+    kernels = kernels_by_part(hlo, program.parts)
+    return {
+        "chip": chip,
+        "device": chips[0].device_kind,
+        "devices": devices,
+        "method": config.method,
+        "data": config.data.name,
+        "encoder": config.model.encoder,
+        "dtype": config.model.dtype,
+        "contexts": config.data.contexts,
+        "pairs": config.data.pairs,
+        "jax": jax.__version__,
+        "seconds": round(seconds, 1),
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "outputs beside donated arguments": (
+                memory.output_size_in_bytes - memory.alias_size_in_bytes
+            ),
+        },
+        "flops": {
+            "products": count_flops(program.traced.jaxpr.jaxpr, target.platform).total(),
+            "xla": xla.get("flops"),
+        },
+        "bytes": {
+            "kernels": sum(counts["bytes"] for counts in kernels.values()),
+            "xla": xla.get("bytes accessed"),
+        },
+        "kernels": sum(counts["kernels"] for counts in kernels.values()),
+        "milliseconds": _milliseconds(
+            sum(counts["cycles"] for counts in kernels.values()), target.clock
+        ),
+        "parts": {
+            part: {
+                "kernels": counts["kernels"],
+                "bytes": counts["bytes"],
+                "milliseconds": _milliseconds(counts["cycles"], target.clock),
+            }
+            for part, counts in sorted(kernels.items())
+        },
+        "products": dict(products_by_precision(hlo).most_common()),
+        "moves": {kind: dict(counts) for kind, counts in copies(hlo).items()},
+    }
+
+
+def show(figures: Mapping[str, Any]) -> str:
+    """Return the figures as tables for a console."""
+    products = [(name, str(count)) for name, count in figures["products"].items()]
+    blocks = [
+        _head(figures),
+        _parts(figures),
+        table(("matrix products and convolutions, by operands", "count"), products),
+        _moves(figures),
+    ]
+    return "\n\n".join(blocks)
+
+
+def _head(figures: Mapping[str, Any]) -> str:
+    memory = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in figures["memory"].items())
+    flops, moved = figures["flops"], figures["bytes"]
+    lines = [
+        f"{figures['method']} on {figures['data']}, {figures['encoder']}, {figures['dtype']}:"
+        f" {figures['contexts']} contexts of {figures['pairs']} pairs on {figures['devices']} x"
+        f" {figures['device']}",
+        f"compiled in {figures['seconds']:.0f} s by jax {figures['jax']}, for one device:",
+        f"  memory, GB: {memory}",
+        f"  TFLOP: {flops['products'] / 1e12:.3f} in matrix products and convolutions"
+        + (f", {flops['xla'] / 1e12:.3f} in all by XLA's count" if flops["xla"] else ""),
+        f"  GB read and written: {moved['kernels'] / 1e9:.1f} as the sum over kernels"
+        + (f", {moved['xla'] / 1e9:.1f} by XLA's count" if moved["xla"] else ""),
+        f"  kernels: {figures['kernels']:,}",
+    ]
+    if figures["milliseconds"] is not None:
+        lines.append(f"  milliseconds, by the compiler's estimate: {figures['milliseconds']:.2f}")
+    return "\n".join(lines)
+
+
+def _parts(figures: Mapping[str, Any]) -> str:
+    header = ("part", "kernels", "GB")
+    rows = [
+        (part, f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.2f}")
+        for part, row in figures["parts"].items()
+    ]
+    if figures["milliseconds"] is None:
+        return table(header, rows)
+    times = [f"{row['milliseconds']:.2f}" for row in figures["parts"].values()]
+    timed = [(*row, time) for row, time in zip(rows, times, strict=True)]
+    return table((*header, "estimated ms"), timed)
+
+
+def _moves(figures: Mapping[str, Any]) -> str:
+    rows = [
+        (kind, f"{counts['count']:,}", f"{counts['bytes'] / 1e9:.3f}")
+        for kind, counts in figures["moves"].items()
+    ]
+    return noted(
+        table(("kernels that compute nothing", "count", "GB written"), rows),
+        "transposes change the order of dimensions in memory, conversions the precision alone,"
+        " copies neither; prefetches are asynchronous copies between a TPU's memories.",
+    )
+
+
+def _milliseconds(cycles: int, clock: float | None) -> float | None:
+    return None if clock is None else round(1e3 * cycles / clock, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,154 @@
+"""What a compiled program does, from HLO by hand; and a compiler that aborts."""
+
+import sys
+
+import pytest
+
+from contextssl_jax.benchmarks import compiled as benchmark
+from contextssl_jax.errors import UserError
+from contextssl_jax.planning import targets
+from contextssl_jax.planning.compiled import copies, kernels_by_part, products_by_precision
+from contextssl_jax.planning.hlo import parse_hlo
+from contextssl_jax.planning.isolation import run_isolated
+
+# A program as compilers write it: tuples, layouts with tiles, comments, a loop, nested fusions.
+PROGRAM = """\
+HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4]{1,0})->f32[4]{0}}
+
+%inner (a: f32[8,4]) -> bf16[8,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  ROOT %low = bf16[8,4]{1,0} convert(%a)
+}
+
+%conversion (b: f32[8,4]) -> bf16[8,4] {
+  %b = f32[8,4]{1,0} parameter(0)
+  ROOT %nested = bf16[8,4]{1,0} fusion(%b), kind=kLoop, calls=%inner
+}
+
+%product (c: bf16[8,4], d: bf16[4,8]) -> f32[8,8] {
+  %c = bf16[8,4]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %d = bf16[4,8]{1,0} parameter(1)
+  ROOT %dot.1 = f32[8,8]{1,0} dot(%c, %d), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%body (state: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %state = (s32[], /*index=1*/f32[8,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %x = f32[8,8]{1,0} get-tuple-element(%state), index=1
+  %y = f32[8,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}, operand_precision={highest,highest}, metadata={op_name="jit(step)/transpose(jvp(Net))/dot"}
+  ROOT %next = (s32[], f32[8,8]{1,0}) tuple(%i, %y)
+}
+
+%condition (state.1: (s32[], f32[8,8])) -> pred[] {
+  %state.1 = (s32[], f32[8,8]{1,0}) parameter(0)
+  ROOT %more = pred[] constant(true)
+}
+
+ENTRY %main (p: f32[8,4], q: bf16[4,8]) -> f32[4] {
+  %p = f32[8,4]{1,0} parameter(0)
+  %q = bf16[4,8]{1,0} parameter(1)
+  %cast = bf16[8,4]{1,0} fusion(%p), kind=kLoop, calls=%conversion, metadata={op_name="jit(step)/jvp(Net)/cast"}
+  %matmul = f32[8,8]{1,0} fusion(%cast, %q), kind=kOutput, calls=%product, metadata={op_name="jit(step)/jvp(Net)/dot"}, backend_config={"window_config":{"estimated_cycles":"30"}}
+  %t = (f32[8,8]{1,0}, s32[]) custom-call(%q, %q), custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/jvp(Other)/conv"}
+  %turned = f32[8,8]{0,1} copy(%matmul), metadata={op_name="jit(step)/jvp()/turn"}
+  %same = f32[8,8]{0,1} copy(%turned)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8,8]{0,1}) tuple(%zero, %same)
+  %loop = (s32[], f32[8,8]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %last = f32[8,8]{1,0} get-tuple-element(%loop), index=1
+  ROOT %sum = f32[8]{0} add(%last, %last), metadata={op_name="jit(step)/add"}
+}
+"""  # noqa: E501
+
+
+def test_kernels_bytes_and_cycles_by_part():
+    parts = kernels_by_part(parse_hlo(PROGRAM), {"Net": "net"})
+    f32, bf16 = 8 * 8 * 4, 8 * 4 * 2
+    assert {name: dict(counts) for name, counts in parts.items()} == {
+        "net, forward": {
+            "kernels": 2,
+            "bytes": (8 * 4 * 4 + bf16) + (bf16 + bf16 + f32),
+            "cycles": 30,
+        },
+        # Both operands of each are one array, which is read once.
+        "net, backward": {"kernels": 5, "bytes": 5 * 2 * f32, "cycles": 0},
+        "rendering and loss, forward": {
+            "kernels": 2,
+            "bytes": (bf16 + f32 + 4) + 2 * f32,
+            "cycles": 0,
+        },
+        "update": {"kernels": 2, "bytes": 2 * f32 + (f32 + 8 * 4), "cycles": 0},
+    }
+
+
+def test_products_count_within_fusions_loops_and_libraries():
+    assert products_by_precision(parse_hlo(PROGRAM)) == {
+        "f32 x f32, highest": 5,
+        "bf16 x bf16": 2,
+    }
+
+
+def test_what_computes_nothing_by_what_it_changes():
+    found = copies(parse_hlo(PROGRAM))
+    assert {kind: dict(counts) for kind, counts in found.items()} == {
+        "copies": {"count": 1, "bytes": 8 * 8 * 4},
+        "transposes": {"count": 1, "bytes": 8 * 8 * 4},
+        "conversions": {"count": 1, "bytes": 8 * 4 * 2},
+        "prefetches": {"count": 0, "bytes": 0},
+    }
+
+
+def test_a_text_without_an_entry_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY computation"):
+        parse_hlo("HloModule jit_step")
+
+
+# Aborts as XLA does; with the verbose log of the file that failed, it names operations first.
+ABORTING = """
+import os, sys
+if os.environ.get("TF_CPP_VMODULE") == "tiling=10":
+    for name in ("jit(step)/jvp(Net)/conv1/slice", "jit(step)/relu", "jit(step)/jvp(Net)/conv1/slice"):
+        print(f'I1126 15:35 7 tiling.cc:816] Analyzing %x, metadata={{op_name="{name}"}}',
+              file=sys.stderr)
+print("F1126 15:30:34.764703    4648 tiling.cc:627] Check failed: size == dim (256 vs. 32) ",
+      "*** Check failure stack trace: ***",
+      "    @     0x7f2e94ea1daf  xla::gpu::(anonymous namespace)::Propagate()",
+      "    @     0x7f2e94c663c6  xla::gpu::GemmFusion::RunImpl()",
+      "    @     0x7f2e9de57b3a  xla::HloPassPipeline::RunImpl()", sep="\\n", file=sys.stderr)
+sys.stderr.flush()
+os.abort()
+"""  # noqa: E501
+
+
+def test_an_abort_names_the_check_the_pass_and_the_operations():
+    with pytest.raises(UserError) as caught:
+        run_isolated([sys.executable, "-c", ABORTING], {})
+    assert str(caught.value) == (
+        "XLA's compiler aborts: tiling.cc:627: Check failed: size == dim (256 vs. 32), in the pass"
+        " GemmFusion, after the operations relu, jvp(Net)/conv1/slice"
+    )
+
+
+def test_a_signal_without_a_message_is_named():
+    with pytest.raises(UserError, match=r"ended by signal 6 \(it printed nothing\)"):
+        run_isolated([sys.executable, "-c", "import os; os.abort()"], {})
+
+
+def test_flags_of_xla_are_added_and_output_is_returned(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--one")
+    program = "import os, sys; print(os.environ['XLA_FLAGS']); sys.exit(3)"
+    status, output, _ = run_isolated([sys.executable, "-c", program], {"XLA_FLAGS": "--two"})
+    assert status == 3 and output.split() == ["--one", "--two"]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--chip=v7",), "--chip: invalid choice: 'v7'"),
+    ((), "the following arguments are required: --chip"),
+    (("--chip=h100",), "--chip=h100: needs pip install 'contextssl-jax[compile-gpu]'"),
+    (("--chip=v5e",), "--chip=v5e: needs pip install 'contextssl-jax[compile-tpu]'"),
+])  # fmt: skip
+def test_what_is_missing_is_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(targets, "find_spec", lambda module: None)
+    assert benchmark.main(["compiled", "--config=configs/debug.py", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
