@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cifar10_small
-from contextssl_jax.groups import GROUPS, Group, difference
+from contextssl_jax.transforms import GROUPS, Group, difference
 
 
 def gamma(size: int, *, largest: float) -> Group:

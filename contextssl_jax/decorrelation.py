@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contextssl_jax.collectives import mean_over, sum_over
+from contextssl_jax.distributed.collectives import mean_over, sum_over
 
 _EPSILON = 1e-4  # under the root
 

@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import ContextBatch, context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.distributed.parallel import Parallel, choose
 from contextssl_jax.errors import UserError, pick
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
 from contextssl_jax.optimizer import build_optimizer, build_schedule
-from contextssl_jax.parallel import Parallel, choose
 from contextssl_jax.step import TrainState, check_parts, init_state, train_step
 
 _INIT, _STEP = range(2)  # streams of randomness

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.collectives import gather_over, offset_in
+from contextssl_jax.distributed.collectives import gather_over, offset_in
 
 _EXCLUDED = -1e9
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 
-from contextssl_jax.bucket import told_faults
 from contextssl_jax.config import Command, parse_command_line
+from contextssl_jax.distributed.process_monitor import Peers
+from contextssl_jax.distributed.processes import join
 from contextssl_jax.errors import SharedError, UserError
-from contextssl_jax.evaluation.command import evaluate
-from contextssl_jax.peers import Peers
 from contextssl_jax.planning.plan import plan
-from contextssl_jax.processes import join
-from contextssl_jax.record import describe
+from contextssl_jax.reports.command import evaluate
+from contextssl_jax.run.metadata import describe
+from contextssl_jax.storage.paths import told_faults
 from contextssl_jax.train import train
 
 MODES: dict[str, Callable[[Command], None]] = {

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
 from contextssl_jax.methods.base import Method, Metrics
 

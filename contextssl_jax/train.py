@@ -14,21 +14,21 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from contextssl_jax.bucket import reach
-from contextssl_jax.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.data.contexts import read_batches
+from contextssl_jax.distributed.processes import first, stop_signals
 from contextssl_jax.errors import UserError, told_out_of_memory
-from contextssl_jax.evaluation.command import reported, write_report
 from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Look, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.figures.curves import draw_curves
-from contextssl_jax.lock import Lock
-from contextssl_jax.processes import first, stop_signals
-from contextssl_jax.record import keep
+from contextssl_jax.reports.command import reported, write_report
+from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.run.lock import Lock
+from contextssl_jax.run.metadata import keep
+from contextssl_jax.run.metric_writer import NonFiniteError, Window, Writer
+from contextssl_jax.run.workdir import check, claim
 from contextssl_jax.step import TrainState
-from contextssl_jax.workdir import check, claim
-from contextssl_jax.writer import NonFiniteError, Window, Writer
+from contextssl_jax.storage.paths import reach
 
 _log = logging.getLogger(__name__)
 

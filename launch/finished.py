@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from contextssl_jax.bucket import reach, whole
 from contextssl_jax.errors import UserError
-from contextssl_jax.untrusted import read_json
+from contextssl_jax.storage.paths import reach, whole
+from contextssl_jax.storage.safe_json import read_json
 
 _UNFINISHED = 3
 

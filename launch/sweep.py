@@ -13,11 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from contextssl_jax.bucket import reach
 from contextssl_jax.errors import UserError, pick
-from contextssl_jax.evaluation.command import reported
-from contextssl_jax.evaluation.page import aligned
-from contextssl_jax.lock import holder
+from contextssl_jax.reports.command import reported
+from contextssl_jax.reports.page import aligned
+from contextssl_jax.run.lock import holder
+from contextssl_jax.storage.paths import reach
 from contextssl_jax.sweeps.definition import Sweep, check_seeds, load_sweep
 from contextssl_jax.sweeps.page import write_page
 from contextssl_jax.sweeps.runs import (

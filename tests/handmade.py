@@ -6,8 +6,8 @@ from typing import Any
 
 from contextssl_jax.config import to_json
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
+from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.sweeps.runs import Run
-from contextssl_jax.workdir import fingerprint
 
 LENGTHS = (0, 2, 14, 30, 126)
 Figure = Callable[..., float]  # of the figure's path

@@ -15,8 +15,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import debug
-from contextssl_jax.checkpoint import load
 from contextssl_jax.experiment import build_experiment
+from contextssl_jax.run.checkpoint import load
 
 STEPS = 60
 OPTIONS = (

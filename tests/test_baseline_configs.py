@@ -11,7 +11,7 @@ from contextssl_jax.methods.equimod import EquiMod
 from contextssl_jax.methods.sie import SIE
 from contextssl_jax.methods.vicreg import VICReg
 from contextssl_jax.models.projector import ActionProjector, Projector
-from contextssl_jax.planning.stand_in import stand_in
+from contextssl_jax.planning.dummy_datasets import stand_in
 
 CONFIGS = {  # by data and size: groups, widths of the projector
     "cifar10": (("crop", "blur"), (2048, 2048, 2048)),

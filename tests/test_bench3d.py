@@ -19,8 +19,8 @@ from contextssl_jax.data.bench3d.prepare import prepare
 from contextssl_jax.data.bench3d.raw import RawViews
 from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups.scene import scene_groups
 from contextssl_jax.main import main
+from contextssl_jax.transforms.scene import scene_groups
 
 SIDE = 16
 TRAINING = ("--config=configs/3diebench_rotation_color.py", f"--config.bench3d.side={SIDE}",

@@ -12,14 +12,15 @@ from etils.epath import backend
 from test_compare import report
 from tiny import QUICK, run
 
-from contextssl_jax import compare, lock
-from contextssl_jax.bucket import children, move, reach
-from contextssl_jax.checkpoint import _steps
 from contextssl_jax.data.folder import find_images
 from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import append
-from contextssl_jax.lock import Lock
+from contextssl_jax.reports import comparison
+from contextssl_jax.run import lock
+from contextssl_jax.run.checkpoint import _steps
+from contextssl_jax.run.lock import Lock
+from contextssl_jax.storage.files import append
+from contextssl_jax.storage.paths import children, move, reach
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def store(served, monkeypatch, tmp_path):
     told = monkeypatch.setattr
     told(backend.fsspec_backend, "fs", lambda p: files if "gs://" in str(p) else local(p))
     told("contextssl_jax.data.staging.fsspec.core.url_to_fs", lambda p: (files, p[5:]))
-    told("contextssl_jax.bucket._PACKAGES", ("json",))
+    told("contextssl_jax.storage.paths._PACKAGES", ("json",))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return served
 
@@ -60,7 +61,7 @@ def test_reports_in_a_bucket_are_compared(store, capsys):
     for name in ("one", "two"):
         made = json.dumps(report(("crop", "blur"), (0, 2), 0.5))
         store.put(f"{name}/eval/4/report.json", made.encode())
-    assert compare.main(["", "gs://bucket/one", "gs://bucket/two", "--out=gs://bucket/out"]) == 0
+    assert comparison.main(["", "gs://bucket/one", "gs://bucket/two", "--out=gs://bucket/out"]) == 0
     names = {name for name in store.objects if name.startswith("out/")}
     assert names == {f"out/comparison.{kind}" for kind in ("md", "html", "png")}
 
@@ -94,7 +95,7 @@ def test_a_bucket_that_cannot_be_read_is_one_line(store, capsys, monkeypatch):
 
 
 def test_what_is_missing_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("contextssl_jax.bucket._PACKAGES", ("json", "no_such.package"))
+    monkeypatch.setattr("contextssl_jax.storage.paths._PACKAGES", ("json", "no_such.package"))
     assert run(*QUICK, "--workdir=gs://bucket/run") == 2
     told = "error: --workdir: gs://bucket/run needs pip install 'contextssl-jax[gcs]'\n"
     assert capsys.readouterr().err == told

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from contextssl_jax.checkpoint import Checkpoint, Checkpoints, load
 from contextssl_jax.errors import UserError
+from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints, load
 
 # Orbax leaves callbacks of a failed read to an event loop that it has closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from contextssl_jax.compare import main
+from contextssl_jax.reports.comparison import main
 
 
 def report(groups, lengths, value, std=None):

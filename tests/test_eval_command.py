@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contextssl_jax.main import main
-from contextssl_jax.sealed import _checksum
+from contextssl_jax.run.checksums import _checksum
 
 QUICK = ("--config=configs/debug.py", "--config.train.steps=6", "--config.train.warmup_steps=2",
          "--config.monitor.every=0", "--config.checkpoint.every=3", "--config.data.contexts=3",

@@ -13,9 +13,9 @@ from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.evaluate import build_conditions, build_evaluation
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
 from contextssl_jax.evaluation.report import adaptivity
-from contextssl_jax.evaluation.tables import tables
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.methods.base import Told, hide
+from contextssl_jax.reports.tables import tables
 
 
 class Oracle:

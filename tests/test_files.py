@@ -3,7 +3,7 @@
 import pytest
 from etils import epath
 
-from contextssl_jax.files import write_whole
+from contextssl_jax.storage.files import write_whole
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):

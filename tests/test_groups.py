@@ -10,9 +10,9 @@ from configs import base
 from contextssl_jax.data.stored import stored_dataset
 from contextssl_jax.data.synthetic import draw_images
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups import GROUPS
-from contextssl_jax.groups.color import jitter_color
-from contextssl_jax.groups.crop import sample_boxes
+from contextssl_jax.transforms import GROUPS
+from contextssl_jax.transforms.color import jitter_color
+from contextssl_jax.transforms.crop import sample_boxes
 
 FILL = (0.4, 0.5, 0.6)
 

@@ -11,14 +11,14 @@ import time
 import pytest
 from etils import epath
 
-from contextssl_jax import lock as module
 from contextssl_jax.errors import UserError
-from contextssl_jax.lock import Lock
+from contextssl_jax.run import lock as module
+from contextssl_jax.run.lock import Lock
 
 HOLD = """
 import sys, time
 from etils import epath
-from contextssl_jax.lock import Lock
+from contextssl_jax.run.lock import Lock
 with Lock(epath.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contextssl_jax.masks import pair_mask, random_pair_mask, training_masks
-from contextssl_jax.models.transformer import ContextTransformer
+from contextssl_jax.models.context_transformer import ContextTransformer
 
 OPTIONS = dict(
     environments=2,

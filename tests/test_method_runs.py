@@ -10,9 +10,9 @@ from etils import epath
 from tiny import QUICK, run
 
 from contextssl_jax import train
-from contextssl_jax.checkpoint import load
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.experiment import build_experiment
+from contextssl_jax.run.checkpoint import load
 
 SMALL = (*QUICK, "--config.data.pairs=4", "--config.model.transformer.blocks=1",
          "--config.eval.probe.hidden=(4,)",

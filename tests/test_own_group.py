@@ -11,7 +11,7 @@ import pytest
 from tiny import TINY, run
 
 from contextssl_jax.data import DATASETS
-from contextssl_jax.groups import GROUPS
+from contextssl_jax.transforms import GROUPS
 
 PATH = "configs/own_group.py"
 QUICK = (f"--config={PATH}", *TINY, "--config.data.name=synthetic", "--config.synthetic.train=40",

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from contextssl_jax.evaluation.page import Picture, Table, html, markdown
+from contextssl_jax.reports.page import Picture, Table, html, markdown
 
 SPECIAL = 'a <b> & |c| "d"'
 SCORES = Table(

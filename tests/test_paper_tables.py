@@ -2,9 +2,9 @@
 
 import pytest
 
-from contextssl_jax.evaluation.paper import LENGTHS, PAPER_TABLES
-from contextssl_jax.evaluation.paper_tables import beside_r2, beside_retrieval
 from contextssl_jax.evaluation.retrieval import chance
+from contextssl_jax.reports.paper import LENGTHS, PAPER_TABLES
+from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
 
 PROBES = {"ridge_weak": "ridge, weak", "linear": "linear, Adam", "mlp": "MLP, Adam"}
 GROUPS = ["rotation", "color"]

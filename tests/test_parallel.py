@@ -8,9 +8,9 @@ import pytest
 from quick import run as run_once
 from small_methods import small, small_config
 
-from contextssl_jax import parallel
 from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import context_batches, parse_environments
+from contextssl_jax.distributed import parallel
 from contextssl_jax.errors import UserError
 from contextssl_jax.methods import METHODS
 from contextssl_jax.models import ENCODERS

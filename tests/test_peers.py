@@ -14,7 +14,7 @@ import pytest
 PROCESS = """
 import logging, os, sys, time
 from pathlib import Path
-from contextssl_jax import peers
+from contextssl_jax.distributed import process_monitor
 
 logging.basicConfig()
 peers._MEETING, peers._HELLO = float(sys.argv[4]), 0.5

@@ -15,10 +15,10 @@ from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.main import main
+from contextssl_jax.planning.dummy_datasets import STAND_INS, stand_in
 from contextssl_jax.planning.hardware import CHIPS
 from contextssl_jax.planning.plan import make_plan
 from contextssl_jax.planning.program import build_program, host_devices
-from contextssl_jax.planning.stand_in import STAND_INS, stand_in
 from contextssl_jax.planning.tables import show
 
 jax.devices()  # starts JAX with all devices, before a plan starts it with those that it needs

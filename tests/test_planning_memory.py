@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from contextssl_jax.collectives import mean_over
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.planning.memory import COPIES, saved_for_backward, size_of
 
 FLOAT, HALF = 4, 2

@@ -21,8 +21,8 @@ from running import (
     wait_for,
 )
 
+from contextssl_jax.distributed.processes import find_place
 from contextssl_jax.errors import UserError
-from contextssl_jax.processes import find_place
 
 ALL_STEPS = ("--config.checkpoint.keep=1000",)
 SMALL = (  # most of a report's time goes into compiling its probes

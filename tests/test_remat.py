@@ -10,14 +10,14 @@ import pytest
 from etils import epath
 from quick import compiled, run
 
-from contextssl_jax.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.masks import pair_mask
 from contextssl_jax.models import ENCODERS
+from contextssl_jax.models.context_transformer import ContextTransformer
 from contextssl_jax.models.patch import PatchEncoder
 from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
-from contextssl_jax.models.transformer import ContextTransformer
-from contextssl_jax.parallel import Parallel
+from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
 
 KEY = jax.random.key(0)
 

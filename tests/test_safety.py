@@ -15,16 +15,16 @@ from etils import epath
 from test_compare import report
 from tiny import QUICK, run
 
-from contextssl_jax import compare
-from contextssl_jax.checkpoint import _noted
 from contextssl_jax.config import to_json
 from contextssl_jax.data.bench3d.shards import check_index, read_json
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.curves import draw_curves
-from contextssl_jax.lock import Lock, _machine
-from contextssl_jax.sealed import _checksum
-from contextssl_jax.workdir import claim
-from contextssl_jax.writer import _trim
+from contextssl_jax.reports import comparison
+from contextssl_jax.run.checkpoint import _noted
+from contextssl_jax.run.checksums import _checksum
+from contextssl_jax.run.lock import Lock, _machine
+from contextssl_jax.run.metric_writer import _trim
+from contextssl_jax.run.workdir import claim
 
 ROOT = Path(__file__).parent.parent
 # Modules that make objects or code of data, and names that do so in others.
@@ -101,7 +101,7 @@ def test_the_scan_sees_what_it_is_for(code):
 
 
 def compared(*arguments: object) -> int:
-    return compare.main(["compare", *map(str, arguments)])
+    return comparison.main(["compare", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_lines_that_are_no_metrics_are_taken_out(content, tmp_path):
 
 @hostile
 def test_a_lock_that_is_none_is_taken_over(content, tmp_path, monkeypatch):
-    monkeypatch.setattr("contextssl_jax.lock.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("contextssl_jax.run.lock.time.sleep", lambda seconds: None)
     (tmp_path / "lock.json").write_bytes(content)
     with Lock(epath.Path(tmp_path)) as lock:
         lock.check()
@@ -321,7 +321,7 @@ def test_a_lock_that_makes_no_sense_is_taken_over(held, tmp_path):
 
 
 def test_all_of_them_at_once_do_not_stop_a_run(workdir, capsys, monkeypatch):
-    monkeypatch.setattr("contextssl_jax.lock.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("contextssl_jax.run.lock.time.sleep", lambda seconds: None)
     for name in ("checkpoints.json", "metrics.jsonl", "lock.json", "starts.jsonl"):
         (workdir / name).write_bytes(HOSTILE["garbage"] + b"\n" + HOSTILE["deep"])
     folder = workdir / "checkpoints"

@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from configs import base
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups.quaternion import from_euler, inverse, multiply, to_matrix, upper
-from contextssl_jax.groups.scene import scene_groups
+from contextssl_jax.transforms.quaternion import from_euler, inverse, multiply, to_matrix, upper
+from contextssl_jax.transforms.scene import scene_groups
 
 ANGLES = np.random.default_rng(0).uniform(-np.pi / 2, np.pi / 2, (50, 3))
 

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 from handmade import finish, report
 
-from contextssl_jax.lock import Lock
+from contextssl_jax.run.lock import Lock
 from contextssl_jax.sweeps.definition import load_sweep
 from contextssl_jax.sweeps.runs import Run, list_runs
 from launch import sweep

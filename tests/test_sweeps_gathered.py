@@ -5,7 +5,7 @@ import json
 import pytest
 from etils import epath
 
-from contextssl_jax.evaluation.page import Table
+from contextssl_jax.reports.page import Table
 from contextssl_jax.sweeps.__main__ import main
 from contextssl_jax.sweeps.stored import read_layout, to_cells
 

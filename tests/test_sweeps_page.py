@@ -13,18 +13,17 @@ from handmade import LENGTHS, finish, report
 from test_figures import check_text
 from test_page import Reader
 
-from contextssl_jax.compare import main as compare
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.paper import PAPER_BY_NAME
 from contextssl_jax.evaluation.stored import read_report
-from contextssl_jax.figures import plane
-from contextssl_jax.figures import sweep as figures
-from contextssl_jax.figures.plane import plane_tells
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.reports.comparison import main as compare
+from contextssl_jax.reports.paper import PAPER_BY_NAME
+from contextssl_jax.sweeps import Point, Sweep, plane_figure
+from contextssl_jax.sweeps import curves_figure as figures
 from contextssl_jax.sweeps.definition import check_sweep, load_sweep
 from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.page import write_page
+from contextssl_jax.sweeps.plane_figure import plane_tells
 from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, list_runs, look
 from contextssl_jax.sweeps.tables import tables
@@ -202,7 +201,7 @@ def test_a_plane_has_points_and_ways():
         result(OTHER, lengths=(0,), groups=("crop",)),
     ]
     assert not plane_tells(three)
-    (axis,) = plane._figure([reads, plain], PLAIN).axes
+    (axis,) = plane_figure._figure([reads, plain], PLAIN).axes
     drawn = {line.get_label(): line.get_xydata() for line in axis.lines}
     for name in ("crop", "blur"):
         figures = [

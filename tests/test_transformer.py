@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contextssl_jax.masks import pair_mask
-from contextssl_jax.models.transformer import Cache, ContextTransformer
+from contextssl_jax.models.context_transformer import Cache, ContextTransformer
 
 KEY = jax.random.key(0)
 

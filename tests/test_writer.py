@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
-from contextssl_jax.writer import NonFiniteError, Window, Writer
+from contextssl_jax.run.metric_writer import NonFiniteError, Window, Writer
 
 
 def metrics(loss: float, r2: float = 0.5) -> dict:

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.errors import Parser, UserError
-from contextssl_jax.files import json_output
 from contextssl_jax.planning.compiled import copies, kernels_by_part, products_by_precision
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hlo import parse_hlo
@@ -28,6 +27,7 @@ from contextssl_jax.planning.isolation import run_isolated
 from contextssl_jax.planning.program import build_program
 from contextssl_jax.planning.tables import noted, table
 from contextssl_jax.planning.targets import TARGETS, check_installed, describe_devices
+from contextssl_jax.storage.files import json_output
 
 _IN_PROCESS = "--in-process"
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from contextssl_jax.groups import LatentSpace
+from contextssl_jax.transforms import LatentSpace
 
 Record = Any  # a pytree of arrays; what `render` reads beside the latents
 

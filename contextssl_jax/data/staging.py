@@ -14,9 +14,9 @@ from pathlib import Path
 import fsspec
 from tqdm import tqdm
 
-from contextssl_jax.bucket import faults, reach, reason, remote
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import has_size
+from contextssl_jax.storage.files import has_size
+from contextssl_jax.storage.paths import faults, reach, reason, remote
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8  # files that are copied

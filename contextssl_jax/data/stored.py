@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.data.dataset import Dataset, Record
 from contextssl_jax.errors import UserError, pick
-from contextssl_jax.groups import GROUPS, Group, LatentSpace, render_latents, sample_latents
+from contextssl_jax.transforms import GROUPS, Group, LatentSpace, render_latents, sample_latents
 
 _STATISTICS_SEED, _STATISTICS_DRAWS = 0, 1 << 16
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from contextssl_jax.evaluation.reader import Reader
 from contextssl_jax.evaluation.views import Views
-from contextssl_jax.groups import LatentSpace
 from contextssl_jax.methods.base import Variables, hide
+from contextssl_jax.transforms import LatentSpace
 
 
 @dataclass(frozen=True)

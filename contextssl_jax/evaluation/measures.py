@@ -20,7 +20,7 @@ from contextssl_jax.evaluation.trained_probes import (
     inputs_of,
 )
 from contextssl_jax.evaluation.views import Views
-from contextssl_jax.groups import LatentSpace
+from contextssl_jax.transforms import LatentSpace
 
 PROBES = ("ridge_weak", "ridge_strong", "linear", "mlp")
 TARGETS = ("single", "pair")

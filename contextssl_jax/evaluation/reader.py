@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from contextssl_jax.distributed.parallel import everywhere, mesh_of
 from contextssl_jax.evaluation.views import Views
 from contextssl_jax.methods.base import Method, Told, Variables
-from contextssl_jax.parallel import everywhere, mesh_of
 
 
 class Reader:

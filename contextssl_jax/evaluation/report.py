@@ -12,9 +12,9 @@ from contextssl_jax.evaluation.measures import PROBES, TARGETS, Measures
 from contextssl_jax.evaluation.retrieval import chance
 from contextssl_jax.evaluation.scores import Target
 from contextssl_jax.evaluation.views import Looked
-from contextssl_jax.groups import LatentSpace
-from contextssl_jax.record import devices, revision
-from contextssl_jax.workdir import fingerprint
+from contextssl_jax.run.metadata import devices, revision
+from contextssl_jax.run.workdir import fingerprint
+from contextssl_jax.transforms import LatentSpace
 
 Tree = dict[str, Any]
 _KINDS = {"mean": "r2", "global": "r2_global"}  # definitions of R², see scores.score

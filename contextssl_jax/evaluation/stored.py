@@ -7,7 +7,7 @@ from etils import epath
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
-from contextssl_jax.untrusted import brief, read_json
+from contextssl_jax.storage.safe_json import brief, read_json
 
 _LARGEST = 1e15  # number, either way
 _MOST, _LONGEST = 64, 200  # entries of a level, characters of a name

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from contextssl_jax.figures.style import GREY, finish, save, stroke
-from contextssl_jax.untrusted import parse
+from contextssl_jax.storage.safe_json import parse
 
 Line = Mapping[str, float]
 _LARGEST = 1e15

@@ -14,12 +14,12 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.style import save
-from contextssl_jax.groups.quaternion import from_euler
+from contextssl_jax.storage.paths import faults, reach, reason
+from contextssl_jax.transforms.quaternion import from_euler
 
 _COLUMNS, _CLASSES = 8, 24
 _SIDE, _SAMPLES = 128, 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Record
-from contextssl_jax.groups import LatentSpace
+from contextssl_jax.transforms import LatentSpace
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, both pytrees of float32 arrays
 Metrics = dict[str, jax.Array]

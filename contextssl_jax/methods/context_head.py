@@ -10,11 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups import LatentSpace
 from contextssl_jax.masks import training_masks
 from contextssl_jax.methods.base import Variables
 from contextssl_jax.methods.heads import Projected
-from contextssl_jax.models.transformer import Cache, ContextTransformer
+from contextssl_jax.models.context_transformer import Cache, ContextTransformer
+from contextssl_jax.transforms import LatentSpace
 
 
 class Context(NamedTuple):

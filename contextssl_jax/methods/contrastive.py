@@ -7,16 +7,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
 from contextssl_jax.losses import Alignment, info_nce_batch, info_nce_context, normalise
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
+from contextssl_jax.methods.diagnostics import early_late
 from contextssl_jax.methods.heads import Head, Projected
 from contextssl_jax.methods.siamese import Siamese
-from contextssl_jax.metrics import early_late
 
 Align = Callable[[jax.Array], Alignment]  # from embeddings of length 1, [B, E, 2K, P]
 

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.losses import normalise
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics

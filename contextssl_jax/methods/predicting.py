@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.losses import latent_errors, predictor_loss
 from contextssl_jax.methods.base import Metrics, Told, Variables
+from contextssl_jax.methods.diagnostics import shown_r2
 from contextssl_jax.methods.siamese import Siamese
-from contextssl_jax.metrics import shown_r2
 from contextssl_jax.models.predictor import LatentPredictor
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Record
-from contextssl_jax.groups import LatentSpace
 from contextssl_jax.losses import normalise
 from contextssl_jax.methods.backbone import Backbone
 from contextssl_jax.methods.base import Metrics, Told, Variables, hide
 from contextssl_jax.methods.heads import Head, Projected
+from contextssl_jax.transforms import LatentSpace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.decorrelation import mean_spread
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
 from contextssl_jax.methods.heads import (

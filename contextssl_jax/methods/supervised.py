@@ -17,9 +17,9 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from contextssl_jax.collectives import mean_over
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
 from contextssl_jax.losses import normalise
 from contextssl_jax.methods.backbone import build_backbone

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from contextssl_jax.collectives import mean_over
+from contextssl_jax.distributed.collectives import mean_over
 
 MOMENTS = "moments"  # name of what crosses devices, so that recomputation need not do it again
 

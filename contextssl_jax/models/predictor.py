@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from contextssl_jax.models.initialisers import torch_bias, torch_kernel
+from contextssl_jax.models.initializers import torch_bias, torch_kernel
 
 
 class LatentPredictor(nn.Module):

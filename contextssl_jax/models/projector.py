@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from contextssl_jax.models.batchnorm import BatchNorm
-from contextssl_jax.models.initialisers import torch_bias, torch_kernel
+from contextssl_jax.models.initializers import torch_bias, torch_kernel
 
 ACTION_PREDICTORS = ("linear", "hypernetwork")
 

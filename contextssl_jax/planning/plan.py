@@ -7,15 +7,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from contextssl_jax.files import json_output
 from contextssl_jax.planning.counting import OTHER
+from contextssl_jax.planning.dummy_datasets import STAND_INS
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
 from contextssl_jax.planning.memory import saved_for_backward, size_of
 from contextssl_jax.planning.program import Program, build_program
-from contextssl_jax.planning.stand_in import STAND_INS
 from contextssl_jax.planning.tables import show
 from contextssl_jax.planning.traffic import asked, sent
+from contextssl_jax.storage.files import json_output
 
 TARGET = "tpu"  # whose branch of lax.platform_dependent counts; that of GPUs is the same
 

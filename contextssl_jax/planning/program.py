@@ -8,10 +8,10 @@ import jax
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
+from contextssl_jax.distributed.parallel import choose
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import Experiment, build_experiment
-from contextssl_jax.parallel import choose
-from contextssl_jax.planning.stand_in import stand_in
+from contextssl_jax.planning.dummy_datasets import stand_in
 from contextssl_jax.step import TrainState
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.errors import Parser, UserError
-from contextssl_jax.evaluation.page import Picture, Table, html, markdown
-from contextssl_jax.files import write_whole
+from contextssl_jax.reports.page import Picture, Table, html, markdown
+from contextssl_jax.storage.files import write_whole
+from contextssl_jax.storage.paths import faults, reach, reason
 from contextssl_jax.sweeps.page import PICTURES
 from contextssl_jax.sweeps.stored import read_layout
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from contextssl_jax.evaluation.page import Cell
-from contextssl_jax.evaluation.paper import LENGTHS, PaperRow
+from contextssl_jax.reports.page import Cell
+from contextssl_jax.reports.paper import LENGTHS, PaperRow
 from contextssl_jax.sweeps.pooled import Result
 
 SEEDS = "Mean ± standard deviation over seeds (n − 1); a single seed has no deviation."

@@ -11,8 +11,8 @@ from typing import Any
 
 from contextssl_jax.errors import UserError, pick
 from contextssl_jax.evaluation.measures import PROBES
-from contextssl_jax.evaluation.paper import PAPER_BY_NAME
-from contextssl_jax.untrusted import brief
+from contextssl_jax.reports.paper import PAPER_BY_NAME
+from contextssl_jax.storage.safe_json import brief
 
 _LONGEST = 60  # characters of a label
 _PLAIN = re.compile(r"(?!sweep\.)[a-z0-9._=+ -]+", re.IGNORECASE)  # labels that name folders

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from contextssl_jax.evaluation.page import Cell, Table
+from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.sweeps.cells import SEEDS, by_length, paper_by_length, quoted_row
 from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of
 from contextssl_jax.sweeps.pooled import Result

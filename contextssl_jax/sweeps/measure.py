@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from contextssl_jax.evaluation.paper import LENGTHS, PaperTable
 from contextssl_jax.figures.style import PROBES
+from contextssl_jax.reports.paper import LENGTHS, PaperTable
 from contextssl_jax.sweeps.pooled import Result
 
 _TARGETS = {"single": "latents, from single views", "pair": "relative actions, from pairs of views"}

@@ -10,21 +10,21 @@ from typing import Any
 
 from etils import epath
 
-from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.page import Cell, Picture, Table, html, markdown
-from contextssl_jax.evaluation.paper import PAPER_BY_NAME
 from contextssl_jax.evaluation.stored import reads_contexts
-from contextssl_jax.figures.plane import draw_plane, plane_tells
-from contextssl_jax.figures.sweep import draw_sweep
+from contextssl_jax.reports.page import Cell, Picture, Table, html, markdown
+from contextssl_jax.reports.paper import PAPER_BY_NAME
+from contextssl_jax.storage.paths import faults, reason
+from contextssl_jax.storage.safe_json import brief
+from contextssl_jax.sweeps.curves_figure import draw_sweep
 from contextssl_jax.sweeps.definition import Sweep, as_text
 from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
+from contextssl_jax.sweeps.plane_figure import draw_plane, plane_tells
 from contextssl_jax.sweeps.pooled import Report, Result
 from contextssl_jax.sweeps.runs import OF_CONTEXTS, Run, State, look
 from contextssl_jax.sweeps.stored import ALIKE, to_cells, to_tree
 from contextssl_jax.sweeps.tables import tables
-from contextssl_jax.untrusted import brief
 
 _NAME = "sweep"
 PICTURES = (f"{_NAME}_plane.png", f"{_NAME}.png")  # of a page, the first of them first

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from contextssl_jax.evaluation.page import Cell
 from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.reports.page import Cell
 
 Report = Mapping[str, Any]
 # The parts of a report that are pooled; what follows their names leads to numbers.

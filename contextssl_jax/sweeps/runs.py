@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.bucket import children, faults, numbered, reason, whole
 from contextssl_jax.config import flatten, parse_command_line
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.command import REPORT, reported
 from contextssl_jax.evaluation.stored import read_report, reads_contexts
+from contextssl_jax.reports.command import REPORT, reported
+from contextssl_jax.run.workdir import check, fingerprint
+from contextssl_jax.storage.paths import children, faults, numbered, reason, whole
+from contextssl_jax.storage.safe_json import brief, read_json
 from contextssl_jax.sweeps.definition import Point, Sweep, as_text
-from contextssl_jax.untrusted import brief, read_json
-from contextssl_jax.workdir import check, fingerprint
 
 # How contexts are drawn and read, which is nothing to a method that reads none.
 OF_CONTEXTS = ("draws", "context_split", "sparse")

@@ -6,11 +6,11 @@ from typing import Any
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.page import Cell, Table
+from contextssl_jax.reports.page import Cell, Table
+from contextssl_jax.storage.safe_json import brief, read_json
 from contextssl_jax.sweeps.definition import Sweep
 from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, State
-from contextssl_jax.untrusted import brief, read_json
 
 # In what reports that stand side by side should be alike.
 ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from contextssl_jax.evaluation.page import Cell, Table
-from contextssl_jax.evaluation.paper import (
+from contextssl_jax.figures.style import PROBES
+from contextssl_jax.reports.page import Cell, Table
+from contextssl_jax.reports.paper import (
     PAPER_RETRIEVALS,
     PAPER_TABLES,
     PaperRetrieval,
     PaperTable,
 )
-from contextssl_jax.figures.style import PROBES
 from contextssl_jax.sweeps.cells import SEEDS, by_length, paper_by_length, quoted_row, split_name
 from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of

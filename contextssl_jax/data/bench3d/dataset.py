@@ -23,7 +23,7 @@ from contextssl_jax.data.bench3d.shards import (
 from contextssl_jax.data.dataset import Dataset, Record
 from contextssl_jax.data.staging import staged
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups.scene import SceneGroups, scene_groups
+from contextssl_jax.transforms.scene import SceneGroups, scene_groups
 
 # Of the train split's pixels at 128 pixels, in [0, 1].
 MEAN = (0.5016, 0.5037, 0.5060)

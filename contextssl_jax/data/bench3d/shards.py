@@ -23,10 +23,10 @@ import grain
 import numpy as np
 from etils import epath
 
-from contextssl_jax import untrusted
 from contextssl_jax.data.bench3d.lists import SPLITS
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import has_size
+from contextssl_jax.storage import safe_json
+from contextssl_jax.storage.files import has_size
 
 INDEX = "3diebench.json"
 PLAN = "3diebench.plan.json"  # what is being made, until the index says what was made
@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
       UserError: it is damaged, or of another version of this project.
     """
     try:
-        content = untrusted.read_json(epath.Path(path))
+        content = safe_json.read_json(epath.Path(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from contextssl_jax.data.bench3d.shards import (
     table_path,
 )
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import has_size
+from contextssl_jax.storage.files import has_size
 
 _LEAST = 2  # views of an object, without which it makes no pair
 

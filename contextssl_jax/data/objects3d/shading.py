@@ -21,7 +21,7 @@ from contextssl_jax.data.objects3d.tracing import (
     trace,
     visibility,
 )
-from contextssl_jax.groups.quaternion import to_matrix
+from contextssl_jax.transforms.quaternion import to_matrix
 
 _FLOOR = -0.98  # height of the floor, below every object
 _ELEVATION = np.deg2rad(40)  # of the camera above the floor

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contextssl_jax.groups.quaternion import from_euler, to_matrix
+from contextssl_jax.transforms.quaternion import from_euler, to_matrix
 
 Array = Any  # a NumPy array on the host, a JAX array on the device
 

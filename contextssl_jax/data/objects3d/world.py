@@ -13,8 +13,8 @@ from contextssl_jax.data.dataset import Dataset, Record
 from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import Recipes, Shape, draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups import sample_latents
-from contextssl_jax.groups.scene import SceneGroups, scene_groups
+from contextssl_jax.transforms import sample_latents
+from contextssl_jax.transforms.scene import SceneGroups, scene_groups
 
 # Of the pixels of views, in [0, 1].
 MEAN = (0.63, 0.62, 0.63)

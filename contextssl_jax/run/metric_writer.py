@@ -13,11 +13,11 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from contextssl_jax.board import Board
-from contextssl_jax.bucket import faults, reason
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import append, write_whole
-from contextssl_jax.untrusted import parse
+from contextssl_jax.run.tensorboard import Board
+from contextssl_jax.storage.files import append, write_whole
+from contextssl_jax.storage.paths import faults, reason
+from contextssl_jax.storage.safe_json import parse
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.groups.base import Group, difference
+from contextssl_jax.transforms.base import Group, difference
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision rounds it
 

@@ -15,8 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError, pick
-from contextssl_jax.groups.base import Array, Group, LatentSpace, difference, sample_latents
-from contextssl_jax.groups.quaternion import from_euler, inverse, multiply, upper
+from contextssl_jax.transforms.base import Array, Group, LatentSpace, difference, sample_latents
+from contextssl_jax.transforms.quaternion import from_euler, inverse, multiply, upper
 
 _LIGHT = (0.0, math.pi / 4)  # range of the light's polar angle, 0 is above
 _STATISTICS_SEED, _STATISTICS_DRAWS = 0, 1 << 16

@@ -18,9 +18,9 @@ from typing import Any
 
 from etils import epath
 
-from contextssl_jax.bucket import faults, reason, remote
 from contextssl_jax.errors import UserError
-from contextssl_jax.untrusted import brief, read_json
+from contextssl_jax.storage.paths import faults, reason, remote
+from contextssl_jax.storage.safe_json import brief, read_json
 
 _log = logging.getLogger(__name__)
 _NAME = "lock.json"

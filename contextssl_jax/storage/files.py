@@ -8,8 +8,8 @@ from typing import Any
 
 from etils import epath
 
-from contextssl_jax.bucket import faults, reach, reason, remote
 from contextssl_jax.errors import UserError
+from contextssl_jax.storage.paths import faults, reach, reason, remote
 
 
 def write_whole(file: epath.Path, text: str) -> None:

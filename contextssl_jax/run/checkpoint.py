@@ -15,12 +15,12 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from contextssl_jax.bucket import absolute, children, move, numbered, whole
+from contextssl_jax.distributed.processes import agree, first
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import write_whole
-from contextssl_jax.processes import agree, first
-from contextssl_jax.sealed import read, seal
-from contextssl_jax.untrusted import brief, read_json
+from contextssl_jax.run.checksums import read, seal
+from contextssl_jax.storage.files import write_whole
+from contextssl_jax.storage.paths import absolute, children, move, numbered, whole
+from contextssl_jax.storage.safe_json import brief, read_json
 
 _log = logging.getLogger(__name__)
 _SAVED = "checkpoints.json"

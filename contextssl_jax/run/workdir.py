@@ -10,13 +10,13 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.bucket import faults, reach, reason
 from contextssl_jax.config import flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
-from contextssl_jax.files import write_whole
-from contextssl_jax.lock import Lock
-from contextssl_jax.untrusted import brief, read_json
+from contextssl_jax.run.lock import Lock
+from contextssl_jax.storage.files import write_whole
+from contextssl_jax.storage.paths import faults, reach, reason
+from contextssl_jax.storage.safe_json import brief, read_json
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from contextssl_jax.bucket import remote
+from contextssl_jax.storage.paths import remote
 
 _LARGEST = 256 << 20  # bytes of a file
 _LONGEST = 80  # characters that a message repeats

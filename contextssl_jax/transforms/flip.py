@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.groups.base import Group, difference
+from contextssl_jax.transforms.base import Group, difference
 
 
 def flip(size: int, *, probability: float) -> Group:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups.base import Group, difference
-from contextssl_jax.groups.separable import apply_separable, resize_matrix
+from contextssl_jax.transforms.base import Group, difference
+from contextssl_jax.transforms.separable import apply_separable, resize_matrix
 
 _ATTEMPTS = 10  # torchvision's: then the central box of the nearest allowed shape
 

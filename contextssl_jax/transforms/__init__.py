@@ -6,17 +6,17 @@ bears the group's name.
 
 from collections.abc import Callable
 
-from contextssl_jax.groups.base import (
+from contextssl_jax.transforms.base import (
     Group,
     LatentSpace,
     difference,
     render_latents,
     sample_latents,
 )
-from contextssl_jax.groups.blur import blur
-from contextssl_jax.groups.color import color
-from contextssl_jax.groups.crop import crop
-from contextssl_jax.groups.flip import flip
+from contextssl_jax.transforms.blur import blur
+from contextssl_jax.transforms.color import color
+from contextssl_jax.transforms.crop import crop
+from contextssl_jax.transforms.flip import flip
 
 GROUPS: dict[str, Callable[..., Group]] = {
     "flip": flip,

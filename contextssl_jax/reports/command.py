@@ -8,20 +8,20 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.bucket import reach
-from contextssl_jax.checkpoint import load
+from contextssl_jax.distributed.parallel import Parallel
+from contextssl_jax.distributed.processes import first
 from contextssl_jax.errors import UserError, told_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
-from contextssl_jax.evaluation.page import Picture, Table, html, markdown
 from contextssl_jax.evaluation.stored import reads_contexts
-from contextssl_jax.evaluation.tables import source, tables
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.figures.neighbours import draw_neighbours
-from contextssl_jax.parallel import Parallel
-from contextssl_jax.processes import first
-from contextssl_jax.workdir import check
+from contextssl_jax.reports.page import Picture, Table, html, markdown
+from contextssl_jax.reports.tables import source, tables
+from contextssl_jax.run.checkpoint import load
+from contextssl_jax.run.workdir import check
+from contextssl_jax.storage.paths import reach
 
 _log = logging.getLogger(__name__)
 REPORT = "report.json"

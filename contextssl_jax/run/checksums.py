@@ -17,9 +17,9 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
-from contextssl_jax.bucket import remote
 from contextssl_jax.errors import UserError
-from contextssl_jax.untrusted import brief, parse
+from contextssl_jax.storage.paths import remote
+from contextssl_jax.storage.safe_json import brief, parse
 
 
 def seal(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any]:

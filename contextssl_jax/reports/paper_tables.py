@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from contextssl_jax.evaluation.page import Cell, Table
-from contextssl_jax.evaluation.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES
 from contextssl_jax.evaluation.retrieval import chance
 from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.reports.page import Cell, Table
+from contextssl_jax.reports.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES
 
 Report = Mapping[str, Any]
 _MEASURES = {"mrr": "MRR", "hit@1": "H@1", "hit@5": "H@5"}  # those that the paper tells

@@ -20,8 +20,8 @@ import jax
 from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
+from contextssl_jax.distributed.process_monitor import Peers
 from contextssl_jax.errors import SharedError, UserError
-from contextssl_jax.peers import Peers
 
 _log = logging.getLogger(__name__)
 

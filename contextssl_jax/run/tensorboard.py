@@ -9,7 +9,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from contextssl_jax.bucket import remote
+from contextssl_jax.storage.paths import remote
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from contextssl_jax.collectives import mean_over, sum_over
+from contextssl_jax.distributed.collectives import mean_over, sum_over
 
 
 def early_late(losses: jax.Array, axis: str | None) -> jax.Array:

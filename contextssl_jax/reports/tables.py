@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contextssl_jax.evaluation.page import Table
-from contextssl_jax.evaluation.paper_tables import beside_r2, beside_retrieval
+from contextssl_jax.reports.page import Table
+from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
 
 Report = Mapping[str, Any]
 Cell = str | float | int | None

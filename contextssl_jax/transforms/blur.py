@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.groups.base import Group, difference
-from contextssl_jax.groups.separable import apply_separable, filter_matrix
+from contextssl_jax.transforms.base import Group, difference
+from contextssl_jax.transforms.separable import apply_separable, filter_matrix
 
 
 def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float) -> Group:

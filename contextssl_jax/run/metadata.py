@@ -15,8 +15,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.files import append
-from contextssl_jax.workdir import fingerprint
+from contextssl_jax.run.workdir import fingerprint
+from contextssl_jax.storage.files import append
 
 _NAME = "starts.jsonl"
 _PACKAGES = (
@@ -66,7 +66,7 @@ def devices() -> str:
 @functools.cache
 def revision() -> str | None:
     """Names the commit that the code is of, with "+changes" if files differ; None outside git."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent  # the package
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None

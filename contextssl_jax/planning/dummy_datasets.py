@@ -12,7 +12,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.data.objects3d import world
 from contextssl_jax.data.stored import stored_dataset
 from contextssl_jax.errors import UserError, pick
-from contextssl_jax.groups.scene import scene_groups
+from contextssl_jax.transforms.scene import scene_groups
 
 _SPLITS = ("train", "test")
 

@@ -1,0 +1,1 @@
+"""Devices and processes: placing arrays, collectives, joining and watching other processes."""

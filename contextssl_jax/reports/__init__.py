@@ -1,0 +1,1 @@
+"""Reports of evaluated checkpoints: tables, pages, comparisons, and the command for them."""

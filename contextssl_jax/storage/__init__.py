@@ -1,0 +1,1 @@
+"""Files on a disk or in a gs:// bucket: paths, atomic writes, bounded JSON."""
