@@ -11,7 +11,8 @@ def get_config() -> ConfigDict:
 
     # Transformation groups, names in groups.GROUPS; each has a section of its own name below.
     config.groups = ("crop", "blur")  # told by actions and latents, measured
-    config.nuisances = ()  # rendered but never told nor measured, such as "flip" or "color"
+    # Groups that vary between views, but are no condition, target or measure, such as "flip".
+    config.unconditioned_transforms = ()
     # What contexts show: group names joined by "+", or "none" for no group's action.
     config.environments = ("crop", "blur")
 

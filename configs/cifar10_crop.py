@@ -16,6 +16,6 @@ def get_config(size: str = "full") -> ConfigDict:
     """Returns the options."""
     config = sizes.cifar10(size)
     config.groups = ("crop",)
-    config.nuisances = (*config.nuisances, "blur")
+    config.unconditioned_transforms = (*config.unconditioned_transforms, "blur")
     config.environments = ("crop", "none")
     return config

@@ -23,7 +23,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """Returns the options."""
     config = base.get_config()
-    config.nuisances = ("flip",)
+    config.unconditioned_transforms = ("flip",)
     config.model.dtype = "bfloat16"
     config.eval.batch = 1024
     return config

@@ -16,7 +16,7 @@ def get_config(size: str = "full") -> ConfigDict:
     """Returns the options."""
     config = sizes.cifar10(size)
     config.groups = ("crop", "blur", "color")
-    config.nuisances = ("flip",)
+    config.unconditioned_transforms = ("flip",)
     config.environments = ("crop", "blur", "color", "crop+blur")
     config.eval.environments = (
         *config.environments,

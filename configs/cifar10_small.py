@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     # A small encoder tells a crop's place only where it can see the image's border, and a model
     # cannot become invariant by context to what it does not encode.
     config.crop.padding = 4
-    config.nuisances = ("flip", "color")
+    config.unconditioned_transforms = ("flip", "color")
     small.apply(config, steps=9000)
     config.eval.draws = 4
     return config

@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     """Returns the options."""
     config = quickstart.get_config()
     config.groups = ("rotation",)
-    config.nuisances = ("color", "light")
+    config.unconditioned_transforms = ("color", "light")
     config.environments = ("rotation", "none")
     return config

@@ -19,9 +19,9 @@ def gamma(size: int, *, largest: float) -> Group:
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.uniform(-largest, largest, (n, 1)).astype(np.float32)
 
-    def render(images: jax.Array, latents: jax.Array) -> jax.Array:
+    def render(images: jax.Array, transform_params: jax.Array) -> jax.Array:
         # A crop's rounding may leave [0, 1], and a power of less than 0 is no number.
-        return images.clip(0, 1) ** jnp.exp(latents)[:, :, None, None]
+        return images.clip(0, 1) ** jnp.exp(transform_params)[:, :, None, None]
 
     return Group(
         name="gamma",
@@ -43,5 +43,7 @@ def get_config() -> ConfigDict:
     config = cifar10_small.get_config()
     config.gamma = ConfigDict({"largest": 0.7})
     config.groups = config.environments = ("crop", "gamma")
-    config.nuisances = ("flip",)  # without color, whose brightness could pass for gamma
+    config.unconditioned_transforms = (
+        "flip",
+    )  # without color, whose brightness could pass for gamma
     return config

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     """Returns the options."""
     config = base.get_config()
     config.groups = ("rotation", "color")
-    config.nuisances = ("light",)
+    config.unconditioned_transforms = ("light",)
     config.environments = ("rotation", "color")
     config.data.name = "objects3d"
     config.objects3d.update(side=32, train=12_000, pool=8)

@@ -14,14 +14,14 @@ from contextssl_jax.distributed.collectives import mean_over, sum_over
 _EPSILON = 1e-4  # under the root
 
 
-class Spread(NamedTuple):
+class VarianceCovariance(NamedTuple):
     """How embeddings fill their space; each [], 0 is best."""
 
     variance: jax.Array  # mean shortfall of the entries' deviations from 1
     covariance: jax.Array  # sum of squared covariances of different entries, over P
 
 
-def spread(h: jax.Array, axis: str | None) -> Spread:
+def variance_covariance(h: jax.Array, axis: str | None) -> VarianceCovariance:
     """Measures embeddings of all rows.
 
     Args:
@@ -35,10 +35,10 @@ def spread(h: jax.Array, axis: str | None) -> Spread:
     variances = jnp.diagonal(covariance)
     shortfall = jax.nn.relu(1 - jnp.sqrt(variances + _EPSILON))
     others = jnp.sum(jnp.square(covariance)) - jnp.sum(jnp.square(variances))
-    return Spread(shortfall.mean(), others / h.shape[-1])
+    return VarianceCovariance(shortfall.mean(), others / h.shape[-1])
 
 
-def mean_spread(h: jax.Array, axis: str | None) -> Spread:
+def mean_variance_covariance(h: jax.Array, axis: str | None) -> VarianceCovariance:
     """Measures the contexts' embeddings in each reading by itself, and takes the mean.
 
     Args:
@@ -46,5 +46,5 @@ def mean_spread(h: jax.Array, axis: str | None) -> Spread:
       axis: see spread.
     """
     readings = h.swapaxes(0, 1).reshape(h.shape[1], -1, h.shape[-1])
-    each = [spread(rows, axis) for rows in readings]
-    return Spread(*(sum(values) / len(each) for values in zip(*each, strict=True)))
+    each = [variance_covariance(rows, axis) for rows in readings]
+    return VarianceCovariance(*(sum(values) / len(each) for values in zip(*each, strict=True)))

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def pick(table: Mapping[str, T], name: str, option: str) -> T:
+def lookup(table: Mapping[str, T], name: str, option: str) -> T:
     """Returns the table's entry of that name.
 
     Raises:
@@ -38,7 +38,7 @@ def pick(table: Mapping[str, T], name: str, option: str) -> T:
 
 
 @contextmanager
-def told_out_of_memory(advice: str) -> Iterator[None]:
+def reraise_out_of_memory(advice: str) -> Iterator[None]:
     """Turns a device's want of memory into one line.
 
     Args:

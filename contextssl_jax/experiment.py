@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import ContextBatch, context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
-from contextssl_jax.distributed.parallel import Parallel, choose
-from contextssl_jax.errors import UserError, pick
+from contextssl_jax.distributed.parallel import Parallel, choose_parallel
+from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
 from contextssl_jax.optimizer import build_optimizer, build_schedule
@@ -68,9 +68,9 @@ def build_experiment(
         raise UserError(
             f"data.environment_per: {config.data.environment_per!r} is none of context, batch, all"
         )
-    build_method = pick(METHODS, config.method, "method")
-    build_dataset = pick(DATASETS, config.data.name, "data.name")
-    parallel = parallel or choose(config.train.parallel, config.data.contexts)
+    build_method = lookup(METHODS, config.method, "method")
+    build_dataset = lookup(DATASETS, config.data.name, "data.name")
+    parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
     check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.everyone))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     dataset = dataset or build_dataset(config)

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.distributed.collectives import gather_over, offset_in
+from contextssl_jax.distributed.collectives import axis_offset, gather_over
 
 _EXCLUDED = -1e9
 
 
-class Alignment(NamedTuple):
+class InfoNCEOutput(NamedTuple):
     """What InfoNCE says of each token; all float32, of this device's tokens."""
 
     loss: jax.Array  # -log p(positive), [B, E, 2K]
@@ -24,14 +24,14 @@ class Alignment(NamedTuple):
     negative: jax.Array  # mean cosine of the negatives, [B, E, 2K]
 
 
-def normalise(x: jax.Array) -> jax.Array:
+def normalize(x: jax.Array) -> jax.Array:
     """Scales vectors [..., P] to length 1; a zero vector stays zero, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 
 def info_nce_batch(
     h: jax.Array, *, temperature: float, clamp: bool, axis: str | None = None
-) -> Alignment:
+) -> InfoNCEOutput:
     """NT-Xent over all tokens of all contexts that are read in the same environment slot.
 
     The official code's loss: negatives of a token are the x and y tokens of every context on
@@ -48,12 +48,12 @@ def info_nce_batch(
     rows = h.swapaxes(0, 1).reshape(e, b * t, p)
     candidates = gather_over(rows.swapaxes(0, 1), axis).swapaxes(0, 1)
     cosine = jnp.einsum("enp,emp->enm", rows, candidates, precision=jax.lax.Precision.HIGHEST)
-    own = jnp.arange(b * t) + offset_in(b * t, axis)
+    own = jnp.arange(b * t) + axis_offset(b * t, axis)
     result = _cross_entropy(cosine, own ^ 1, own, temperature, clamp)
-    return Alignment(*(x.reshape(e, b, t).swapaxes(0, 1) for x in result))
+    return InfoNCEOutput(*(x.reshape(e, b, t).swapaxes(0, 1) for x in result))
 
 
-def info_nce_context(h: jax.Array, *, temperature: float, clamp: bool) -> Alignment:
+def info_nce_context(h: jax.Array, *, temperature: float, clamp: bool) -> InfoNCEOutput:
     """InfoNCE over the positions of each context, in both directions (paper, Eq. 2).
 
     Negatives of an x token are the y tokens of its own context, and the reverse.
@@ -68,7 +68,7 @@ def info_nce_context(h: jax.Array, *, temperature: float, clamp: bool) -> Alignm
     cosine = jnp.einsum("bekp,bejp->bekj", x, y, precision=jax.lax.Precision.HIGHEST)
     both = jnp.stack([cosine, cosine.swapaxes(2, 3)], axis=2)  # anchors x, anchors y
     result = _cross_entropy(both, jnp.arange(t // 2), None, temperature, clamp)
-    return Alignment(*(x.swapaxes(2, 3).reshape(b, e, t) for x in result))
+    return InfoNCEOutput(*(x.swapaxes(2, 3).reshape(b, e, t) for x in result))
 
 
 def _cross_entropy(
@@ -77,7 +77,7 @@ def _cross_entropy(
     own: jax.Array | None,
     temperature: float,
     clamp: bool,
-) -> Alignment:
+) -> InfoNCEOutput:
     """Classifies the positive among candidates: cosine [..., n, m], positive and own [n]."""
     column = jnp.arange(cosine.shape[-1])
     is_positive = column == positive[:, None]
@@ -86,7 +86,7 @@ def _cross_entropy(
     logits = jnp.where(candidate, logits, _EXCLUDED)
     at_positive = jnp.sum(jnp.where(is_positive, logits, 0), axis=-1)
     negatives = jnp.where(candidate & ~is_positive, cosine, 0)
-    return Alignment(
+    return InfoNCEOutput(
         loss=jax.nn.logsumexp(logits, axis=-1) - at_positive,
         correct=(at_positive >= logits.max(axis=-1)).astype(jnp.float32),
         positive=jnp.sum(jnp.where(is_positive, cosine, 0), axis=-1),
@@ -94,7 +94,7 @@ def _cross_entropy(
     )
 
 
-def latent_errors(predicted: jax.Array, target: jax.Array, owner: np.ndarray) -> jax.Array:
+def parameter_errors(predicted: jax.Array, target: jax.Array, owner: np.ndarray) -> jax.Array:
     """Mean squared error of each group's latent entries.
 
     Args:

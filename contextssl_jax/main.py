@@ -12,22 +12,22 @@ from typing import Any
 import jax
 
 from contextssl_jax.config import Command, parse_command_line
-from contextssl_jax.distributed.process_monitor import Peers
-from contextssl_jax.distributed.processes import join
+from contextssl_jax.distributed.process_monitor import ProcessMonitor
+from contextssl_jax.distributed.processes import join_processes
 from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.planning.plan import plan
-from contextssl_jax.reports.command import evaluate
-from contextssl_jax.run.metadata import describe
-from contextssl_jax.storage.paths import told_faults
+from contextssl_jax.reports.command import evaluate_checkpoint
+from contextssl_jax.run.metadata import collect_metadata
+from contextssl_jax.storage.paths import reraise_io_errors
 from contextssl_jax.train import train
 
 MODES: dict[str, Callable[[Command], None]] = {
     "train": lambda command: train(
         command.config,
         command.workdir,
-        partial(describe, command.config, command.argv, command.deterministic),
+        partial(collect_metadata, command.config, command.argv, command.deterministic),
     ),
-    "eval": lambda command: evaluate(command.config, command.workdir, command.step),
+    "eval": lambda command: evaluate_checkpoint(command.config, command.workdir, command.step),
     "plan": lambda command: plan(
         command.config, command.devices or 1, command.utilisation or 0.35, command.out
     ),
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         if command.deterministic:  # before anything asks for a device
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-        peers = join() if command.mode != "plan" else None
+        peers = join_processes() if command.mode != "plan" else None
         if peers is not None:
             _together(peers, command)
         _run(command)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(command: Command) -> None:
-    with told_faults(command.workdir):
+    with reraise_io_errors(command.workdir):
         MODES[command.mode](command)
 
 
@@ -75,7 +75,7 @@ def _tell_unraisable(told: Any) -> None:
         sys.__unraisablehook__(told)
 
 
-def _together(peers: Peers, command: Command) -> None:
+def _together(peers: ProcessMonitor, command: Command) -> None:
     """Runs beside other processes, and ends this one so that they learn how it ended."""
     index = jax.process_index()
     if index:

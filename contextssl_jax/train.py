@@ -15,20 +15,20 @@ from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from contextssl_jax.data.contexts import read_batches
-from contextssl_jax.distributed.processes import first, stop_signals
-from contextssl_jax.errors import UserError, told_out_of_memory
+from contextssl_jax.distributed.processes import run_on_primary, stop_signals
+from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
-from contextssl_jax.evaluation.monitor import Look, build_monitor
+from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.figures.curves import draw_curves
-from contextssl_jax.reports.command import reported, write_report
+from contextssl_jax.reports.command import report_exists, write_report
 from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.run.lock import Lock
-from contextssl_jax.run.metadata import keep
-from contextssl_jax.run.metric_writer import NonFiniteError, Window, Writer
-from contextssl_jax.run.workdir import check, claim
+from contextssl_jax.run.metadata import append_run_metadata
+from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
+from contextssl_jax.run.workdir import acquire_workdir, check_workdir
 from contextssl_jax.step import TrainState
-from contextssl_jax.storage.paths import reach
+from contextssl_jax.storage.paths import resolve_path
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def train(config: ConfigDict, folder: str, start: Callable[[], dict[str, Any]]) 
       UserError: an option is wrong, the folder is another run's or in use, a checkpoint could not
         be saved or none can be read, memory is out, or the loss is not finite.
     """
-    first(lambda: check(folder, config))
-    workdir = reach(folder, "--workdir")
+    run_on_primary(lambda: check_workdir(folder, config))
+    workdir = resolve_path(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
     look = build_monitor(config, experiment) if config.monitor.every else None
@@ -56,13 +56,13 @@ def train(config: ConfigDict, folder: str, start: Callable[[], dict[str, Any]]) 
 
         def own() -> None:  # only now: a mistake in the options must not claim the folder
             nonlocal lock
-            lock = stack.enter_context(claim(workdir, config, experiment.dataset))
-            keep(workdir, start())
+            lock = stack.enter_context(acquire_workdir(workdir, config, experiment.dataset))
+            append_run_metadata(workdir, start())
 
-        first(own)
+        run_on_primary(own)
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         try:
-            with told_out_of_memory(
+            with reraise_out_of_memory(
                 "lower data.contexts, or keep the batch and set train.accumulate_steps or"
                 " model.remat; --mode=plan tells what a step needs"
             ):
@@ -81,7 +81,7 @@ def _loop(
     workdir: epath.Path,
     lock: Lock | None,
     experiment: Experiment,
-    look: Look | None,
+    look: Monitor | None,
     report: Evaluate | None,
     checkpoints: Checkpoints,
     template: TrainState,
@@ -93,7 +93,7 @@ def _loop(
         _check_position(saved, total, workdir)
     at = saved or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
     resumed = saved is not None
-    step, looked, window = at.step, at.host["looked"], Window(at.host["window"])
+    step, looked, window = at.step, at.host["looked"], MetricWindow(at.host["window"])
     _describe(config, experiment, at)
     state = parallel.replicate(at.state)
     data = read_batches(
@@ -118,7 +118,7 @@ def _loop(
                 _check_finite(step, fetched)
                 checkpoints.save(Checkpoint(step, fetched, host), parallel.whole(state))
             if report and step and (last or step % config.eval.every == 0):
-                if not first(partial(reported, workdir, step)):
+                if not run_on_primary(partial(report_exists, workdir, step)):
                     found = report(parallel.local(state.variables), step)
                     writer.attempt("the report", partial(write_report, workdir, step, found))
             if stop:
@@ -164,8 +164,8 @@ def _check_finite(step: int, state: TrainState) -> None:
             raise NonFiniteError(step, f"state{jax.tree_util.keystr(path)}", math.nan)
 
 
-def _writer(config: ConfigDict, workdir: epath.Path, step: int, resumed: bool) -> Writer:
-    return Writer(
+def _writer(config: ConfigDict, workdir: epath.Path, step: int, resumed: bool) -> MetricWriter:
+    return MetricWriter(
         workdir,
         start=step,
         resumed=resumed,

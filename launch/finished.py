@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.storage.paths import reach, whole
+from contextssl_jax.storage.paths import is_complete, resolve_path
 from contextssl_jax.storage.safe_json import read_json
 
 _UNFINISHED = 3
@@ -18,7 +18,7 @@ _UNFINISHED = 3
 def main(argv: Sequence[str]) -> int:
     """Returns 0 for a run whose last step is saved, else 3; 2 for no such place."""
     try:
-        return 0 if finished(reach(argv[1], "WORKDIR")) else _UNFINISHED
+        return 0 if finished(resolve_path(argv[1], "WORKDIR")) else _UNFINISHED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -31,7 +31,7 @@ def finished(workdir: epath.Path) -> bool:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
     saved = workdir / "checkpoints" / str(steps)
-    return saved.is_dir() and whole(saved)
+    return saved.is_dir() and is_complete(saved)
 
 
 if __name__ == "__main__":

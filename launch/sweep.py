@@ -13,20 +13,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from contextssl_jax.errors import UserError, pick
-from contextssl_jax.reports.command import reported
+from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.reports.command import report_exists
 from contextssl_jax.reports.page import aligned
-from contextssl_jax.run.lock import holder
-from contextssl_jax.storage.paths import reach
+from contextssl_jax.run.lock import lock_holder
+from contextssl_jax.storage.paths import resolve_path
 from contextssl_jax.sweeps.definition import Sweep, check_seeds, load_sweep
 from contextssl_jax.sweeps.page import write_page
 from contextssl_jax.sweeps.runs import (
     Run,
     check_folder,
-    forget_failure,
-    keep_failure,
     list_runs,
-    seeds_begun,
+    remove_failure,
+    started_seeds,
+    write_failure,
 )
 from launch.finished import finished
 from launch.flags import Mistake, Parser
@@ -50,9 +50,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = parse(argv[1:])
         sweep = load_sweep(options.sweep)
-        folder = reach(options.workdir, "--workdir")
+        folder = resolve_path(options.workdir, "--workdir")
         seeds = options.seeds or sweep.seeds
-        known = sorted({*seeds, *seeds_begun(folder, sweep)})
+        known = sorted({*seeds, *started_seeds(folder, sweep)})
         every = list_runs(sweep, folder, known, options.set)
         check_folder(folder, sweep, every)
         chosen = [run for run in every if run.seed in seeds and _wanted(run, sweep, options.only)]
@@ -132,13 +132,13 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
         for i, run in enumerate(left, 1):
             if done(run):  # by another, meanwhile
                 continue
-            if not (name := holder(run.workdir)):
+            if not (name := lock_holder(run.workdir)):
                 console.say(f"{run.name} ({i} of {len(left)})")
                 failure, signals = _start(run)
-                name = holder(run.workdir) if failure else None  # who was quicker
+                name = lock_holder(run.workdir) if failure else None  # who was quicker
                 if failure and not name:
                     failures[run.name] = failure
-                    keep_failure(run, *failure)
+                    write_failure(run, *failure)
                     console.say(f"{run.name}: failed, {failure.fate}")
                 if signals:
                     _tell(console, failures)
@@ -163,12 +163,12 @@ def run_all(runs: Sequence[Run], console: Console) -> tuple[int, bool]:
 
 def done(run: Run) -> bool:
     """Says whether a run's last step is saved and its report is there."""
-    return finished(run.workdir) and reported(run.workdir, run.config.train.steps)
+    return finished(run.workdir) and report_exists(run.workdir, run.config.train.steps)
 
 
 def _start(run: Run) -> tuple[Failure | None, list[int]]:
     """Runs to the end; returns how it failed, if it did, and signals that came meanwhile."""
-    forget_failure(run)
+    remove_failure(run)
     together = Together(quiet=True)
     together.run([_command(run)])
     (process,) = together.processes
@@ -202,7 +202,7 @@ def _print_commands(runs: Sequence[Run]) -> None:
 
 def _wanted(run: Run, sweep: Sweep, labels: Sequence[str]) -> bool:
     by_label = {point.label: point for point in sweep.points}
-    return not labels or run.point in [pick(by_label, label, "--only") for label in labels]
+    return not labels or run.point in [lookup(by_label, label, "--only") for label in labels]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from running import STEPS, end, finish, lines, saved, start, state_at, steps  # noqa: E402
 
-from contextssl_jax.run.metadata import devices, revision  # noqa: E402
+from contextssl_jax.run.metadata import device_summary, git_revision  # noqa: E402
 
 LONGEST = 1.5  # seconds that a run lives, at most, once it has begun to save
 
@@ -94,8 +94,8 @@ def main() -> int:
         f" --processes={options.processes}",
         "seed": options.seed,
         "config": "configs/debug.py",
-        "git": revision(),
-        "device": devices(),
+        "git": git_revision(),
+        "device": device_summary(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "processes": options.processes,

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import debug
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.run.checkpoint import load
+from contextssl_jax.run.checkpoint import load_checkpoint
 
 STEPS = 60
 OPTIONS = (
@@ -103,7 +103,7 @@ def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
     config.train.parallel = "jit"
     template = build_experiment(config).template()
     parts = {name: getattr(template, name) for name in ("step", "params", "batch_stats")}
-    _, state = load(epath.Path(workdir), parts | {"opt_state": template.opt_state}, step)
+    _, state = load_checkpoint(epath.Path(workdir), parts | {"opt_state": template.opt_state}, step)
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 

@@ -53,7 +53,11 @@ class Tiny(nn.Module):
 
 def build(config, options: dict, mode: str = "jit", parts: int = 1):
     """The experiment, and a state at step 1 with weights that are large enough to matter."""
-    config.groups, config.environments, config.nuisances = ("blur",), ("blur", "none"), ()
+    config.groups, config.environments, config.unconditioned_transforms = (
+        ("blur",),
+        ("blur", "none"),
+        (),
+    )
     config.model.patch.update(widths=(4, 8), features=16)
     config.model.transformer.update(width=16, outputs=8, blocks=1)
     config.update_from_flattened_dict(

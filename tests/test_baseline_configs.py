@@ -11,7 +11,7 @@ from contextssl_jax.methods.equimod import EquiMod
 from contextssl_jax.methods.sie import SIE
 from contextssl_jax.methods.vicreg import VICReg
 from contextssl_jax.models.projector import ActionProjector, Projector
-from contextssl_jax.planning.dummy_datasets import stand_in
+from contextssl_jax.planning.dummy_datasets import dummy_dataset
 
 CONFIGS = {  # by data and size: groups, widths of the projector
     "cifar10": (("crop", "blur"), (2048, 2048, 2048)),
@@ -35,8 +35,8 @@ def test_it_builds_its_method_on_its_data(name, data):
     assert config.method == name and config.groups == groups
     assert config.data.name == data.partition(":")[0]
     assert config.environments == (("none",) if name in NAMES[:2] else ("+".join(groups),))
-    method = METHODS[name](config, stand_in(config), None)
-    assert method.space.names == groups and not method.reads
+    method = METHODS[name](config, dummy_dataset(config), None)
+    assert method.space.names == groups and not method.uses_context
     modules = [module for part, module in method.modules.items() if part != "encoder"]
     kinds = {
         "simclr": [Projector],
@@ -61,7 +61,7 @@ def test_it_builds_its_method_on_its_data(name, data):
 def test_coefficients(data, invariance, variance, temperature):
     for name in NAMES:
         config = get(name, data)
-        method, loss = METHODS[name](config, stand_in(config), None), config.loss
+        method, loss = METHODS[name](config, dummy_dataset(config), None), config.loss
         assert loss.temperature == temperature
         if isinstance(method, VICReg | SIE):
             found = method.invariance_weight, method.variance_weight, method.covariance_weight

@@ -84,15 +84,15 @@ def test_views_are_different_ones_of_each_object(stored):
     assert split.labels.tolist() == [int(name[:8]) % 3 for name in stored.train]
     indices = np.array([7, 0, 11, 7])
     for views in (1, 2, miniature3d.VIEWS):
-        images, latents = split.draw(np.random.default_rng(0), indices, views)
+        images, transform_params = split.draw(np.random.default_rng(0), indices, views)
         assert images.shape == (4, views, SIDE, SIDE, 3) and images.dtype == np.uint8
-        assert latents.shape[:2] == (4, views) and latents.dtype == np.float32
-        for index, some, t in zip(indices, images, latents, strict=True):
+        assert transform_params.shape[:2] == (4, views) and transform_params.dtype == np.float32
+        for index, some, t in zip(indices, images, transform_params, strict=True):
             numbers = [number_of(stored.root / stored.train[index], image) for image in some]
             assert len(set(numbers)) == views
             files = [stored.root / stored.train[index] / f"latent_{n}.npy" for n in numbers]
             scenes = np.array([np.load(file) for file in files], np.float32)
-            np.testing.assert_array_equal(t, scene_groups(options(None)).latents(scenes))
+            np.testing.assert_array_equal(t, scene_groups(options(None)).transform_params(scenes))
 
 
 def number_of(folder: Path, image: np.ndarray) -> int:
@@ -125,16 +125,20 @@ def test_shards_and_files_give_the_same_views_in_any_thread(stored):
                 rng = np.random.default_rng(seed)
                 return splits[split].draw(rng, rng.permutation(6), 3)
 
-            for seed, (images, latents) in enumerate(threads.map(draw, range(40), [shards] * 40)):
+            for seed, (images, transform_params) in enumerate(
+                threads.map(draw, range(40), [shards] * 40)
+            ):
                 expected = draw(seed, files)
                 np.testing.assert_array_equal(images, expected[0])
-                np.testing.assert_array_equal(latents, expected[1])
+                np.testing.assert_array_equal(transform_params, expected[1])
 
 
 def test_render_normalises_and_pixels_undoes_it(stored):
     dataset = build(stored.out)
-    images, latents = dataset.splits["test"].draw(np.random.default_rng(0), np.arange(3), 1)
-    rendered = dataset.render(images[:, 0], latents[:, 0])
+    images, transform_params = dataset.splits["test"].draw(
+        np.random.default_rng(0), np.arange(3), 1
+    )
+    rendered = dataset.render(images[:, 0], transform_params[:, 0])
     expected = (images[:, 0] / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(rendered, expected, atol=1e-5)
     np.testing.assert_allclose(dataset.pixels(rendered), images[:, 0] / 255, atol=1e-6)

@@ -19,8 +19,8 @@ from contextssl_jax.reports import comparison
 from contextssl_jax.run import lock
 from contextssl_jax.run.checkpoint import _steps
 from contextssl_jax.run.lock import Lock
-from contextssl_jax.storage.files import append
-from contextssl_jax.storage.paths import children, move, reach
+from contextssl_jax.storage.files import append_text
+from contextssl_jax.storage.paths import list_folder, move_folder, resolve_path
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_damaged_and_unfinished_checkpoints_of_a_bucket(store):
         store.put(f"run/checkpoints/{step}/commit_success.txt", b"")
     run = epath.Path("gs://bucket/run")
     assert _steps(run / "checkpoints") == [2, 4]  # the save of 3 was cut short
-    move(run / "checkpoints" / "4", run / "damaged" / "4")
+    move_folder(run / "checkpoints" / "4", run / "damaged" / "4")
     assert _steps(run / "checkpoints") == [2]
     assert "run/damaged/4/host/metadata" in store.objects
 
@@ -100,7 +100,7 @@ def test_what_is_missing_is_named(monkeypatch, capsys):
     told = "error: --workdir: gs://bucket/run needs pip install 'contextssl-jax[gcs]'\n"
     assert capsys.readouterr().err == told
     with pytest.raises(UserError, match="--out: http://b/run is neither a folder nor"):
-        reach("http://b/run", "--out")
+        resolve_path("http://b/run", "--out")
 
 
 def test_the_lock_of_a_live_run_holds_and_that_of_a_dead_one_does_not(store, monkeypatch):
@@ -124,11 +124,11 @@ def test_listings_are_never_kept(store):
 
 def test_folders_of_a_bucket(store):
     folder = epath.Path("gs://bucket/run")
-    assert children(folder) == []
-    append(folder / "lines", "a\n")
-    append(folder / "lines", "b\n")
+    assert list_folder(folder) == []
+    append_text(folder / "lines", "a\n")
+    append_text(folder / "lines", "b\n")
     (folder / "5" / "x" / "y").write_text("in a folder")
-    move(folder / "5", folder / "damaged" / "5")
+    move_folder(folder / "5", folder / "damaged" / "5")
     assert sorted(store.objects) == ["run/damaged/5/x/y", "run/lines"]
     assert store.objects["run/lines"][0] == b"a\nb\n"
 

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints, load
+from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
 
 # Orbax leaves callbacks of a failed read to an event loop that it has closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -196,9 +196,9 @@ def test_no_byte_of_what_the_host_keeps_can_change_unnoticed(workdir):
         changed[place] ^= 1  # one digit becomes another
         file.write_bytes(bytes(changed))
         with pytest.raises(UserError, match="no checkpoint in .* can be read"):
-            load(workdir, {"params": TEMPLATE["params"]}, None)
+            load_checkpoint(workdir, {"params": TEMPLATE["params"]}, None)
     file.write_bytes(whole)
-    step, parts = load(workdir, {"params": TEMPLATE["params"]}, None)
+    step, parts = load_checkpoint(workdir, {"params": TEMPLATE["params"]}, None)
     np.testing.assert_array_equal(parts["params"]["w"], state(1)["params"]["w"])
 
 

@@ -36,7 +36,9 @@ def same(a: ContextBatch, b: ContextBatch) -> bool:
 def test_shapes_and_types(split):
     batch = batches(split)[0]
     assert batch.record.shape == (4, 8, 1, 16, 16, 3) and batch.record.dtype == np.uint8
-    assert batch.latents.shape == (4, 8, 2, 5) and batch.latents.dtype == np.float32
+    assert (
+        batch.transform_params.shape == (4, 8, 2, 5) and batch.transform_params.dtype == np.float32
+    )
     assert batch.environments.shape == (4, 1, 2) and batch.environments.dtype == bool
     np.testing.assert_array_equal(batch.position, [0, 1, 2, 3])
 
@@ -46,8 +48,8 @@ def test_everything_follows_from_seed_and_index(split):
     assert all(same(first[i], second[i]) for i in (0, 7, 100))
     assert not same(first[0], first[1]) and not same(first[0], other[0])
     # The two views of a pair, and the pairs of a context, are drawn apart.
-    latents = first[0].latents.reshape(-1, 5)
-    assert len(np.unique(latents, axis=0)) == len(latents)
+    transform_params = first[0].transform_params.reshape(-1, 5)
+    assert len(np.unique(transform_params, axis=0)) == len(transform_params)
 
 
 def test_an_epoch_reads_every_record_once_in_an_order_of_its_own(split):

@@ -10,7 +10,7 @@ import pytest
 
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.masks import pair_mask
-from contextssl_jax.methods.base import hide
+from contextssl_jax.methods.base import mask_actions
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_each_groups_action_has_the_asked_for_norm_and_y_tokens_have_none(config
 def test_a_hidden_groups_action_is_zero():
     shown = jnp.asarray([[True, False], [False, False]])
     actions = jnp.ones((3, 2, 5))
-    hidden = hide(actions, shown, np.array([0, 0, 0, 0, 1]))
+    hidden = mask_actions(actions, shown, np.array([0, 0, 0, 0, 1]))
     np.testing.assert_array_equal(hidden[0], [[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
 
 
@@ -77,11 +77,11 @@ def test_reading_all_environments_is_reading_each(config):
 def test_evaluation_reads_a_context_as_training_does(config, sparse):
     config.mask.update(probability=0.6, per_layer=True)
     method, variables, batch = prepare(config)
-    k = batch.latents.shape[1]
+    k = batch.transform_params.shape[1]
     record = np.broadcast_to(batch.record[0], (k, 2, 16, 16, 3)).reshape(2 * k, 16, 16, 3)
-    features = method.features(variables, record, batch.latents[0].reshape(2 * k, -1))
+    features = method.encode(variables, record, batch.transform_params[0].reshape(2 * k, -1))
     features = features.reshape(k, 2, -1)
-    actions = method.space.actions(batch.latents[0, :, 0], batch.latents[0, :, 1])
+    actions = method.space.actions(batch.transform_params[0, :, 0], batch.transform_params[0, :, 1])
     tokens = method.heads["transformer"].tokens(features[None], actions[None])
     key, mask = None, pair_mask(2 * k)[None, None]
     if sparse:  # the last pair is the query: the context is what comes before it
@@ -92,7 +92,7 @@ def test_evaluation_reads_a_context_as_training_does(config, sparse):
     full = method.modules["transformer"].apply(params, tokens, mask)[0]
     full = full / np.linalg.norm(full, axis=-1, keepdims=True)
     before = features[: k - 1], actions[: k - 1]
-    context = method.read(variables, *(before if sparse else (features, actions)), key)
+    context = method.encode_context(variables, *(before if sparse else (features, actions)), key)
     for pair in (k - 1,) if sparse else (0, 3, k - 1):  # x_k, after the pairs before it
         h = method.embed(variables, context, 2 * pair, features[pair, :1], actions[pair][None])
         np.testing.assert_allclose(h[0], full[2 * pair], atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from quick import run
 
-from contextssl_jax.decorrelation import mean_spread, spread
+from contextssl_jax.decorrelation import mean_variance_covariance, variance_covariance
 
 H = np.random.default_rng(0).normal(size=(3, 2, 4, 5)) * np.linspace(0.3, 2, 5)  # [B, E, K, P]
 
@@ -35,12 +35,12 @@ def naive(rows: np.ndarray) -> tuple[float, float]:
     ],
 )
 def test_small_numbers(rows, variance, covariance):
-    found = spread(jnp.asarray(rows, jnp.float32), None)
+    found = variance_covariance(jnp.asarray(rows, jnp.float32), None)
     np.testing.assert_allclose(found, (variance, covariance), atol=1e-5)
 
 
 def test_it_is_a_naive_loop_of_each_reading():
-    found = mean_spread(jnp.asarray(H, jnp.float32), None)
+    found = mean_variance_covariance(jnp.asarray(H, jnp.float32), None)
     each = [naive(H[:, e].reshape(-1, 5)) for e in range(2)]
     assert min(variance for variance, _ in each) > 0.05
     np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-5)
@@ -49,7 +49,7 @@ def test_it_is_a_naive_loop_of_each_reading():
 
 
 def test_a_large_mean_does_not_drown_the_spread():
-    found = spread(jnp.asarray(H[:, 0].reshape(-1, 5) + 100.0, jnp.float32), None)
+    found = variance_covariance(jnp.asarray(H[:, 0].reshape(-1, 5) + 100.0, jnp.float32), None)
     np.testing.assert_allclose(found, naive(H[:, 0].reshape(-1, 5)), rtol=1e-3)
 
 
@@ -58,7 +58,7 @@ def test_rows_on_four_devices_are_one_batch_with_its_gradient():
     rows += np.arange(4)[:, None, None]  # so that devices have other means
 
     def loss(h, axis):
-        return sum(spread(h, axis))
+        return sum(variance_covariance(h, axis))
 
     one, expected = jax.value_and_grad(loss)(rows.reshape(12, 5), None)
     # The mean of devices' gradients is the whole's: each device's own part of it comes fourfold.

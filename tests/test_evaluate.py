@@ -14,7 +14,7 @@ from contextssl_jax.evaluation.evaluate import build_conditions, build_evaluatio
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
 from contextssl_jax.evaluation.report import adaptivity
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.methods.base import Told, hide
+from contextssl_jax.methods.base import Predictions, mask_actions
 from contextssl_jax.reports.tables import tables
 
 
@@ -24,15 +24,15 @@ class Oracle:
     A query with an action is embedded as the view that the action leads to.
     """
 
-    reads = True
+    uses_context = True
 
     def __init__(self, space):
         self.space = space
 
-    def features(self, variables, record, latents):
-        return self.space.standardise(latents)
+    def encode(self, variables, record, transform_params):
+        return self.space.standardize(transform_params)
 
-    def read(self, variables, features, actions, key=None):
+    def encode_context(self, variables, features, actions, key=None):
         return (jnp.abs(actions).sum(axis=0) > 0)[jnp.asarray([0, 4])]  # shown groups
 
     def embed(self, variables, context, length, features, actions):
@@ -41,14 +41,14 @@ class Oracle:
             actions = jnp.zeros((len(features), len(space.action_mean)))
         raw = actions * space.action_std + space.action_mean
         raw = jnp.where(jnp.abs(actions).sum(axis=1, keepdims=True) > 0, raw, 0)
-        reached = features + raw / space.latent_std
-        kept = jnp.where(length > 0, hide(reached, context, space.latent_owner), reached)
+        reached = features + raw / space.param_std
+        kept = jnp.where(length > 0, mask_actions(reached, context, space.param_group_ids), reached)
         # On a sphere, so that the nearest by dot product is the nearest.
         flat = jnp.concatenate([0.1 * kept, jnp.ones((len(kept), 1))], axis=1)
         return flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
 
-    def tell(self, variables, embeddings):
-        return Told(10 * embeddings[..., :5] / embeddings[..., 5:])
+    def predict(self, variables, embeddings):
+        return Predictions(10 * embeddings[..., :5] / embeddings[..., 5:])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from running import STEPS, assert_same_run, end, finish, start, steps, wait_for
 from contextssl_jax.config import parse_command_line, to_json
 from contextssl_jax.data import DATASETS
 from contextssl_jax.data.synthetic import build as build_synthetic
-from contextssl_jax.errors import UserError, told_out_of_memory
+from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.main import main
 
 # Room for a mount that ends with the process, where the system grants it.
@@ -85,11 +85,11 @@ class Spoilt:
         self.size, self.labels, self._split, self._good = split.size, split.labels, split, good
 
     def draw(self, rng, indices, views):
-        record, latents = self._split.draw(rng, indices, views)
+        record, transform_params = self._split.draw(rng, indices, views)
         if rng.bit_generator.seed_seq.entropy[-1] >= self._good:  # contexts are keyed by number
-            latents = latents.copy()
-            latents[0, 0, 0] = np.inf
-        return record, latents
+            transform_params = transform_params.copy()
+            transform_params[0, 0, 0] = np.inf
+        return record, transform_params
 
 
 def test_a_batch_that_is_not_finite_is_named(tmp_path, monkeypatch, capsys):
@@ -124,11 +124,11 @@ def test_memory_that_runs_out_names_what_to_lower(tmp_path, monkeypatch, capsys)
 
 
 def test_only_want_of_memory_is_taken_for_it():
-    with pytest.raises(jax.errors.JaxRuntimeError), told_out_of_memory("lower it"):
+    with pytest.raises(jax.errors.JaxRuntimeError), reraise_out_of_memory("lower it"):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
     with (
         pytest.raises(UserError, match="out of memory .*; lower it"),
-        told_out_of_memory("lower it"),
+        reraise_out_of_memory("lower it"),
     ):
         raise jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory")
 

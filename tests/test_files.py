@@ -3,15 +3,15 @@
 import pytest
 from etils import epath
 
-from contextssl_jax.storage.files import write_whole
+from contextssl_jax.storage.files import write_atomic
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     file = epath.Path(tmp_path / "note.json")
-    write_whole(file, "old")
-    write_whole(file, "new")
+    write_atomic(file, "old")
+    write_atomic(file, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["note.json"]
     (tmp_path / "note.json.new").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_whole(file, "newer")
+        write_atomic(file, "newer")
     assert file.read_text() == "new"

@@ -282,6 +282,8 @@ def test_constant_images_render_to_numbers(tmp_path, config):
         save(tmp_path / f"{i}.png", np.full((16, 16, 3), 255, np.uint8))
     config.folder.update(path=str(tmp_path), side=16, test=0.3)
     dataset = build(config)
-    record, latents = dataset.splits["train"].draw(np.random.default_rng(0), np.arange(3), 1)
-    rendered = dataset.render(record[:, 0], latents[:, 0])
+    record, transform_params = dataset.splits["train"].draw(
+        np.random.default_rng(0), np.arange(3), 1
+    )
+    rendered = dataset.render(record[:, 0], transform_params[:, 0])
     assert np.isfinite(rendered).all()

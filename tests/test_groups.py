@@ -31,11 +31,11 @@ def dataset(**options: object):
 def test_crop_is_torchvisions(recorded):
     record = recorded("groups")
     top, left, height, width = record["crop_top_left_height_width"].T
-    latents = np.stack(
+    transform_params = np.stack(
         [(top + height / 2) / 32, (left + width / 2) / 32, np.log(height / 32), np.log(width / 32)],
         axis=1,
     ).astype(np.float32)
-    views = build("crop").render(record["crop_images"], latents)
+    views = build("crop").render(record["crop_images"], transform_params)
     np.testing.assert_allclose(views, record["crop_bilinear_32"], atol=1e-5)
 
 
@@ -48,10 +48,10 @@ def test_blur_is_torchvisions(recorded, taps):
 
 def test_color_is_torchvisions(recorded):
     record = recorded("groups")
-    latents = np.column_stack(
+    transform_params = np.column_stack(
         [record["jitter_brightness_contrast_saturation"], record["jitter_hue"]]
     )
-    views = jitter_color(record["crop_images"], latents)
+    views = jitter_color(record["crop_images"], transform_params)
     np.testing.assert_allclose(views, record["jitter_output"], atol=1e-5)
 
 
@@ -59,17 +59,19 @@ def test_color_is_torchvisions(recorded):
 def test_identity_leaves_the_image(name):
     group = build(name)
     images = np.random.default_rng(0).uniform(size=(3, 32, 32, 3)).astype(np.float32)
-    latents = np.tile(np.float32(group.identity), (3, 1))
-    np.testing.assert_allclose(group.render(images, latents), images, atol=1e-6)
+    transform_params = np.tile(np.float32(group.identity), (3, 1))
+    np.testing.assert_allclose(group.render(images, transform_params), images, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_gradients_of_rendering_are_finite(name):
     group = build(name)
-    latents = group.sample(np.random.default_rng(0), 4)
+    transform_params = group.sample(np.random.default_rng(0), 4)
     images = np.random.default_rng(1).uniform(size=(4, 32, 32, 3)).astype(np.float32)
     images[0] = 0.5  # gray: hue and saturation are undefined
-    grads = jax.grad(lambda i, t: jnp.sum(group.render(i, t) ** 2), (0, 1))(images, latents)
+    grads = jax.grad(lambda i, t: jnp.sum(group.render(i, t) ** 2), (0, 1))(
+        images, transform_params
+    )
     assert all(np.isfinite(g).all() for g in grads)
 
 
@@ -108,33 +110,35 @@ def test_impossible_boxes_fall_back_to_the_central_one():
 def test_padded_boxes_show_the_fill_beyond_the_image():
     group = build("crop", padding=8, fill=FILL)
     # A box of 16 pixels whose centre is the image's top left corner: a quarter shows the image.
-    latents = np.float32([[0.0, 0.0, np.log(0.5), np.log(0.5)]])
-    view = np.asarray(group.render(np.zeros((1, 32, 32, 3), np.float32), latents))[0]
+    transform_params = np.float32([[0.0, 0.0, np.log(0.5), np.log(0.5)]])
+    view = np.asarray(group.render(np.zeros((1, 32, 32, 3), np.float32), transform_params))[0]
     np.testing.assert_allclose(view[:14, :14], np.broadcast_to(FILL, (14, 14, 3)), atol=1e-6)
     np.testing.assert_allclose(view[18:, 18:], 0, atol=1e-6)
 
 
 def test_padded_boxes_reach_beyond_the_image():
-    latents = build("crop", padding=8).sample(np.random.default_rng(0), 2000)
-    edges = latents[:, 0] - np.exp(latents[:, 2]) / 2
+    transform_params = build("crop", padding=8).sample(np.random.default_rng(0), 2000)
+    edges = transform_params[:, 0] - np.exp(transform_params[:, 2]) / 2
     assert edges.min() < -0.2 and edges.min() >= -0.25 - 1e-6
 
 
 def test_views_not_transformed_have_the_identity_latent():
     for name in ("blur", "color"):
         group = build(name, probability=0.25)
-        latents = group.sample(np.random.default_rng(0), 4000)
-        untouched = (latents == np.float32(group.identity)).all(axis=1)
+        transform_params = group.sample(np.random.default_rng(0), 4000)
+        untouched = (transform_params == np.float32(group.identity)).all(axis=1)
         assert abs(untouched.mean() - 0.75) < 0.03
 
 
 @pytest.mark.parametrize("groups", [("crop", "blur"), ("blur", "color", "crop")])
 def test_a_constant_scores_zero_on_standardised_latents_and_actions(groups):
-    data = dataset(groups=groups, nuisances=("flip",))
-    _, latents = data.splits["train"].draw(np.random.default_rng(7), np.zeros(50000, int), 2)
+    data = dataset(groups=groups, unconditioned_transforms=("flip",))
+    _, transform_params = data.splits["train"].draw(
+        np.random.default_rng(7), np.zeros(50000, int), 2
+    )
     for values in (
-        data.space.standardise(latents[:, 0]),
-        np.asarray(data.space.actions(latents[:, 0], latents[:, 1])),
+        data.space.standardize(transform_params[:, 0]),
+        np.asarray(data.space.actions(transform_params[:, 0], transform_params[:, 1])),
     ):
         np.testing.assert_allclose(values.mean(axis=0), 0, atol=0.03)
         np.testing.assert_allclose(values.var(axis=0), 1, atol=0.03)
@@ -146,32 +150,36 @@ def test_actions_point_from_x_to_y():
     forth, back = space.actions(t[:, 0], t[:, 1]), space.actions(t[:, 1], t[:, 0])
     centre = space.actions(t[:, 0], t[:, 0])
     np.testing.assert_allclose(forth + back, 2 * centre, atol=1e-4)
-    np.testing.assert_array_equal(space.action_owner, [0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(space.action_group_ids, [0, 0, 0, 0, 1])
     raw = (t[:, 1] - t[:, 0] - space.action_mean) / space.action_std
     np.testing.assert_allclose(forth, raw, atol=1e-4)
 
 
 def test_rendering_does_not_depend_on_the_order_of_groups():
     first, second = dataset(groups=("crop", "blur")), dataset(groups=("blur", "crop"))
-    record, latents = first.splits["train"].draw(np.random.default_rng(0), np.arange(8), 1)
-    views = first.render(record[:, 0], latents[:, 0])
-    swapped = second.render(record[:, 0], np.roll(latents[:, 0], 1, axis=1))
+    record, transform_params = first.splits["train"].draw(np.random.default_rng(0), np.arange(8), 1)
+    views = first.render(record[:, 0], transform_params[:, 0])
+    swapped = second.render(record[:, 0], np.roll(transform_params[:, 0], 1, axis=1))
     np.testing.assert_allclose(views, swapped, atol=1e-6)
 
 
 def test_a_nuisance_is_drawn_and_rendered_but_not_told():
-    data = dataset(nuisances=("color",))
-    record, latents = data.splits["train"].draw(np.random.default_rng(0), np.arange(8), 2)
-    assert latents.shape == (8, 2, 9)
-    assert data.space.standardise(latents).shape == (8, 2, 5)
-    other = latents.copy()
+    data = dataset(unconditioned_transforms=("color",))
+    record, transform_params = data.splits["train"].draw(np.random.default_rng(0), np.arange(8), 2)
+    assert transform_params.shape == (8, 2, 9)
+    assert data.space.standardize(transform_params).shape == (8, 2, 5)
+    other = transform_params.copy()
     other[..., 5:] = (1, 1, 1, 0)
-    views = data.render(record[:, 0], latents[:, 0]), data.render(record[:, 0], other[:, 0])
+    views = (
+        data.render(record[:, 0], transform_params[:, 0]),
+        data.render(record[:, 0], other[:, 0]),
+    )
     assert np.abs(views[0] - views[1]).max() > 0.05
 
 
 @pytest.mark.parametrize(
-    "options", [{"groups": ("crop", "spin")}, {"groups": ("crop",), "nuisances": ("crop",)}]
+    "options",
+    [{"groups": ("crop", "spin")}, {"groups": ("crop",), "unconditioned_transforms": ("crop",)}],
 )
 def test_wrong_groups_are_told(options):
     with pytest.raises(UserError, match="groups"):
@@ -183,8 +191,8 @@ def test_groups_are_read_from_their_sections():
     config.blur.sigma = (3.0, 3.0)
     images = draw_images(0, 8, 16)
     data = stored_dataset("t", config, {"train": images, "test": images}, (0,) * 3, (1,) * 3)
-    _, latents = data.splits["train"].draw(np.random.default_rng(0), np.arange(8), 2)
-    assert (latents[..., 4] == 3).all()
+    _, transform_params = data.splits["train"].draw(np.random.default_rng(0), np.arange(8), 2)
+    assert (transform_params[..., 4] == 3).all()
 
 
 def test_a_group_without_its_options_is_told(monkeypatch):

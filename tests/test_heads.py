@@ -8,11 +8,11 @@ from quick import compiled, run
 from small_methods import small, small_config
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.contexts import ReadContexts
+from contextssl_jax.evaluation.contexts import EncodedContexts
 from contextssl_jax.evaluation.evaluate import build_conditions
-from contextssl_jax.evaluation.reader import Reader
+from contextssl_jax.evaluation.reader import ForwardPasses
 from contextssl_jax.evaluation.views import draw_views
-from contextssl_jax.losses import normalise
+from contextssl_jax.losses import normalize
 from contextssl_jax.methods import METHODS
 
 ALONE = (("mask.probability", 1.0),)
@@ -37,11 +37,11 @@ def own(one, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_with_a_transformer_read_contexts_unless_tokens_see_themselves_alone(name):
-    reads = name in ("contextssl", "supervised", *PLUS)
-    assert small(name).method.reads == reads
-    assert not small(name, ALONE).method.reads
+    uses_context = name in ("contextssl", "supervised", *PLUS)
+    assert small(name).method.uses_context == uses_context
+    assert not small(name, ALONE).method.uses_context
     seen_by_some = (*ALONE, ("mask.probability_low", 0.5))
-    assert small(name, seen_by_some).method.reads == reads
+    assert small(name, seen_by_some).method.uses_context == uses_context
 
 
 @pytest.mark.parametrize("name, parts", [
@@ -73,13 +73,13 @@ def test_embeddings_are_projections_and_where_actions_take_them(name):
 
     z = module.apply(variables, half)  # with the running statistics
     plain, asked = embed(features, None), embed(features, actions)
-    np.testing.assert_allclose(plain, normalise(z), atol=1e-5)
+    np.testing.assert_allclose(plain, normalize(z), atol=1e-5)
     expected = z
     if name != "simclr":
         expected = module.apply(variables, z, actions, method="act")
         assert np.abs(asked - plain).max() > 0.1
-    np.testing.assert_allclose(asked, normalise(expected), atol=1e-5)
-    assert one.method.read(one.variables, FEATURES[0], ACTIONS[0, 0]) is None
+    np.testing.assert_allclose(asked, normalize(expected), atol=1e-5)
+    assert one.method.encode_context(one.variables, FEATURES[0], ACTIONS[0, 0]) is None
 
 
 @pytest.mark.parametrize("name", ["simclr", "sen", "sie"])
@@ -160,10 +160,10 @@ def test_a_transformer_that_reads_nothing_embeds_as_in_training():
     config = small_config("sen_plus")
     conditions = build_conditions(config.eval, one.experiment)
     assert conditions.lengths == (0,) and list(conditions.environments) == ["crop", "blur"]
-    reader = Reader(one.method, 8)
+    reader = ForwardPasses(one.method, 8)
     variables = reader.place(one.variables)
     views = draw_views(one.experiment.dataset.splits["test"], (0,), 2, 2)
-    context = ReadContexts(reader, variables, one.method.space, conditions, views, None)
+    context = EncodedContexts(reader, variables, one.method.space, conditions, views, None)
     plain, asked = context.plain(FEATURES[0, :, 1]), context.asked(FEATURES[0, :, 0], ACTIONS[0, 0])
     assert plain.shape == (1, 3, 6) and asked.shape == (2, 1, 3, 6)
     head = one.method.heads["transformer"]
@@ -171,8 +171,8 @@ def test_a_transformer_that_reads_nothing_embeds_as_in_training():
     given = FEATURES[:1], shown[None], jnp.zeros(1, int), jax.random.key(0)
     projected, _ = run(head.project, own(one, "transformer"), *given)
     for e in range(2):
-        np.testing.assert_allclose(asked[e, 0], normalise(projected.asked[0, e]), atol=1e-5)
-    np.testing.assert_allclose(plain[0], normalise(projected.target[0, 0]), atol=1e-5)
+        np.testing.assert_allclose(asked[e, 0], normalize(projected.asked[0, e]), atol=1e-5)
+    np.testing.assert_allclose(plain[0], normalize(projected.target[0, 0]), atol=1e-5)
 
 
 def test_sen_plus_is_contextssl_without_the_predictors_error():

@@ -8,20 +8,20 @@ import pytest
 from contextssl_jax.losses import (
     info_nce_batch,
     info_nce_context,
-    latent_errors,
-    normalise,
+    normalize,
+    parameter_errors,
     predictor_loss,
 )
 
 RNG = np.random.default_rng(0)
-H = normalise(jnp.asarray(RNG.normal(size=(3, 2, 8, 5)), jnp.float32))  # [B, E, 2K, P]
+H = normalize(jnp.asarray(RNG.normal(size=(3, 2, 8, 5)), jnp.float32))  # [B, E, 2K, P]
 
 
 def test_batch_loss_and_gradient_are_the_official_ones(recorded):
     record = recorded("losses")
 
     def loss(x):
-        h = normalise(x).reshape(2, 1, 16, 24)
+        h = normalize(x).reshape(2, 1, 16, 24)
         return info_nce_batch(h, temperature=0.1, clamp=True).loss.mean()
 
     value, grad = jax.value_and_grad(loss)(record["ntxent_embeddings"])
@@ -83,7 +83,7 @@ def test_predictor_loss_is_a_naive_loop():
     owner = np.array([0, 0, 0, 0, 1])
     predicted, target = RNG.normal(size=(2, 3, 8, 5)), RNG.normal(size=(2, 4, 5))
     shown = RNG.random((2, 3, 2)) < 0.5
-    errors = latent_errors(jnp.asarray(predicted), jnp.asarray(target), owner)
+    errors = parameter_errors(jnp.asarray(predicted), jnp.asarray(target), owner)
     total = 0.0
     for b, e, i in np.ndindex(2, 3, 8):
         for g in range(2):
@@ -98,12 +98,12 @@ def test_hidden_groups_get_no_gradient_from_the_predictor_loss():
     shown = jnp.zeros((2, 1, 2), bool).at[:, :, 0].set(True)
 
     def loss(predicted):
-        return predictor_loss(latent_errors(predicted, target, owner), shown)
+        return predictor_loss(parameter_errors(predicted, target, owner), shown)
 
     grad = jax.grad(loss)(jnp.zeros((2, 1, 8, 3)))
     assert np.abs(grad[..., :2]).min() > 0 and np.abs(grad[..., 2]).max() == 0
 
 
 def test_normalise_survives_zero():
-    grad = jax.grad(lambda x: normalise(x).sum())(jnp.zeros((2, 3)))
+    grad = jax.grad(lambda x: normalize(x).sum())(jnp.zeros((2, 3)))
     assert np.isfinite(grad).all()

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from contextssl_jax.evaluation.contexts import Conditions
-from contextssl_jax.evaluation.measures import Probing, classes, retrievals
+from contextssl_jax.evaluation.measures import ProbeOptions, classes, retrievals
 from contextssl_jax.evaluation.retrieval import rank_targets, score_ranks
 from contextssl_jax.evaluation.trained_probes import Training
 
 RNG = np.random.default_rng(0)
-PROBING = Probing(1e-3, 0.1, (8,), Training(300, 32, 1e-2), 5)
+PROBING = ProbeOptions(1e-3, 0.1, (8,), Training(300, 32, 1e-2), 5)
 
 
 def test_every_view_has_its_records_label():

@@ -12,7 +12,7 @@ from tiny import QUICK, run
 from contextssl_jax import train
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.run.checkpoint import load
+from contextssl_jax.run.checkpoint import load_checkpoint
 
 SMALL = (*QUICK, "--config.data.pairs=4", "--config.model.transformer.blocks=1",
          "--config.eval.probe.hidden=(4,)",
@@ -35,7 +35,9 @@ def state_of(workdir, step):
     config = parse_command_line(["main", *SIE], ("train",)).config
     template = build_experiment(config).template()
     names = ("params", "batch_stats", "opt_state")
-    _, state = load(epath.Path(workdir), {name: getattr(template, name) for name in names}, step)
+    _, state = load_checkpoint(
+        epath.Path(workdir), {name: getattr(template, name) for name in names}, step
+    )
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 

@@ -12,29 +12,29 @@ from contextssl_jax.evaluation import monitor
 from contextssl_jax.evaluation.monitor import build_monitor
 from contextssl_jax.evaluation.scores import r2_per_entry
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.methods.base import Told, hide
+from contextssl_jax.methods.base import Predictions, mask_actions
 
 
 class Oracle:
     """A method that embeds a view as its latents, those of hidden groups fading with length."""
 
-    reads = True
+    uses_context = True
 
     def __init__(self, space):
         self.space = space
 
-    def features(self, variables, record, latents):
-        return self.space.standardise(latents)
+    def encode(self, variables, record, transform_params):
+        return self.space.standardize(transform_params)
 
-    def read(self, variables, features, actions, key=None):
+    def encode_context(self, variables, features, actions, key=None):
         return (jnp.abs(actions).sum(axis=0) > 0)[jnp.asarray([0, 4])]  # shown groups
 
     def embed(self, variables, context, length, features, actions):
-        kept = hide(features, context, self.space.latent_owner)
+        kept = mask_actions(features, context, self.space.param_group_ids)
         return jnp.where(length > 0, kept, features)
 
-    def tell(self, variables, embeddings):
-        return Told(embeddings)
+    def predict(self, variables, embeddings):
+        return Predictions(embeddings)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_longest_context_is_a_mean_over_drawn_ones(config, experiment, monke
     class OfContext(Oracle):
         """Forgets a share of each latent that depends on the context it reads."""
 
-        def read(self, variables, features, actions, key=None):
+        def encode_context(self, variables, features, actions, key=None):
             return jnp.abs(features).sum() % 1.0
 
         def embed(self, variables, context, length, features, actions):
@@ -100,11 +100,11 @@ def test_knn_reads_untouched_images(config, experiment):
     seen = []
 
     class Spy(Oracle):
-        def features(self, variables, record, latents):
-            jax.debug.callback(lambda t: seen.append(np.array(t)), latents)
-            return super().features(variables, record, latents)
+        def encode(self, variables, record, transform_params):
+            jax.debug.callback(lambda t: seen.append(np.array(t)), transform_params)
+            return super().encode(variables, record, transform_params)
 
     spy = dataclasses.replace(experiment, method=Spy(experiment.dataset.space))
     build_monitor(config, spy)({})
     identity = experiment.dataset.space.identity
-    assert any((latents == identity).all() for latents in seen)
+    assert any((transform_params == identity).all() for transform_params in seen)

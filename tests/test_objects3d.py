@@ -237,7 +237,7 @@ def test_gradients_are_finite():
 
 def options(**changes):
     config = base.get_config()
-    config.groups, config.nuisances = ("rotation", "color"), ("light",)
+    config.groups, config.unconditioned_transforms = ("rotation", "color"), ("light",)
     config.objects3d.update(train=48, test=24, side=16)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
@@ -250,9 +250,9 @@ def draw(dataset, split="train", seed=0, views=2):
 
 def test_views_of_a_record_share_its_shape():
     dataset = world.build(options())
-    record, latents = draw(dataset)
-    assert record.core.shape == (3, 1, PARTS, 3) and latents.shape == (3, 2, 10)
-    images = dataset.render(jax.tree.map(lambda leaf: leaf[:, 0], record), latents[:, 0])
+    record, transform_params = draw(dataset)
+    assert record.core.shape == (3, 1, PARTS, 3) and transform_params.shape == (3, 2, 10)
+    images = dataset.render(jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0])
     assert images.shape == (3, 16, 16, 3) and images.dtype == np.float32
     pixels = np.asarray(dataset.pixels(images))
     assert 0 <= pixels.min() and pixels.max() <= 1
@@ -267,29 +267,35 @@ def test_train_and_test_have_no_instance_in_common():
 
 def test_normalised_views_have_mean_0_and_deviation_1():
     dataset = world.build(options(objects3d__side=32, objects3d__train=200))
-    record, latents = dataset.splits["train"].draw(np.random.default_rng(0), np.arange(200), 1)
-    images = jax.jit(dataset.render)(jax.tree.map(lambda x: x[:, 0], record), latents[:, 0])
+    record, transform_params = dataset.splits["train"].draw(
+        np.random.default_rng(0), np.arange(200), 1
+    )
+    images = jax.jit(dataset.render)(
+        jax.tree.map(lambda x: x[:, 0], record), transform_params[:, 0]
+    )
     assert np.abs(np.asarray(images).mean((0, 1, 2))).max() < 0.15
     assert np.abs(np.asarray(images).std((0, 1, 2)) - 1).max() < 0.15
 
 
 def test_a_linear_hue_is_the_same_picture():
     circle, linear = (world.build(options(scene__hue=hue)) for hue in ("circle", "linear"))
-    record, latents = draw(linear)
-    hues = 2 * np.pi * latents[..., 4:6]
+    record, transform_params = draw(linear)
+    hues = 2 * np.pi * transform_params[..., 4:6]
     told = np.stack([np.cos(hues), np.sin(hues)], -1).reshape(3, 2, 4)
-    on_circle = np.concatenate([latents[..., :4], told, latents[..., 6:]], axis=-1)
+    on_circle = np.concatenate(
+        [transform_params[..., :4], told, transform_params[..., 6:]], axis=-1
+    )
     record = jax.tree.map(lambda leaf: leaf[:, 0], record)
-    a, b = circle.render(record, on_circle[:, 0]), linear.render(record, latents[:, 0])
+    a, b = circle.render(record, on_circle[:, 0]), linear.render(record, transform_params[:, 0])
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_group_that_is_not_named_rests():
     dataset = world.build(options(groups=("color",), environments=("color",)))
-    record, latents = draw(dataset, views=1)
-    assert latents.shape == (3, 1, 6)
-    one = dataset.render(jax.tree.map(lambda leaf: leaf[:, 0], record), latents[:, 0])
-    told = np.concatenate([np.tile([0, 0, 0, 1], (3, 1)), latents[:, 0]], axis=1)
+    record, transform_params = draw(dataset, views=1)
+    assert transform_params.shape == (3, 1, 6)
+    one = dataset.render(jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0])
+    told = np.concatenate([np.tile([0, 0, 0, 1], (3, 1)), transform_params[:, 0]], axis=1)
     whole = world.build(options())
     other = whole.render(jax.tree.map(lambda leaf: leaf[:, 0], record), told.astype(np.float32))
     np.testing.assert_allclose(one, other, atol=1e-5)
@@ -297,12 +303,14 @@ def test_a_group_that_is_not_named_rests():
 
 def test_a_pool_holds_what_would_be_rendered():
     fresh, pooled = (world.build(options(objects3d__pool=n)) for n in (0, 3))
-    record, latents = draw(pooled)
+    record, transform_params = draw(pooled)
     assert record.shape == (3, 2, 16, 16, 3) and record.dtype == np.uint8
     shape, _ = draw(fresh)
     for view in range(2):
-        kept = pooled.render(record[:, view], latents[:, view])
-        drawn = fresh.render(jax.tree.map(lambda leaf: leaf[:, 0], shape), latents[:, view])
+        kept = pooled.render(record[:, view], transform_params[:, view])
+        drawn = fresh.render(
+            jax.tree.map(lambda leaf: leaf[:, 0], shape), transform_params[:, view]
+        )
         assert np.abs(pooled.pixels(kept) - fresh.pixels(drawn)).max() < 0.51 / 255 + 1e-3
     assert (record[:, 0] != record[:, 1]).any(axis=(1, 2, 3)).all()
     seen = {tuple(draw(pooled, seed=s)[1][0].ravel().round(3)) for s in range(60)}
@@ -331,7 +339,8 @@ def test_a_run_trains_and_reports(tmp_path, pool):
     steps = [f"--config.{name}=2" for name in ("train.steps", "log.every", "eval.every")]
     data = {"data.name": "objects3d", "objects3d.side": 16, "objects3d.train": 160,
             "objects3d.test": 80, "objects3d.pool": pool, "groups": "('rotation','color')",
-            "nuisances": "('light',)", "environments": "('rotation','color')"}  # fmt: skip
+            "unconditioned_transforms": "('light',)",
+            "environments": "('rotation','color')"}  # fmt: skip
     few = ["--config.train.warmup_steps=1", "--config.eval.probe.steps=5",
            "--config.monitor.every=0", "--config.train.parallel=jit"]  # fmt: skip
     told = [f"--config.{name}={value}" for name, value in data.items()]

@@ -58,10 +58,10 @@ def test_gamma_renders_powers_and_leaves_its_identity_untouched():
         dataset.pixels(dataset.render(images, still)), images / 255, atol=1e-6
     )
     gamma = scope["gamma"](16, **config.gamma)
-    latents = gamma.sample(np.random.default_rng(0), 1000)
-    assert latents.shape == (1000, 1) and latents.dtype == np.float32
-    assert 0.6 < latents.max() < 0.7 and -0.7 < latents.min() < -0.6
+    transform_params = gamma.sample(np.random.default_rng(0), 1000)
+    assert transform_params.shape == (1000, 1) and transform_params.dtype == np.float32
+    assert 0.6 < transform_params.max() < 0.7 and -0.7 < transform_params.min() < -0.6
     rendered = gamma.render(images / np.float32(255), jnp.log(jnp.array([[0.5], [1], [2]])))
     expected = [np.sqrt(images[0] / 255), images[1] / 255, (images[2] / 255) ** 2]
     np.testing.assert_allclose(rendered, expected, atol=1e-5)
-    assert np.isfinite(gamma.render(jnp.full((1, 1, 1, 3), -1e-7), latents[:1])).all()
+    assert np.isfinite(gamma.render(jnp.full((1, 1, 1, 3), -1e-7), transform_params[:1])).all()

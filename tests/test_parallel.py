@@ -22,7 +22,7 @@ from contextssl_jax.step import TrainState, train_step
 def setting(config, mode: str):
     config.train.parallel = mode
     dataset = DATASETS["synthetic"](config)
-    place = parallel.choose(mode, config.data.contexts)
+    place = parallel.choose_parallel(mode, config.data.contexts)
     method = METHODS[config.method](config, dataset, place.axis)
     batches = context_batches(
         dataset.splits["train"],
@@ -94,7 +94,7 @@ def config(config, monkeypatch):
     monkeypatch.setitem(ENCODERS, "tiny", lambda model, axis: tiny(axis))
     config.model.encoder = "tiny"
     config.data.update(contexts=8, pairs=4)
-    config.nuisances = ("color",)
+    config.unconditioned_transforms = ("color",)
     # Rates at which rounding does not decide the sign of an update: Adam's first steps do that.
     config.train.update(optimizer="adamw", beta2=0.9, learning_rate=1e-4)
     return config
@@ -143,13 +143,13 @@ def test_steps_on_one_device_equal_steps_on_four(config):
 def test_placing_and_fetching_returns_what_was_placed(config):
     tree = {"a": np.arange(6.0).reshape(2, 3), "b": np.int32(4)}
     for mode in ("jit", "pmap", "shard_map"):
-        place = parallel.choose(mode, 8)
+        place = parallel.choose_parallel(mode, 8)
         back = place.fetch(place.replicate(tree))
         assert jax.tree.all(jax.tree.map(np.array_equal, back, tree))
 
 
 def test_what_is_fetched_outlives_the_donated_state():
-    place = parallel.choose("jit", 8)
+    place = parallel.choose_parallel("jit", 8)
     step = place.compile(lambda state, batch: (state + batch, ()))
     state = place.replicate(np.zeros(1000))
     before = place.fetch(state)
@@ -159,10 +159,10 @@ def test_what_is_fetched_outlives_the_donated_state():
 
 
 def test_auto_is_pmap_on_several_devices():
-    assert parallel.choose("auto", 8).mode == "pmap"
+    assert parallel.choose_parallel("auto", 8).mode == "pmap"
 
 
 @pytest.mark.parametrize("mode, contexts", [("pmap", 6), ("shard_map", 2), ("tpu", 8)])
 def test_impossible_layouts_are_told(mode, contexts):
     with pytest.raises(UserError, match="data.contexts|train.parallel"):
-        parallel.choose(mode, contexts)
+        parallel.choose_parallel(mode, contexts)

@@ -15,16 +15,16 @@ from contextssl_jax.planning import tables
 from contextssl_jax.planning.memory import size_of
 from contextssl_jax.planning.plan import traffic
 from contextssl_jax.planning.program import build_program
-from contextssl_jax.planning.traffic import ring, sent
+from contextssl_jax.planning.traffic import ring_bytes, sent_bytes
 
 jax.devices()  # starts JAX with all devices, before a plan starts it with those that it needs
 
 
 def test_rings():
-    assert ring("all-reduce", 80, 4) == 2 * 3 * 20  # twice around, a quarter at a time
-    assert ring("all-gather", 80, 4) == ring("reduce-scatter", 80, 4) == 3 * 20
-    assert ring("collective-permute", 80, 4) == 80
-    assert ring("all-reduce", 80, 1) == 0
+    assert ring_bytes("all-reduce", 80, 4) == 2 * 3 * 20  # twice around, a quarter at a time
+    assert ring_bytes("all-gather", 80, 4) == ring_bytes("reduce-scatter", 80, 4) == 3 * 20
+    assert ring_bytes("collective-permute", 80, 4) == 80
+    assert ring_bytes("all-reduce", 80, 1) == 0
 
 
 PROGRAM = """\
@@ -50,7 +50,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 
 def test_a_program_by_hand():
-    assert sent(PROGRAM, 2) == {
+    assert sent_bytes(PROGRAM, 2) == {
         "all-reduce": (2 * 3 * 4 + 5 * 2) + 7 * 8 * 4,
         "all-gather": 10 / 2,
         "reduce-scatter": 4 * 4,  # the whole has eight entries, of which half are sent
@@ -65,7 +65,7 @@ def test_a_loop_of_a_compiled_program_counts_as_often_as_it_runs():
 
     mapped = jax.shard_map(loop, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec())
     text = jax.jit(mapped).lower(np.ones(6, np.float32)).compile().as_text()
-    assert sent(text, 4) == {"all-reduce": 5 * ring("all-reduce", 6 * 4, 4)}
+    assert sent_bytes(text, 4) == {"all-reduce": 5 * ring_bytes("all-reduce", 6 * 4, 4)}
 
 
 def plan_traffic(config, devices):
@@ -96,19 +96,20 @@ def test_a_step_asks_for_and_sends_what_contextssl_needs(
     # Six means, early and late, and for each group two sums of errors and their count.
     metrics = turns * 4 * (6 + 2 + 3)
     assert result["asked"] == {
-        "gradients": ring("all-reduce", size_of(state.params), devices),
+        "gradients": ring_bytes("all-reduce", size_of(state.params), devices),
         # As many bytes cross in the forward pass as their gradients in the backward pass.
-        "statistics: encoder": turns * ring("all-reduce", 2 * size_of(state.batch_stats), devices),
-        "loss": ring("all-gather", embeddings, devices)
-        + ring("reduce-scatter", embeddings, devices)
-        + ring("all-reduce", metrics, devices),
+        "statistics: encoder": turns
+        * ring_bytes("all-reduce", 2 * size_of(state.batch_stats), devices),
+        "loss": ring_bytes("all-gather", embeddings, devices)
+        + ring_bytes("reduce-scatter", embeddings, devices)
+        + ring_bytes("all-reduce", metrics, devices),
     }
     assert set(result["sent"]) == {"all-reduce"} | (
         {"all-gather", "reduce-scatter"} if embeddings else set()
     )
     # The biases of a block's last norm and of its shortcut's have one gradient, which XLA sends
     # once: here of 8 channels. It does not see that of sums over parts.
-    once = ring("all-reduce", 8 * 4, devices) if turns == 1 else 0
+    once = ring_bytes("all-reduce", 8 * 4, devices) if turns == 1 else 0
     assert sum(result["sent"].values()) == sum(result["asked"].values()) - once
 
 
@@ -118,13 +119,14 @@ def test_another_method_asks_for_and_sends_its_own(config, method):
     config.model.projector.widths = (8, 8, 4)
     program, result = plan_traffic(config, 2)
     params, statistics = size_of(program.state.params), size_of(program.state.batch_stats)
-    assert result["asked"]["gradients"] == ring("all-reduce", params, 2)
-    assert result["asked"]["statistics: projector"] == ring("all-reduce", 2 * statistics, 2)
+    assert result["asked"]["gradients"] == ring_bytes("all-reduce", params, 2)
+    assert result["asked"]["statistics: projector"] == ring_bytes("all-reduce", 2 * statistics, 2)
     # Mean and covariance of two sets of views and their gradients, or embeddings; means are told.
     views, width = 4 * config.data.contexts * 2 * config.data.pairs, 4
     loss = {
-        "vicreg": ring("all-reduce", 2 * 2 * 4 * (width + width**2) + 4 * 4, 2),
-        "simclr": 2 * ring("all-gather", views * width, 2) + ring("all-reduce", 7 * 4, 2),
+        "vicreg": ring_bytes("all-reduce", 2 * 2 * 4 * (width + width**2) + 4 * 4, 2),
+        "simclr": 2 * ring_bytes("all-gather", views * width, 2)
+        + ring_bytes("all-reduce", 7 * 4, 2),
     }
     assert result["asked"]["loss"] == loss[method]
     assert sum(result["sent"].values()) == pytest.approx(sum(result["asked"].values()), rel=0.02)

@@ -21,7 +21,7 @@ from running import (
     wait_for,
 )
 
-from contextssl_jax.distributed.processes import find_place
+from contextssl_jax.distributed.processes import detect_launch
 from contextssl_jax.errors import UserError
 
 ALL_STEPS = ("--config.checkpoint.keep=1000",)
@@ -174,7 +174,7 @@ STEP = {
     ],
 )
 def test_where_a_process_is_shows_in_its_environment(environ, tpu, name, options):
-    assert find_place(environ, tpu) == (name, options)
+    assert detect_launch(environ, tpu) == (name, options)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_where_a_process_is_shows_in_its_environment(environ, tpu, name, options
     ],
 )
 def test_slurms_first_node_is_the_meeting_point(nodes, first):
-    options = find_place(STEP | {"SLURM_STEP_NODELIST": nodes}, False).options
+    options = detect_launch(STEP | {"SLURM_STEP_NODELIST": nodes}, False).options
     assert options["coordinator_address"].split(":")[0] == first
     assert (options["num_processes"], options["process_id"]) == (8, 3)
     assert "local_device_ids" not in options  # alone on its node: all of them
@@ -195,14 +195,14 @@ def test_slurms_first_node_is_the_meeting_point(nodes, first):
 
 def test_tasks_of_one_node_take_a_gpu_each():
     shared = STEP | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LOCALID": "2"}
-    assert find_place(shared, False).options["local_device_ids"] == [2]
+    assert detect_launch(shared, False).options["local_device_ids"] == [2]
     bound = shared | {"CUDA_VISIBLE_DEVICES": "5"}
-    assert "local_device_ids" not in find_place(bound, False).options
+    assert "local_device_ids" not in detect_launch(bound, False).options
 
 
 def test_half_a_launch_is_told():
     with pytest.raises(UserError, match="JAX_PROCESS_ID: is 'not set'"):
-        find_place({"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a:1"}, False)
+        detect_launch({"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a:1"}, False)
 
 
 def test_slurm_starts_processes_that_find_each_other(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.contexts import Conditions, ReadContexts
-from contextssl_jax.evaluation.reader import Reader
-from contextssl_jax.evaluation.views import draw_all, draw_views, untouched
+from contextssl_jax.evaluation.contexts import Conditions, EncodedContexts
+from contextssl_jax.evaluation.reader import ForwardPasses
+from contextssl_jax.evaluation.views import draw_eval_data, draw_views, identity_views
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.methods.base import hide
+from contextssl_jax.methods.base import mask_actions
 
 ENVIRONMENTS = {
     "crop": np.array([True, False]),
@@ -34,10 +34,10 @@ def variables(experiment):
 def test_rows_are_the_records_views(experiment):
     split = experiment.dataset.splits["train"]
     views = draw_views(split, (0, 1), 5, 3)
-    record, latents = views.rows(np.array([0, 7, 14]))
+    record, transform_params = views.rows(np.array([0, 7, 14]))
     for i, (r, v) in enumerate([(0, 0), (2, 1), (4, 2)]):
         np.testing.assert_array_equal(record[i], split.images[views.indices[r]])
-        np.testing.assert_array_equal(latents[i], views.latents[r, v])
+        np.testing.assert_array_equal(transform_params[i], views.transform_params[r, v])
     assert views.total == 15 and views.part(slice(1, 3)).total == 6
     np.testing.assert_array_equal(views.labels, split.labels[views.indices])
 
@@ -53,25 +53,27 @@ def test_excluded_records_are_not_drawn(experiment):
 def test_encoding_is_the_same_in_any_batches_and_on_four_devices(experiment, variables, batch):
     assert jax.local_device_count() == 4
     views = draw_views(experiment.dataset.splits["train"], (0, 1), 5, 3)
-    reader = Reader(experiment.method, batch)
+    reader = ForwardPasses(experiment.method, batch)
     z = reader.encode(reader.place(variables), views)
-    whole = experiment.method.features(variables, *views.rows(np.arange(15)))
+    whole = experiment.method.encode(variables, *views.rows(np.arange(15)))
     np.testing.assert_allclose(z.reshape(15, -1), whole, atol=1e-5)
 
 
 def test_an_untouched_view_is_the_image_itself(experiment):
     dataset = experiment.dataset
-    views = untouched(draw_views(dataset.splits["train"], (0, 1), 4, 2), dataset.space.identity)
-    record, latents = views.rows(np.arange(4))
-    shown = dataset.pixels(dataset.render(record, latents))
+    views = identity_views(
+        draw_views(dataset.splits["train"], (0, 1), 4, 2), dataset.space.identity
+    )
+    record, transform_params = views.rows(np.arange(4))
+    shown = dataset.pixels(dataset.render(record, transform_params))
     np.testing.assert_allclose(shown, record / 255, atol=2e-3)
 
 
 def read(experiment, variables, conditions, seed=3, key=None):
-    reader = Reader(experiment.method, 8)
+    reader = ForwardPasses(experiment.method, 8)
     split = experiment.dataset.splits["train"]
     pairs = draw_views(split, (0, seed), conditions.lengths[-1] // 2, 2)
-    contexts = ReadContexts(
+    contexts = EncodedContexts(
         reader, reader.place(variables), experiment.dataset.space, conditions, pairs, key
     )
     views = draw_views(split, (0, 9), 5, 2)
@@ -87,14 +89,14 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     plain, asked = contexts.plain(z), contexts.asked(z, actions)
     assert plain.shape == (5 + 2, 5, 2, 16) == (CONDITIONS.size, 5, 2, 16)
     assert asked.shape == (3, 3, 5, 2, 16)
-    z_pairs = method.features(variables, *pairs.rows(np.arange(6))).reshape(3, 2, -1)
-    told = space.actions(pairs.latents[:, 0], pairs.latents[:, 1])
+    z_pairs = method.encode(variables, *pairs.rows(np.arange(6))).reshape(3, 2, -1)
+    told = space.actions(pairs.transform_params[:, 0], pairs.transform_params[:, 1])
     for e, (name, shown) in enumerate(ENVIRONMENTS.items()):
-        hidden = hide(told, shown, space.action_owner)
+        hidden = mask_actions(told, shown, space.action_group_ids)
         for c, length in enumerate(CONDITIONS.lengths):
             for h, a in (
                 (plain[CONDITIONS.row(name, length), 4, 1], np.zeros(5, np.float32)),
-                (asked[e, c, 4, 1], hide(actions[4, 1], shown, space.action_owner)),
+                (asked[e, c, 4, 1], mask_actions(actions[4, 1], shown, space.action_group_ids)),
             ):
                 # The query as the x of one more pair: its y is never seen, so any will do.
                 pair = jnp.stack([z[4, 1], jnp.zeros_like(z[4, 1])])[None]
@@ -134,13 +136,13 @@ def test_sparse_contexts_are_drawn_by_their_key(config, variables):
 
 def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
     config.eval.update(context_split="test", draws=3)
-    looked = draw_all(config.eval, experiment.dataset, 14)
+    looked = draw_eval_data(config.eval, experiment.dataset, 14)
     used = {*looked.test.indices, *looked.retrieval.indices}
     assert len(looked.contexts) == 3
     for views in looked.contexts:
         assert len(views.indices) == 7 and not used & {*views.indices}
     assert len({tuple(views.indices) for views in looked.contexts}) == 3
-    again = draw_all(config.eval, experiment.dataset, 14)
+    again = draw_eval_data(config.eval, experiment.dataset, 14)
     jax.tree.map(np.testing.assert_array_equal, looked, again)
 
 
@@ -158,4 +160,4 @@ def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
 def test_too_few_records_are_told(config, experiment, options, longest, message):
     config.eval.update(options)
     with pytest.raises(UserError, match=message):
-        draw_all(config.eval, experiment.dataset, longest)
+        draw_eval_data(config.eval, experiment.dataset, longest)

@@ -24,7 +24,7 @@ from contextssl_jax.run.checkpoint import _noted
 from contextssl_jax.run.checksums import _checksum
 from contextssl_jax.run.lock import Lock, _machine
 from contextssl_jax.run.metric_writer import _trim
-from contextssl_jax.run.workdir import claim
+from contextssl_jax.run.workdir import acquire_workdir
 
 ROOT = Path(__file__).parent.parent
 # Modules that make objects or code of data, and names that do so in others.
@@ -259,7 +259,7 @@ def test_another_identity_of_the_data_is_refused(content, workdir, config):
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "config.json").write_text(to_json(config))
     dataset = SimpleNamespace(splits={"train": SimpleNamespace(size=3, labels=None)})
-    with pytest.raises(UserError) as told, claim(epath.Path(workdir), config, dataset):
+    with pytest.raises(UserError) as told, acquire_workdir(epath.Path(workdir), config, dataset):
         pass
     assert str(workdir) in str(told.value) and str(told.value).isprintable()
 

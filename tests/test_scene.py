@@ -16,7 +16,7 @@ ANGLES = np.random.default_rng(0).uniform(-np.pi / 2, np.pi / 2, (50, 3))
 
 def groups(**scene):
     config = base.get_config()
-    config.groups, config.nuisances = ("rotation", "color"), ("light",)
+    config.groups, config.unconditioned_transforms = ("rotation", "color"), ("light",)
     config.scene.update(scene)
     return scene_groups(config)
 
@@ -48,17 +48,17 @@ def test_upper_turns_the_sign_where_w_is_negative():
 @pytest.mark.parametrize("hue", ["circle", "linear"])
 def test_latents_of_scenes(hue):
     drawn = scenes(20)
-    latents = groups(hue=hue).latents(drawn.reshape(10, 2, 7)).reshape(20, -1)
+    transform_params = groups(hue=hue).transform_params(drawn.reshape(10, 2, 7)).reshape(20, -1)
     quaternion = Rotation.from_euler("xyz", drawn[:, :3]).as_quat()
-    np.testing.assert_allclose(latents[:, :4], quaternion, atol=1e-6)
+    np.testing.assert_allclose(transform_params[:, :4], quaternion, atol=1e-6)
     hues = drawn[:, [3, 6]]
     if hue == "linear":
-        np.testing.assert_allclose(latents[:, 4:6], hues, atol=1e-6)
+        np.testing.assert_allclose(transform_params[:, 4:6], hues, atol=1e-6)
     else:
         told = np.exp(2j * np.pi * hues)
-        np.testing.assert_allclose(latents[:, 4:8:2], told.real, atol=1e-6)
-        np.testing.assert_allclose(latents[:, 5:8:2], told.imag, atol=1e-6)
-    towards = latents[:, -2:]
+        np.testing.assert_allclose(transform_params[:, 4:8:2], told.real, atol=1e-6)
+        np.testing.assert_allclose(transform_params[:, 5:8:2], told.imag, atol=1e-6)
+    towards = transform_params[:, -2:]
     np.testing.assert_allclose(np.hypot(*towards.T), np.sin(drawn[:, 4]), atol=1e-6)
     np.testing.assert_allclose(
         np.arctan2(towards[:, 1], towards[:, 0]) % (2 * np.pi), drawn[:, 5], atol=1e-4
@@ -69,7 +69,7 @@ def test_latents_of_scenes(hue):
 def test_actions_lead_from_x_to_y(numpy):
     x, y = scenes(20), scenes(20, seed=1)
     told = groups()
-    t_x, t_y = (numpy.asarray(told.latents(s)) for s in (x, y))
+    t_x, t_y = (numpy.asarray(told.transform_params(s)) for s in (x, y))
     rotation, color = (one.group for one in told.told)
     turn = rotation.relative(t_x[:, :4], t_y[:, :4])
     assert isinstance(turn, jax.Array if numpy is jnp else np.ndarray)
@@ -85,7 +85,7 @@ def test_actions_lead_from_x_to_y(numpy):
 def test_official_actions_keep_the_sign_and_subtract_hues():
     x, y = scenes(500), scenes(500, seed=1)
     told = groups(hue="linear", canonical=False)
-    t_x, t_y = told.latents(x), told.latents(y)
+    t_x, t_y = told.transform_params(x), told.transform_params(y)
     rotation, color = (one.group for one in told.told)
     w = rotation.relative(t_x[:, :4], t_y[:, :4])[:, 3]
     assert 0.01 < (w < 0).mean() < 0.1  # 4.4 % of relative rotations
@@ -98,9 +98,9 @@ def test_drawn_latents_follow_the_law_of_scenes():
     told = groups()
     space = told.space()
     assert space.names == ("rotation", "color") and space.identity is None
-    latents = told.latents(scenes(100_000))
-    np.testing.assert_allclose(space.latent_mean, latents[:, :8].mean(0), atol=0.01)
-    np.testing.assert_allclose(space.latent_std, latents[:, :8].std(0), atol=0.01)
+    transform_params = told.transform_params(scenes(100_000))
+    np.testing.assert_allclose(space.param_mean, transform_params[:, :8].mean(0), atol=0.01)
+    np.testing.assert_allclose(space.param_std, transform_params[:, :8].std(0), atol=0.01)
     rotation = told.told[0].group
     assert (rotation.sample(np.random.default_rng(0), 1000)[:, 3] >= 0).all()
 
@@ -117,7 +117,7 @@ def test_a_smaller_range_of_angles():
         ({"scene.angle": 100.0}, "scene.angle: 100.0"),
         ({"scene.hue": "square"}, "scene.hue: 'square'"),
         ({"groups": ("rotation", "crop")}, "groups: 'crop' is none of rotation, color, light"),
-        ({"nuisances": ("color",)}, "named twice"),
+        ({"unconditioned_transforms": ("color",)}, "named twice"),
     ],
 )
 def test_mistakes(change, message):

@@ -12,7 +12,7 @@ from small_methods import small, small_config
 from contextssl_jax.data import DATASETS
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.contexts import Conditions
-from contextssl_jax.evaluation.measures import told_accuracy
+from contextssl_jax.evaluation.measures import predicted_class_accuracy
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.heads import Projected
 
@@ -42,7 +42,7 @@ def test_the_loss_is_cross_entropy_of_shifted_labels_and_the_predictors_error():
 
     loss, metrics = run(objective, x, y)
     classifier, predictor = one.params["classifier"], one.params["predictor"]
-    target = np.asarray(one.method.space.standardise(batch.latents[:, :, 1]))
+    target = np.asarray(one.method.space.standardize(batch.transform_params[:, :, 1]))
     entropy, error, right = [], [], []
     for b, e, k in np.ndindex(4, 4, 3):
         for h in (x[b, e, k], y[b, e, k]):
@@ -65,15 +65,19 @@ def test_the_loss_is_cross_entropy_of_shifted_labels_and_the_predictors_error():
 def test_it_tells_latents_and_the_classes_that_it_is_trained_on():
     one = small("supervised")
     h = RNG.normal(size=(5, 6)).astype(np.float32)
-    told = one.method.tell(one.variables, h)
+    told = one.method.predict(one.variables, h)
     classifier = one.params["classifier"]
     expected = (h @ classifier["kernel"] + classifier["bias"]) / 0.5
     np.testing.assert_allclose(told.classes, expected, atol=1e-5)
-    np.testing.assert_allclose(told.latents, naive_predictor(one.params["predictor"], h), atol=1e-5)
-    others = [small(name).method.tell(small(name).variables, h) for name in ("simclr", "sen_plus")]
+    np.testing.assert_allclose(
+        told.transform_params, naive_predictor(one.params["predictor"], h), atol=1e-5
+    )
+    others = [
+        small(name).method.predict(small(name).variables, h) for name in ("simclr", "sen_plus")
+    ]
     assert all(other == (None, None) for other in others)
-    told = small("contextssl").method.tell(small("contextssl").variables, h)
-    assert told.latents.shape == (5, 5) and told.classes is None
+    told = small("contextssl").method.predict(small("contextssl").variables, h)
+    assert told.transform_params.shape == (5, 5) and told.classes is None
 
 
 @pytest.mark.parametrize(
@@ -82,20 +86,24 @@ def test_it_tells_latents_and_the_classes_that_it_is_trained_on():
 def test_classes_are_shifted_where_the_environment_shows_the_group(environment, shift):
     labels = np.array([0, 3, 1])
     shown = SHOWN[environment]
-    np.testing.assert_array_equal(small("supervised").method.classes(labels, shown), labels + shift)
-    np.testing.assert_array_equal(small("simclr").method.classes(labels, shown), labels)
+    np.testing.assert_array_equal(
+        small("supervised").method.target_classes(labels, shown), labels + shift
+    )
+    np.testing.assert_array_equal(small("simclr").method.target_classes(labels, shown), labels)
 
 
 def test_told_classes_are_scored_by_the_environment_that_was_read():
     """An oracle that knows the labels, and shifts them after contexts that show crop."""
     conditions = Conditions({name: SHOWN[name] for name in ("crop", "blur")}, (0, 2))
-    labels, classes = RNG.integers(0, 4, 30), small("supervised").method.classes
+    labels, classes = RNG.integers(0, 4, 30), small("supervised").method.target_classes
     told = np.empty((3, 30, 2), int)  # alone, after crop's 2 tokens, after blur's
     for environment, length in ((name, c) for name in ("crop", "blur") for c in (0, 2)):
         shown = SHOWN[environment] if length else SHOWN["none"]
         told[conditions.row(environment, length)] = classes(labels, shown)[:, None]
     told[2, :, 1] = (labels + 1) % 4  # after blur, every second view is taken for another class
-    found = told_accuracy(np.eye(8)[told], conditions, lambda shown: classes(labels, shown))
+    found = predicted_class_accuracy(
+        np.eye(8)[told], conditions, lambda shown: classes(labels, shown)
+    )
     np.testing.assert_allclose(found, [[0, 1], [1, 0.5]])
 
 

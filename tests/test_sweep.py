@@ -57,13 +57,13 @@ if todo == "finish":
 """
 
 SWEEP = """
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 def get_sweep():
     return Sweep(
         "Two temperatures",
-        (Point("cold", "configs/debug.py", {"loss.temperature": 0.1}),
-         Point("hot", "configs/debug.py", {"loss.temperature": 0.5})),
+        (Variant("cold", "configs/debug.py", {"loss.temperature": 0.1}),
+         Variant("hot", "configs/debug.py", {"loss.temperature": 0.5})),
         seeds=(0, 1),
         overrides={"train.steps": 4, "train.warmup_steps": 1, "eval.lengths": (0, 2)},
     )
@@ -320,7 +320,7 @@ def test_a_sweep_may_grow(place):
     place.calls()
     place.file.write_text(
         SWEEP.replace(
-            "0.5})", '0.5}), Point("warm", "configs/debug.py", {"loss.temperature": 1.0})'
+            "0.5})", '0.5}), Variant("warm", "configs/debug.py", {"loss.temperature": 1.0})'
         )
     )
     for run in place.runs("prepared", (0,)):
@@ -367,10 +367,10 @@ def test_what_is_needed_is_said(capfd):
 
 
 TINY = """
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 def get_sweep():
-    return Sweep("Tiny", (Point("λ = 5", "configs/debug.py"), Point("λ = 0", "configs/debug.py",
+    return Sweep("Tiny", (Variant("λ = 5", "configs/debug.py"), Variant("λ = 0", "configs/debug.py",
                                                           {"loss.predictor_weight": 0.0})), (3,),
                  overrides={
         "train.steps": 8, "train.warmup_steps": 1, "checkpoint.every": 1, "monitor.every": 0,

@@ -17,21 +17,21 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.stored import read_report
 from contextssl_jax.reports.comparison import main as compare
 from contextssl_jax.reports.paper import PAPER_BY_NAME
-from contextssl_jax.sweeps import Point, Sweep, plane_figure
+from contextssl_jax.sweeps import Sweep, Variant, plane_figure
 from contextssl_jax.sweeps import curves_figure as figures
 from contextssl_jax.sweeps.definition import check_sweep, load_sweep
 from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.page import write_page
-from contextssl_jax.sweeps.plane_figure import plane_tells
+from contextssl_jax.sweeps.plane_figure import can_draw_plane
 from contextssl_jax.sweeps.pooled import Result
-from contextssl_jax.sweeps.runs import Run, list_runs, look
+from contextssl_jax.sweeps.runs import Run, list_runs, read_state
 from contextssl_jax.sweeps.tables import tables
 
 DEBUG = "configs/debug.py"
 LONG = {"eval.lengths": LENGTHS}
-ONE = Point("one", DEBUG, LONG)
-OTHER = Point("other", DEBUG, {"loss.temperature": 0.3} | LONG)
+ONE = Variant("one", DEBUG, LONG)
+OTHER = Variant("other", DEBUG, {"loss.temperature": 0.3} | LONG)
 PLAIN = Measure({}, None, False)
 
 
@@ -192,20 +192,23 @@ def test_classes_that_models_tell_stand_in_the_layout_by_length():
 
 
 def test_a_plane_has_points_and_ways():
-    plain, reads = result(OTHER, lengths=(0,)), result()
-    assert plane_tells([plain, reads])
-    assert not plane_tells([reads]) and not plane_tells([plain])
-    assert plane_tells([reads, result(environments=("none",))])
+    plain, uses_context = result(OTHER, lengths=(0,)), result()
+    assert can_draw_plane([plain, uses_context])
+    assert not can_draw_plane([uses_context]) and not can_draw_plane([plain])
+    assert can_draw_plane([uses_context, result(environments=("none",))])
     three = [
         result(groups=("crop", "blur", "color")),
         result(OTHER, lengths=(0,), groups=("crop",)),
     ]
-    assert not plane_tells(three)
-    (axis,) = plane_figure._figure([reads, plain], PLAIN).axes
+    assert not can_draw_plane(three)
+    (axis,) = plane_figure._figure([uses_context, plain], PLAIN).axes
     drawn = {line.get_label(): line.get_xydata() for line in axis.lines}
     for name in ("crop", "blur"):
         figures = [
-            [reads.at("r2", name, g, "linear", "single", str(c)).mean for g in ("crop", "blur")]
+            [
+                uses_context.at("r2", name, g, "linear", "single", str(c)).mean
+                for g in ("crop", "blur")
+            ]
             for c in LENGTHS
         ]
         np.testing.assert_allclose(drawn[f"one, {name}"], figures)
@@ -322,7 +325,7 @@ def test_without_any_result_the_page_says_so(tmp_path):
 def test_a_report_of_another_run_is_none(tmp_path):
     one, two = runs_of(Sweep("A sweep", (ONE,)), tmp_path, (0, 1))
     finish(one, report(two, lambda *path: 0.5))
-    assert look(one).kind == "failed" and "is of another run" in look(one).said
+    assert read_state(one).kind == "failed" and "is of another run" in read_state(one).said
 
 
 def test_reports_that_were_measured_otherwise_are_told(tmp_path):
@@ -332,7 +335,7 @@ def test_reports_that_were_measured_otherwise_are_told(tmp_path):
     write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (0, 1)))
     text = (tmp_path / "sweep.md").read_text()
     assert "seed 1 (failed: its report was not made as the sweep says: draws 2, not 1)" in text
-    points = Point("one", DEBUG, LONG), Point("two", DEBUG, {**LONG, "eval.draws": 3})
+    points = Variant("one", DEBUG, LONG), Variant("two", DEBUG, {**LONG, "eval.draws": 3})
     sweep = Sweep("A sweep", points)
     runs = runs_of(sweep, tmp_path / "two", (0, 1))
     for run in runs:
@@ -346,7 +349,7 @@ def test_reports_that_were_measured_otherwise_are_told(tmp_path):
 def test_how_contexts_were_drawn_is_nothing_to_a_report_without_any(tmp_path):
     alone = {**LONG, "method": "simclr", "environments": ("none",), "eval.environments": ("none",)}
     for folder, other in ((tmp_path / "some", LONG), (tmp_path / "none", alone)):
-        points = Point("one", DEBUG, alone), Point("two", DEBUG, {**other, "eval.draws": 3})
+        points = Variant("one", DEBUG, alone), Variant("two", DEBUG, {**other, "eval.draws": 3})
         sweep = Sweep("A sweep", points)
         runs = runs_of(sweep, folder, (0,))
         for run in runs:
@@ -389,7 +392,7 @@ def test_the_figure_by_length_holds_the_figures():
 
 @pytest.mark.parametrize("values", [(0.98, 0.0, 0.5), (1e-3, 1.0, 1e-2)])
 def test_the_figure_by_value_has_a_line_for_each_length(values):
-    points = [Point(f"p{v:g}", DEBUG, {"mask.probability": 0.5}, v) for v in values]
+    points = [Variant(f"p{v:g}", DEBUG, {"mask.probability": 0.5}, v) for v in values]
     some = [result(p, seeds=(0, 1 + i)) for i, p in enumerate(points)]
     drawn = figures._by_value(some, PLAIN, "some value")
     check_text(drawn)
@@ -458,25 +461,27 @@ LABELS = ("a/b", "a\\b", "../../x", "x" * 60, "λ = 0", "–", "A b", "<b>|`*", 
 
 @pytest.mark.parametrize("label", [label for label in LABELS if label[0].isalnum()])
 def test_a_label_is_a_folder_in_the_workdir(label):
-    assert Point(label, DEBUG).folder == Point(label, "another.py").folder
-    check_sweep(Sweep("A sweep", (Point(label, DEBUG), ONE)))
-    folder = Point(label, DEBUG).folder
+    assert Variant(label, DEBUG).folder == Variant(label, "another.py").folder
+    check_sweep(Sweep("A sweep", (Variant(label, DEBUG), ONE)))
+    folder = Variant(label, DEBUG).folder
     assert folder.isascii() and len(folder) <= 60 and not folder.startswith(".")
     assert folder not in [f"sweep.{kind}" for kind in ("md", "html", "png", "json")]
     assert not set(folder) & set("/\\ <>|`*?:\"'$~")
 
 
 def test_labels_that_differ_have_folders_that_differ():
-    folders = {Point(label, DEBUG).folder.casefold() for label in (*LABELS, "a|b", "a:b", "λ  = 0")}
+    folders = {
+        Variant(label, DEBUG).folder.casefold() for label in (*LABELS, "a|b", "a:b", "λ  = 0")
+    }
     assert len(folders) == len(LABELS) + 3
-    assert Point("p=0.2", DEBUG).folder == "p=0.2"
-    assert Point("No mask", DEBUG).folder == "No_mask"
+    assert Variant("p=0.2", DEBUG).folder == "p=0.2"
+    assert Variant("No mask", DEBUG).folder == "No_mask"
 
 
 def test_hostile_labels_come_out_as_text(tmp_path):
     label, title = "<script>x</script>", "A|b* <i> `c`"
     label = f"x{label} | [a](b) *c* \\"
-    sweep = Sweep(title, (Point(label, DEBUG, LONG), OTHER))
+    sweep = Sweep(title, (Variant(label, DEBUG, LONG), OTHER))
     check_sweep(sweep)
     for run in runs_of(sweep, tmp_path, (0,)):
         finish(run, report(run, lambda *path: 0.5))
@@ -488,8 +493,8 @@ def test_hostile_labels_come_out_as_text(tmp_path):
     assert r"x\<script>x\</script> \| \[a\](b) \*c\* \\" in (tmp_path / "sweep.md").read_text()
 
 
-BASE = "from contextssl_jax.sweeps import Point, Sweep\ndef get_sweep(): return "
-P = 'Point("p", "configs/debug.py"'
+BASE = "from contextssl_jax.sweeps import Sweep, Variant\ndef get_sweep(): return "
+P = 'Variant("p", "configs/debug.py"'
 
 
 @pytest.mark.parametrize(
@@ -502,9 +507,9 @@ P = 'Point("p", "configs/debug.py"'
         ("Sweep('t', ('p',))", "points: p is no"),
         (f"Sweep('$', ({P}),))", "title: '$' is none"),
         (f"Sweep('t', ({P}), {P})))", "'p' and 'p' are too much alike"),
-        (f"Sweep('t', ({P}), Point('P', 'x')))", "'p' and 'P' are too much alike"),
+        (f"Sweep('t', ({P}), Variant('P', 'x')))", "'p' and 'P' are too much alike"),
         *(
-            (f"Sweep('t', (Point({label!r}, ''),))", "points: label: ")
+            (f"Sweep('t', (Variant({label!r}, ''),))", "points: label: ")
             for label in ("", "_a", " a", "a\n", "a$b", "../x", "/x", ".", "x" * 61, "a ", None, 3)
         ),
         (f"Sweep('t', ({P}),), (0, 0))", "seeds: name different"),
@@ -536,12 +541,12 @@ def test_a_wrong_sweep_is_one_line(code, message, tmp_path):
 @pytest.mark.parametrize(
     "sweep, message",
     [
-        (Sweep("t", (Point("p", "nowhere.py"),)), "'p': --config: cannot read 'nowhere.py'"),
-        (Sweep("t", (Point("p", DEBUG, {"mask.x": 1}),)), "'p': --config.mask.x: no such option"),
-        (Sweep("t", (Point("p", DEBUG, {"mask": 1}),)), "'p': --config.mask: no such option"),
-        (Sweep("t", (Point("p", DEBUG, {"train.steps": "x"}),)), "'p': "),
-        (Sweep("t", (Point("p", DEBUG, {"train.steps": 0}),)), "must be at least 1"),
-        (Sweep("t", (ONE, Point("two", DEBUG, LONG))), "'one' and 'two' are the same run"),
+        (Sweep("t", (Variant("p", "nowhere.py"),)), "'p': --config: cannot read 'nowhere.py'"),
+        (Sweep("t", (Variant("p", DEBUG, {"mask.x": 1}),)), "'p': --config.mask.x: no such option"),
+        (Sweep("t", (Variant("p", DEBUG, {"mask": 1}),)), "'p': --config.mask: no such option"),
+        (Sweep("t", (Variant("p", DEBUG, {"train.steps": "x"}),)), "'p': "),
+        (Sweep("t", (Variant("p", DEBUG, {"train.steps": 0}),)), "must be at least 1"),
+        (Sweep("t", (ONE, Variant("two", DEBUG, LONG))), "'one' and 'two' are the same run"),
         (Sweep("t", (ONE,), probes={"hue": "mlp"}), "probes: 'hue' is none of the groups blur"),
     ],
 )
@@ -563,7 +568,7 @@ def test_values_reach_the_config_as_they_are(tmp_path):
         "data.contexts": 2,
     }
     common = {"data.contexts": 1, "data.pairs": 5}
-    (run,) = runs_of(Sweep("t", (Point("p", DEBUG, options),), overrides=common), tmp_path, (3,))
+    (run,) = runs_of(Sweep("t", (Variant("p", DEBUG, options),), overrides=common), tmp_path, (3,))
     config = run.config
     for name, value in {**options, "data.pairs": 5, "seed": 3}.items():
         found = config

@@ -11,7 +11,7 @@ from contextssl_jax.evaluation.trained_probes import (
     apply_layers,
     epochs,
     fit_classifiers,
-    fit_latent_probes,
+    fit_parameter_probes,
     init_layers,
     inputs_of,
 )
@@ -31,14 +31,14 @@ def problem(u=3):
 def test_all_probes_together_are_each_alone():
     h, targets = problem()
     training = Training(20, 8, 1e-2)
-    together = fit_latent_probes(KEY, h, targets, (5,), training)
+    together = fit_parameter_probes(KEY, h, targets, (5,), training)
     for i in range(len(h)):
-        alone = fit_latent_probes(KEY, h[i : i + 1], targets, (5,), training)
+        alone = fit_parameter_probes(KEY, h[i : i + 1], targets, (5,), training)
         ours = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], together)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, alone)
     # Other targets must not touch a probe either.
     changed = targets | {"pair": 2 * targets["pair"]}
-    other = fit_latent_probes(KEY, h, changed, (5,), training)
+    other = fit_parameter_probes(KEY, h, changed, (5,), training)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
         *({p: layers["single"] for p, layers in x.items()} for x in (together, other)),
@@ -49,7 +49,7 @@ def test_all_probes_together_are_each_alone():
 def test_the_linear_probe_is_a_naive_loop_of_adam():
     h, targets = problem(1)
     training = Training(25, 8, 1e-2)
-    fitted = fit_latent_probes(KEY, h, targets, (5,), training)["linear"]["pair"]
+    fitted = fit_parameter_probes(KEY, h, targets, (5,), training)["linear"]["pair"]
     layer = jax.tree.map(lambda leaf: leaf[0], init_layers(jax.random.fold_in(KEY, 1), 1, (8, 3)))
     optimizer = optax.adam(1e-2)
     state, x = optimizer.init(layer), np.asarray(h[0]).reshape(N, 8)
@@ -74,7 +74,7 @@ def test_each_epoch_sees_every_record_once():
 def test_an_mlp_tells_what_a_linear_probe_cannot():
     x = RNG.normal(size=(2000, 2, 3)).astype(np.float32)
     target = np.abs(x[..., :1]).reshape(-1, 1) - 0.8
-    fitted = fit_latent_probes(
+    fitted = fit_parameter_probes(
         KEY, jnp.asarray(x)[None], {"single": jnp.asarray(target)}, (32,), Training(600, 128, 5e-3)
     )
     inputs = inputs_of(jnp.asarray(x)[None])["single"]

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
-from contextssl_jax.run.metric_writer import NonFiniteError, Window, Writer
+from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
 
 
 def metrics(loss: float, r2: float = 0.5) -> dict:
     return {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1), "r2": jnp.float32(r2)}
 
 
-def writer(folder, start: int, resumed: bool = False, enabled: bool = True) -> Writer:
-    return Writer(
+def writer(folder, start: int, resumed: bool = False, enabled: bool = True) -> MetricWriter:
+    return MetricWriter(
         epath.Path(folder),
         start=start,
         resumed=resumed,
@@ -27,7 +27,7 @@ def writer(folder, start: int, resumed: bool = False, enabled: bool = True) -> W
 
 
 def test_a_line_is_the_mean_over_the_steps_that_tell():
-    window = Window([])
+    window = MetricWindow([])
     for step, (loss, r2) in enumerate([(1, 0.2), (2, math.nan), (6, 0.4)], start=1):
         window.add(step, metrics(loss, r2), began=math.nan, wait=0.5)
     means = window.close()
@@ -38,7 +38,7 @@ def test_a_line_is_the_mean_over_the_steps_that_tell():
 
 
 def test_a_window_goes_on_after_a_resume():
-    whole, first = Window([]), Window([])
+    whole, first = MetricWindow([]), MetricWindow([])
     for step in range(1, 6):
         whole.add(step, metrics(0.1 * step), began=math.nan, wait=0)
     for step in range(1, 4):
@@ -46,7 +46,7 @@ def test_a_window_goes_on_after_a_resume():
     saved = first.host()
     first.add(4, metrics(99), began=math.nan, wait=0)  # while the save is being written
     first.host()
-    second = Window(json.loads(json.dumps(saved)))
+    second = MetricWindow(json.loads(json.dumps(saved)))
     for step in range(4, 6):
         second.add(step, metrics(0.1 * step), began=math.nan, wait=0)
     assert second.close() == whole.close()
@@ -54,7 +54,7 @@ def test_a_window_goes_on_after_a_resume():
 
 @pytest.mark.parametrize("name, value", [("loss", math.nan), ("gradient_norm", math.inf)])
 def test_the_first_step_that_is_not_finite_is_named(name, value):
-    window = Window([])
+    window = MetricWindow([])
     window.add(7, metrics(1.0), began=0.0, wait=0)
     window.add(8, metrics(1.0) | {name: jnp.float32(value)}, began=0.0, wait=0)
     window.add(9, metrics(math.nan), began=0.0, wait=0)

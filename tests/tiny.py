@@ -11,7 +11,7 @@ QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.
          "--config.eval.fit_records=40", "--config.eval.test_records=20",
          "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
 # Of the others.
-TINY = ("--config.data.contexts=2", "--config.data.pairs=4", "--config.nuisances=()",
+TINY = ("--config.data.contexts=2", "--config.data.pairs=4", "--config.unconditioned_transforms=()",
         "--config.crop.padding=4", "--config.model.patch.size=4",
         "--config.model.patch.widths=(8,8)", "--config.model.patch.features=8",
         "--config.model.transformer.width=16", "--config.model.transformer.blocks=1",

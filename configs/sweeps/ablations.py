@@ -9,7 +9,7 @@ See results/ablations.
 from typing import Any
 
 from configs.sweeps.short import SHORT
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "as is": {},
@@ -28,7 +28,7 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="Figure 5 and more: ablations",
         points=tuple(
-            Point(label, "configs/quickstart.py", changes) for label, changes in _CHANGES.items()
+            Variant(label, "configs/quickstart.py", changes) for label, changes in _CHANGES.items()
         ),
         overrides=SHORT,
     )

@@ -7,7 +7,7 @@ See results/mask_probability.
 """
 
 from configs.sweeps.short import SHORT
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 _PROBABILITIES = (0.0, 0.2, 0.5, 0.75, 0.9, 0.98)
 
@@ -15,7 +15,7 @@ _PROBABILITIES = (0.0, 0.2, 0.5, 0.75, 0.9, 0.98)
 def get_sweep() -> Sweep:
     """Returns the sweep."""
     points = tuple(
-        Point(
+        Variant(
             f"p={p:g}",
             "configs/quickstart.py",
             # Rows draw their probability from a range: as narrow as this, all have the same.

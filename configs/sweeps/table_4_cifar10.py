@@ -7,13 +7,13 @@ See results/table_4_cifar10.
 """
 
 from configs.sweeps.short import SHORT_CIFAR10
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
     """Returns the sweep."""
     return Sweep(
         title="Table 4 on CIFAR-10",
-        points=(Point("ContextSSL", "configs/cifar10_crop.py:small"),),
+        points=(Variant("ContextSSL", "configs/cifar10_crop.py:small"),),
         overrides=SHORT_CIFAR10 | {"eval.environments": ("crop", "none")},
     )

@@ -7,14 +7,14 @@ See results/table_4.
 """
 
 from configs.sweeps.short import SHORT
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
     """Returns the sweep."""
     return Sweep(
         title="Table 4 on built-in objects",
-        points=(Point("ContextSSL", "configs/objects3d_rotation.py"),),
+        points=(Variant("ContextSSL", "configs/objects3d_rotation.py"),),
         overrides=SHORT | {"eval.environments": ("rotation", "none")},
         paper="Table 4",
     )

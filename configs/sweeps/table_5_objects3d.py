@@ -7,7 +7,7 @@ See results/table_5.
 """
 
 from configs.sweeps.short import SHORT
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
@@ -16,10 +16,10 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="Table 5 on built-in objects",
         points=(
-            Point("supervised", labels),
-            Point("supervised, no predictor", labels, {"loss.predictor_weight": 0.0}),
+            Variant("supervised", labels),
+            Variant("supervised, no predictor", labels, {"loss.predictor_weight": 0.0}),
             # y tokens then do not see their own x, whose action says which context it is.
-            Point("supervised, pair mask", labels, {"mask.hide_own_x": True}),
+            Variant("supervised, pair mask", labels, {"mask.hide_own_x": True}),
         ),
         overrides=SHORT,
         paper="Table 5",

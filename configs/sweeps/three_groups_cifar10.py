@@ -7,7 +7,7 @@ See results/three_groups.
 """
 
 from configs.sweeps.short import SHORT_CIFAR10
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
@@ -16,8 +16,8 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="Beyond two groups: crop, blur and color",
         points=(
-            Point("single groups and crop+blur", three),
-            Point("single groups", three, {"environments": ("crop", "blur", "color")}),
+            Variant("single groups and crop+blur", three),
+            Variant("single groups", three, {"environments": ("crop", "blur", "color")}),
         ),
         overrides=SHORT_CIFAR10 | {"train.steps": 4500, "train.warmup_steps": 225},
     )

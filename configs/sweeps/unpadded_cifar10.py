@@ -12,10 +12,10 @@ See results/unpadded.
 from typing import Any
 
 from configs.sweeps.short import SHORT_CIFAR10
-from contextssl_jax.sweeps import Point, Sweep
+from contextssl_jax.sweeps import Sweep, Variant
 
 _UNPADDED: dict[str, Any] = {"crop.padding": 0}
-_PLAIN: dict[str, Any] = {**_UNPADDED, "nuisances": ()}
+_PLAIN: dict[str, Any] = {**_UNPADDED, "unconditioned_transforms": ()}
 _CHANGES: dict[str, dict[str, Any]] = {
     "padded": {},
     "unpadded": _UNPADDED,
@@ -31,7 +31,8 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="Crops without padding",
         points=tuple(
-            Point(label, "configs/cifar10_small.py", changes) for label, changes in _CHANGES.items()
+            Variant(label, "configs/cifar10_small.py", changes)
+            for label, changes in _CHANGES.items()
         ),
         overrides=SHORT_CIFAR10 | {"eval.environments": ("crop", "blur")},
         # As the official code tells 3DIEBench's rotations and colors.

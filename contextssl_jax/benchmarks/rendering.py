@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> int:
     dataset, views = experiment.dataset, 2 * config.objects3d.train
     rng = np.random.default_rng(0)
     objects = rng.integers(0, dataset.splits["test"].size, views)
-    record, latents = dataset.splits["test"].draw(rng, objects, 1)
-    shown = jax.device_put((jax.tree.map(lambda leaf: leaf[:, 0], record), latents[:, 0]))
+    record, transform_params = dataset.splits["test"].draw(rng, objects, 1)
+    shown = jax.device_put((jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0]))
     render = jax.jit(dataset.render)
     state = experiment.parallel.replicate(experiment.init())
     batch = experiment.parallel.shard(experiment.batches[0])

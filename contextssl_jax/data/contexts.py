@@ -27,7 +27,9 @@ class ContextBatch(NamedTuple):
     """B contexts of K pairs, each to be read in E environments over G groups."""
 
     record: Any  # leaves [B, K, 1 or 2, ...], see Split.draw
-    latents: Array  # the two views' latents in their own units, float32 [B, K, 2, T + nuis.]
+    transform_params: (
+        Array  # the two views' latents in their own units, float32 [B, K, 2, T + nuis.]
+    )
     environments: Array  # groups whose actions are shown, bool [B, E, G]
     position: Array  # place in the global batch, int32 [B]; keys what is random per context
     labels: Array  # classes of the records, int32 [B, K]; -1 where the split has none
@@ -122,14 +124,14 @@ def make_context(
     order = _epoch_order(seed, epoch, split.size)
     rng = np.random.default_rng((seed, _VIEWS, index))
     indices = order[place * pairs : (place + 1) * pairs]
-    record, latents = split.draw(rng, indices, 2)
+    record, transform_params = split.draw(rng, indices, 2)
     labels = np.full(pairs, -1, np.int32) if split.labels is None else split.labels[indices]
     shown = environments
     if environment_per != "all":
         drawn_by = index if environment_per == "context" else index - position
         rng = np.random.default_rng((seed, _ENVIRONMENT, drawn_by))
         shown = environments[rng.integers(len(environments))][None]
-    return ContextBatch(record, latents, shown, np.int32(position), labels)
+    return ContextBatch(record, transform_params, shown, np.int32(position), labels)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.transforms import ParameterSpace
 
 Record = Any  # a pytree of arrays; what `render` reads beside the latents
 
@@ -43,7 +43,7 @@ class Dataset:
     """
 
     name: str
-    space: LatentSpace
+    space: ParameterSpace
     splits: Mapping[str, Split]  # "train" and "test"
     render: Callable[[Record, jax.Array], jax.Array]
     pixels: Callable[[jax.Array], jax.Array]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage.files import has_size
-from contextssl_jax.storage.paths import faults, reach, reason, remote
+from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, resolve_path
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8  # files that are copied
@@ -36,9 +36,9 @@ def staged(address: str, option: str, part: str = "") -> str:
     Raises:
       UserError: the bucket cannot be read, holds no such folder, or the disk is full.
     """
-    if not remote(address):
+    if not is_remote(address):
         return address
-    reach(address, option)
+    resolve_path(address, option)
     address = address.rstrip("/")
     folder = cache() / hashlib.sha256(address.encode()).hexdigest()[:16]
     try:
@@ -47,9 +47,11 @@ def staged(address: str, option: str, part: str = "") -> str:
     except UserError as error:
         raise UserError(f"{option}: {error}") from error
     except Exception as error:
-        if not isinstance(error, (*faults(), ValueError, RuntimeError)):
+        if not isinstance(error, (*io_errors(), ValueError, RuntimeError)):
             raise
-        raise UserError(f"{option}: cannot copy {address} to {folder} ({reason(error)})") from error
+        raise UserError(
+            f"{option}: cannot copy {address} to {folder} ({error_reason(error)})"
+        ) from error
     return str(folder)
 
 

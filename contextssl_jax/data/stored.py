@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.dataset import Dataset, Record
-from contextssl_jax.errors import UserError, pick
-from contextssl_jax.transforms import GROUPS, Group, LatentSpace, render_latents, sample_latents
+from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.transforms import GROUPS, Group, ParameterSpace, apply_groups, sample_parameters
 
 _STATISTICS_SEED, _STATISTICS_DRAWS = 0, 1 << 16
 
@@ -31,9 +31,9 @@ class StoredImages:
         self, rng: np.random.Generator, indices: np.ndarray, views: int
     ) -> tuple[Record, np.ndarray]:
         """See Split.draw; all views share their record's image."""
-        latents = sample_latents(self.groups, rng, len(indices) * views)
-        return self.images[indices][:, None], latents.reshape(
-            len(indices), views, latents.shape[-1]
+        transform_params = sample_parameters(self.groups, rng, len(indices) * views)
+        return self.images[indices][:, None], transform_params.reshape(
+            len(indices), views, transform_params.shape[-1]
         )
 
 
@@ -57,18 +57,22 @@ def stored_dataset(
       UserError: a group is unknown, or named twice.
     """
     side = splits["train"][0].shape[1]
-    names = (*config.groups, *config.nuisances)
+    names = (*config.groups, *config.unconditioned_transforms)
     if len(set(names)) < len(names):
-        raise UserError(f"groups, nuisances: a group is named twice in {names}")
+        raise UserError(f"groups, unconditioned_transforms: a group is named twice in {names}")
     groups = tuple(_build_group(name, side, config) for name in names)
-    told, nuisances = groups[: len(config.groups)], groups[len(config.groups) :]
+    told, unconditioned_transforms = groups[: len(config.groups)], groups[len(config.groups) :]
     # Enough draws that the statistics are the sampler's to a fraction of a percent; a fixed seed,
     # so that they are the same in every run.
-    drawn = sample_latents(groups, np.random.default_rng(_STATISTICS_SEED), 2 * _STATISTICS_DRAWS)
-    space = LatentSpace.fit(told, nuisances, drawn.reshape(_STATISTICS_DRAWS, 2, -1))
+    drawn = sample_parameters(
+        groups, np.random.default_rng(_STATISTICS_SEED), 2 * _STATISTICS_DRAWS
+    )
+    space = ParameterSpace.fit(
+        told, unconditioned_transforms, drawn.reshape(_STATISTICS_DRAWS, 2, -1)
+    )
 
-    def render(record: Record, latents: jax.Array) -> jax.Array:
-        images = render_latents(groups, record.astype(np.float32) / 255, latents)
+    def render(record: Record, transform_params: jax.Array) -> jax.Array:
+        images = apply_groups(groups, record.astype(np.float32) / 255, transform_params)
         return (images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
     def pixels(images: jax.Array) -> jax.Array:
@@ -84,7 +88,7 @@ def stored_dataset(
 
 
 def _build_group(name: str, side: int, config: ConfigDict) -> Group:
-    builder = pick(GROUPS, name, "groups")
+    builder = lookup(GROUPS, name, "groups")
     if name not in config:
         raise UserError(f"groups: {name!r} has no section config.{name} with its options")
     return builder(side, **config[name])

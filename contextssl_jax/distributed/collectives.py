@@ -22,6 +22,6 @@ def gather_over(x: jax.Array, axis: str | None) -> jax.Array:
     return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
 
 
-def offset_in(n: int, axis: str | None) -> jax.Array | int:
+def axis_offset(n: int, axis: str | None) -> jax.Array | int:
     """Returns where this device's n rows start in the gathered array."""
     return 0 if axis is None else jax.lax.axis_index(axis) * n

@@ -73,7 +73,7 @@ class Parallel:
         if self.mode == "jit":
             return jax.device_put(tree, self.devices[0])
         if self.mode == "shard_map":
-            return everywhere(tree, self._mesh)
+            return replicate_on(tree, self._mesh)
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
         def stack(leaf: Any) -> jax.Array:
@@ -105,7 +105,7 @@ class Parallel:
         """Returns the replicated tree as arrays that lie whole on devices of all processes."""
         if self.mode != "pmap":
             return tree
-        return everywhere(self.local(tree), mesh_of(self.everyone, AXIS))
+        return replicate_on(self.local(tree), make_mesh(self.everyone, AXIS))
 
     def fetch(self, tree: Any) -> Any:
         """Returns a replicated tree on the host, as NumPy arrays that later steps do not touch."""
@@ -114,15 +114,15 @@ class Parallel:
     @functools.cached_property
     def _mesh(self) -> Mesh:
         # pmap deals with this process's devices, a mesh with those of all processes.
-        return mesh_of(self.everyone if self.mode == "shard_map" else self.devices, AXIS)
+        return make_mesh(self.everyone if self.mode == "shard_map" else self.devices, AXIS)
 
 
-def mesh_of(devices: Sequence[jax.Device], axis: str) -> Mesh:
+def make_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
     """Returns the devices in a row, as an axis that the compiler may split arrays over."""
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
+def replicate_on(tree: Any, mesh: Mesh) -> Any:
     """Places a tree, the same on all processes, whole on every device of the mesh."""
     sharding = NamedSharding(mesh, PartitionSpec())
 
@@ -133,7 +133,9 @@ def everywhere(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def choose(mode: str, contexts: int, devices: Sequence[jax.Device] | None = None) -> Parallel:
+def choose_parallel(
+    mode: str, contexts: int, devices: Sequence[jax.Device] | None = None
+) -> Parallel:
     """Chooses how to run on all devices.
 
     Args:

@@ -27,7 +27,7 @@ _LINE = 4096  # bytes of a message, at most
 _AGAIN = "the same command again goes on from the last checkpoint"
 
 
-class Peers:
+class ProcessMonitor:
     """The connections of this process, and the thread that listens to them."""
 
     def __init__(self, index: int, links: dict[int, socket.socket], names: dict[int, str]) -> None:
@@ -43,7 +43,7 @@ class Peers:
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
     @classmethod
-    def meet(cls, share: Share, host: str, index: int, count: int) -> "Peers":
+    def meet(cls, share: Share, host: str, index: int, count: int) -> "ProcessMonitor":
         """Connects process 0 with all the others, or with those that it can.
 
         Args:

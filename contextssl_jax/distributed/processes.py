@@ -20,7 +20,7 @@ import jax
 from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
-from contextssl_jax.distributed.process_monitor import Peers
+from contextssl_jax.distributed.process_monitor import ProcessMonitor
 from contextssl_jax.errors import SharedError, UserError
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _DAY = 24 * 3600 * 1000  # milliseconds that the others wait for what the first 
 _turns = itertools.count()  # of `first`, which every process calls in the same order
 
 
-class Place(NamedTuple):
+class Launch(NamedTuple):
     """Where a program finds itself.
 
     Attributes:
@@ -44,7 +44,7 @@ class Place(NamedTuple):
     options: dict[str, Any] | None
 
 
-def find_place(environ: Mapping[str, str], tpu: bool) -> Place:
+def detect_launch(environ: Mapping[str, str], tpu: bool) -> Launch:
     """Finds out from the environment by what this process was started.
 
     Args:
@@ -55,17 +55,17 @@ def find_place(environ: Mapping[str, str], tpu: bool) -> Place:
       UserError: variables of a launch are incomplete or no numbers.
     """
     if "JAX_NUM_PROCESSES" in environ:
-        return Place("launch.local", _told(environ))
+        return Launch("launch.local", _told(environ))
     step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
     if all(name in environ for name in step):
         tasks = int(environ["SLURM_STEP_NUM_TASKS"])
-        return Place("SLURM", _slurm(environ, tasks) if tasks > 1 else None)
+        return Launch("SLURM", _slurm(environ, tasks) if tasks > 1 else None)
     if tpu and "cpu" not in environ.get("JAX_PLATFORMS", ""):
-        return Place("TPU", {})  # its metadata tells JAX the rest
-    return Place("alone", None)
+        return Launch("TPU", {})  # its metadata tells JAX the rest
+    return Launch("alone", None)
 
 
-def join() -> Peers | None:
+def join_processes() -> ProcessMonitor | None:
     """Joins the other processes, if there are any; to be called before anything asks for devices.
 
     Returns:
@@ -74,7 +74,7 @@ def join() -> Peers | None:
     Raises:
       UserError: the others could not be reached, or the environment is wrong.
     """
-    place = find_place(os.environ, find_spec("libtpu") is not None)
+    place = detect_launch(os.environ, find_spec("libtpu") is not None)
     if place.options is None:
         return None
     try:
@@ -91,10 +91,10 @@ def join() -> Peers | None:
         return None
     state = distributed.global_state
     host = str(state.coordinator_address).rpartition(":")[0]
-    return Peers.meet(_share, host, jax.process_index(), jax.process_count())
+    return ProcessMonitor.meet(_share, host, jax.process_index(), jax.process_count())
 
 
-def first(work: Callable[[], Any]) -> Any:
+def run_on_primary(work: Callable[[], Any]) -> Any:
     """Does work on process 0 alone, and returns what it returned, as JSON knows it, on all.
 
     Every process must call this in the same order.
@@ -119,7 +119,7 @@ def first(work: Callable[[], Any]) -> Any:
     return told["result"]
 
 
-def agree(value: Any) -> list[Any]:
+def all_processes_agree(value: Any) -> list[Any]:
     """Returns every process' value, as JSON knows it, by the process' index.
 
     Every process must call this in the same order.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.evaluation.probes import knn_accuracy, standardise
+from contextssl_jax.evaluation.probes import knn_accuracy, standardize
 from contextssl_jax.evaluation.trained_probes import Training, apply_layers, fit_classifiers
 
 SHARES = (1.0, 0.1, 0.01)  # of the labels
@@ -36,7 +36,7 @@ def accuracies(
       Accuracy [U] by probe ("linear", "knn") and share of the labels ("1.0", "0.1", "0.01").
     """
     subsets = [few_labels(fit_labels, share) for share in SHARES]
-    x, scale, mean = standardise(jnp.asarray(fit))
+    x, scale, mean = standardize(jnp.asarray(fit))
     layers = fit_classifiers(key, x, jnp.asarray(fit_labels), subsets, training)
     x = jnp.tile((test - mean) / scale, (len(SHARES), 1, 1))
     told = apply_layers(layers, x).argmax(axis=-1)

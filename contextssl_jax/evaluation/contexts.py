@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from contextssl_jax.evaluation.reader import Reader
+from contextssl_jax.evaluation.reader import ForwardPasses
 from contextssl_jax.evaluation.views import Views
-from contextssl_jax.methods.base import Variables, hide
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.methods.base import Variables, mask_actions
+from contextssl_jax.transforms import ParameterSpace
 
 
 @dataclass(frozen=True)
@@ -28,35 +28,35 @@ class Conditions:
     lengths: tuple[int, ...]
 
     @property
-    def read(self) -> tuple[int, ...]:
+    def nonzero_lengths(self) -> tuple[int, ...]:
         """The lengths above 0."""
         return tuple(length for length in self.lengths if length)
 
     @property
     def size(self) -> int:
         """U, the number of different conditions."""
-        return (0 in self.lengths) + len(self.environments) * len(self.read)
+        return (0 in self.lengths) + len(self.environments) * len(self.nonzero_lengths)
 
     def row(self, environment: str, length: int) -> int:
         """Returns the condition's place among the U."""
         if not length:
             return 0
-        place = list(self.environments).index(environment) * len(self.read)
-        return (0 in self.lengths) + place + self.read.index(length)
+        place = list(self.environments).index(environment) * len(self.nonzero_lengths)
+        return (0 in self.lengths) + place + self.nonzero_lengths.index(length)
 
     def by_length(self, environment: str, values: np.ndarray) -> dict[str, float]:
         """Names one environment's values of all U conditions [U] by length, for reports."""
         return {str(c): float(values[self.row(environment, c)]) for c in self.lengths}
 
 
-class ReadContexts:
+class EncodedContexts:
     """One drawn context of K pairs, read once in every environment, shared by all queries."""
 
     def __init__(
         self,
-        reader: Reader,
+        reader: ForwardPasses,
         variables: Variables,
-        space: LatentSpace,
+        space: ParameterSpace,
         conditions: Conditions,
         views: Views,
         key: jax.Array | None,
@@ -74,20 +74,22 @@ class ReadContexts:
         self._reader, self._variables, self._conditions = reader, variables, conditions
         self._space = space
         self._contexts: dict[str, Any] = dict.fromkeys(conditions.environments)
-        if conditions.read:
+        if conditions.nonzero_lengths:
             features = reader.encode(variables, views)
-            actions = np.asarray(space.actions(views.latents[:, 0], views.latents[:, 1]))
+            actions = np.asarray(
+                space.actions(views.transform_params[:, 0], views.transform_params[:, 1])
+            )
             for name in conditions.environments:
                 shown = self._shown(name, actions)
-                self._contexts[name] = reader.read(variables, features, shown, key)
+                self._contexts[name] = reader.encode_context(variables, features, shown, key)
 
     def plain(self, features: np.ndarray) -> np.ndarray:
         """Embeds z⁺ = (view, no action): features [..., F] -> [U, ..., P]."""
         flat = features.reshape(-1, features.shape[-1])
         some = next(iter(self._contexts))
         parts = [self._embed(some, (0,), flat, None)] if 0 in self._conditions.lengths else []
-        for name in self._contexts if self._conditions.read else ():
-            parts.append(self._embed(name, self._conditions.read, flat, None))
+        for name in self._contexts if self._conditions.nonzero_lengths else ():
+            parts.append(self._embed(name, self._conditions.nonzero_lengths, flat, None))
         h = np.concatenate(parts)
         return h.reshape(len(h), *features.shape[:-1], -1)
 
@@ -111,4 +113,4 @@ class ReadContexts:
 
     def _shown(self, name: str, actions: np.ndarray) -> np.ndarray:
         shown = self._conditions.environments[name]
-        return np.asarray(hide(actions, shown, self._space.action_owner))
+        return np.asarray(mask_actions(actions, shown, self._space.action_group_ids))

@@ -10,7 +10,7 @@ import numpy as np
 from contextssl_jax.evaluation.scores import Target, score
 
 
-def readable(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> np.ndarray:
+def linear_r2(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> np.ndarray:
     """Scores linear least squares.
 
     Args:
@@ -26,7 +26,9 @@ def readable(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> 
     return score(target, np.stack(told), groups)["mean"]
 
 
-def share(fit: np.ndarray, test: np.ndarray, target: Target, groups: int) -> np.ndarray:
+def explained_variance(
+    fit: np.ndarray, test: np.ndarray, target: Target, groups: int
+) -> np.ndarray:
     """Measures how much of the embeddings' variance each group's latents explain.
 
     By a polynomial of second degree in the group's latents, fitted on `fit` and scored on `test`.

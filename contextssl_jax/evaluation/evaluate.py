@@ -15,13 +15,13 @@ from contextssl_jax.data.contexts import parse_environments
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation import measures
-from contextssl_jax.evaluation.contexts import Conditions, ReadContexts
-from contextssl_jax.evaluation.erasure import readable, share
+from contextssl_jax.evaluation.contexts import Conditions, EncodedContexts
+from contextssl_jax.evaluation.erasure import explained_variance, linear_r2
 from contextssl_jax.evaluation.neighbours import Neighbours, find_neighbours
-from contextssl_jax.evaluation.reader import Reader
-from contextssl_jax.evaluation.report import Measured, assemble, provenance
+from contextssl_jax.evaluation.reader import ForwardPasses
+from contextssl_jax.evaluation.report import EvalResults, assemble, provenance
 from contextssl_jax.evaluation.scores import Target, r2_per_entry
-from contextssl_jax.evaluation.views import Looked, Views, draw_all
+from contextssl_jax.evaluation.views import EvalData, Views, draw_eval_data
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Method, Variables
 
@@ -68,16 +68,16 @@ class _Measurer:
 
     dataset: Dataset
     method: Method
-    reader: Reader
+    reader: ForwardPasses
     conditions: Conditions
-    looked: Looked
+    looked: EvalData
     targets: dict[str, Target]
-    probing: measures.Probing
+    probing: measures.ProbeOptions
     root: jax.Array  # key of all that is drawn beside the views
     sparse: bool
     exclude_source: bool
 
-    def features(self, z: Encoded, clock: Clock) -> measures.Measures:
+    def features(self, z: Encoded, clock: Clock) -> measures.Metrics:
         """Measures the encoder's features: R² of views, classes of untouched images."""
         images = self.looked.fit_images, self.looked.test_images
         return {
@@ -87,15 +87,15 @@ class _Measurer:
 
     def context(
         self, variables: Variables, z: Encoded, pairs: Views, draw: int, clock: Clock
-    ) -> tuple[measures.Measures, Neighbours]:
+    ) -> tuple[measures.Metrics, Neighbours]:
         """Measures embeddings under all conditions of one context; draw is its number."""
         looked, conditions, space = self.looked, self.conditions, self.dataset.space
         with clock.part("contexts"):
             key = jax.random.fold_in(self._key(_SPARSE), draw) if self.sparse else None
-            context = ReadContexts(self.reader, variables, space, conditions, pairs, key)
+            context = EncodedContexts(self.reader, variables, space, conditions, pairs, key)
         with clock.part("embedding"):
             fit, test, bank = (context.plain(x) for x in (z.fit, z.test, z.retrieval))
-            t = looked.retrieval.latents
+            t = looked.retrieval.transform_params
             sources = np.broadcast_to(z.retrieval[:, :1], z.retrieval.shape)
             queries = context.asked(sources, np.asarray(space.actions(t[:, :1], t)))
         measured = {
@@ -106,8 +106,8 @@ class _Measurer:
             flat, flat_test = (h.reshape(len(h), -1, h.shape[-1]) for h in (fit, test))
             target, groups = self.targets["single"], len(space.names)
             measured["erasure"] = {
-                "readable": readable(flat, flat_test, target, groups),
-                "share": share(flat, flat_test, target, groups),
+                "readable": linear_r2(flat, flat_test, target, groups),
+                "share": explained_variance(flat, flat_test, target, groups),
             }
         with clock.part("retrieval"):
             measured["retrieval"] = measures.retrievals(
@@ -122,7 +122,7 @@ class _Measurer:
     def _key(self, stream: int) -> jax.Array:
         return jax.random.fold_in(self.root, stream)
 
-    def _r2(self, fit: np.ndarray, test: np.ndarray, clock: Clock) -> measures.Measures:
+    def _r2(self, fit: np.ndarray, test: np.ndarray, clock: Clock) -> measures.Metrics:
         groups = len(self.dataset.space.names)
         with clock.part("ridge probes"):
             closed = measures.closed_r2(fit, test, self.targets, self.probing, groups)
@@ -134,34 +134,34 @@ class _Measurer:
 
     def _classes(
         self, fit: np.ndarray, test: np.ndarray, views: tuple[Views, Views], clock: Clock
-    ) -> measures.Measures:
+    ) -> measures.Metrics:
         with clock.part("classes"):
             labels = views[0].labels, views[1].labels
             return measures.classes(self._key(_CLASSES), fit, test, labels, self.probing)
 
     def _told(
         self, variables: Variables, bank: np.ndarray, queries: np.ndarray, test: np.ndarray
-    ) -> measures.Measures:
+    ) -> measures.Metrics:
         """Scores what the method itself tells: the retrieval views' latents, the test's classes."""
-        plain = self.reader.tell(variables, bank)
-        measured: measures.Measures = {}
-        if plain.latents is not None:
-            asked = self.reader.tell(variables, queries)
+        plain = self.reader.predict(variables, bank)
+        measured: measures.Metrics = {}
+        if plain.transform_params is not None:
+            asked = self.reader.predict(variables, queries)
             measured["predictor"] = {
-                "plain": self._latents_r2(plain.latents),
-                "asked": self._latents_r2(asked.latents),
+                "plain": self._latents_r2(plain.transform_params),
+                "asked": self._latents_r2(asked.transform_params),
             }
         labels = self.looked.test.labels
         if plain.classes is not None and labels is not None:
-            logits = self.reader.tell(variables, test).classes
-            measured["told"] = measures.told_accuracy(
-                logits, self.conditions, lambda shown: self.method.classes(labels, shown)
+            logits = self.reader.predict(variables, test).classes
+            measured["told"] = measures.predicted_class_accuracy(
+                logits, self.conditions, lambda shown: self.method.target_classes(labels, shown)
             )
         return measured
 
     def _latents_r2(self, told: np.ndarray) -> np.ndarray:
         """Scores told latents of the retrieval views, [..., n, V, T] -> [..., T]."""
-        t = np.asarray(self.dataset.space.standardise(self.looked.retrieval.latents))
+        t = np.asarray(self.dataset.space.standardize(self.looked.retrieval.transform_params))
         told = told.reshape(*told.shape[:-3], -1, told.shape[-1])
         return r2_per_entry(t.reshape(-1, t.shape[-1]), told)
 
@@ -180,9 +180,9 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     space = dataset.space
     method = experiment.method
     conditions = build_conditions(options, experiment)
-    looked = draw_all(options, dataset, conditions.lengths[-1])
-    reader = Reader(method, options.batch)
-    targets = measures.latent_targets(space, looked.fit, looked.test)
+    looked = draw_eval_data(options, dataset, conditions.lengths[-1])
+    reader = ForwardPasses(method, options.batch)
+    targets = measures.probe_targets(space, looked.fit, looked.test)
     floor = measures.constants(targets, len(space.names))
     measurer = _Measurer(
         dataset,
@@ -191,7 +191,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
         conditions,
         looked,
         targets,
-        measures.Probing.of(options.probe),
+        measures.ProbeOptions.of(options.probe),
         jax.random.key(options.seed),
         sparse=options.sparse,
         exclude_source=options.retrieval.exclude_source,
@@ -208,7 +208,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
             *(measurer.context(variables, z, pairs, i, clock) for i, pairs in enumerate(bar)),
             strict=True,
         )
-        figures = assemble(conditions, space, targets, Measured(floor, features, draws))
+        figures = assemble(conditions, space, targets, EvalResults(floor, features, draws))
         origin = provenance(config, dataset.name, step, looked, conditions, clock.seconds)
         return Evaluation({"provenance": origin} | figures, neighbours[0])
 
@@ -225,7 +225,7 @@ def build_conditions(options: ConfigDict, experiment: Experiment) -> Conditions:
       UserError: an environment names no group, or a length is no even number of tokens.
     """
     groups = experiment.dataset.space.names
-    if not experiment.method.reads:
+    if not experiment.method.uses_context:
         return Conditions(experiment.environments, (0,))
     several = ("+".join(groups),) if len(groups) > 1 else ()
     names = tuple(options.environments) or (*groups, *several, "none")

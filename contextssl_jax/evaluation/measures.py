@@ -16,18 +16,18 @@ from contextssl_jax.evaluation.scores import Target, score
 from contextssl_jax.evaluation.trained_probes import (
     Training,
     apply_layers,
-    fit_latent_probes,
+    fit_parameter_probes,
     inputs_of,
 )
 from contextssl_jax.evaluation.views import Views
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.transforms import ParameterSpace
 
 PROBES = ("ridge_weak", "ridge_strong", "linear", "mlp")
 TARGETS = ("single", "pair")
-Measures = dict[str, Any]  # a tree of arrays, the same for every drawn context
+Metrics = dict[str, Any]  # a tree of arrays, the same for every drawn context
 
 
-class Probing(NamedTuple):
+class ProbeOptions(NamedTuple):
     """How probes are fitted; see the section `eval.probe` of the config."""
 
     weak: float
@@ -37,7 +37,7 @@ class Probing(NamedTuple):
     neighbours: int
 
     @classmethod
-    def of(cls, options: ConfigDict) -> "Probing":
+    def of(cls, options: ConfigDict) -> "ProbeOptions":
         """Reads the section."""
         training = Training(options.steps, options.batch, options.learning_rate)
         return cls(
@@ -45,24 +45,30 @@ class Probing(NamedTuple):
         )
 
 
-def latent_targets(space: LatentSpace, fit: Views, test: Views) -> dict[str, Target]:
+def probe_targets(space: ParameterSpace, fit: Views, test: Views) -> dict[str, Target]:
     """What probes tell of two views of each record, by the target's name."""
-    flat = [views.latents.reshape(-1, views.latents.shape[-1]) for views in (fit, test)]
-    single = (np.asarray(space.standardise(t)) for t in flat)
-    pair = (np.asarray(space.actions(v.latents[:, 0], v.latents[:, 1])) for v in (fit, test))
+    flat = [
+        views.transform_params.reshape(-1, views.transform_params.shape[-1])
+        for views in (fit, test)
+    ]
+    single = (np.asarray(space.standardize(t)) for t in flat)
+    pair = (
+        np.asarray(space.actions(v.transform_params[:, 0], v.transform_params[:, 1]))
+        for v in (fit, test)
+    )
     entries = [f"{group.name} {entry}" for group in space.groups for entry in group.latent]
     actions = [f"{group.name} {entry}" for group in space.groups for entry in group.action]
     return {
         "single": Target(
-            tuple(entries), space.latent_owner, space.latent_mean, space.latent_std, *single
+            tuple(entries), space.param_group_ids, space.param_mean, space.param_std, *single
         ),
         "pair": Target(
-            tuple(actions), space.action_owner, space.action_mean, space.action_std, *pair
+            tuple(actions), space.action_group_ids, space.action_mean, space.action_std, *pair
         ),
     }
 
 
-def constants(targets: Mapping[str, Target], groups: int) -> Measures:
+def constants(targets: Mapping[str, Target], groups: int) -> Metrics:
     """Scores the constant predictor, by target; see `score`."""
     return {
         name: jax.tree.map(lambda x: x[0], score(target, target.constant(), groups))
@@ -74,9 +80,9 @@ def closed_r2(
     fit: np.ndarray,
     test: np.ndarray,
     targets: Mapping[str, Target],
-    probing: Probing,
+    probing: ProbeOptions,
     groups: int,
-) -> Measures:
+) -> Metrics:
     """Scores ridge probes of both penalties.
 
     Args:
@@ -90,7 +96,7 @@ def closed_r2(
       Scores (see `score`, with U in front) by probe and target.
     """
     inputs = [inputs_of(jnp.asarray(h)) for h in (fit, test)]
-    scores: Measures = {"ridge_weak": {}, "ridge_strong": {}}
+    scores: Metrics = {"ridge_weak": {}, "ridge_strong": {}}
     for name, target in targets.items():
         told = ridge_predict(
             inputs[0][name], target.fit, inputs[1][name], (probing.weak, probing.strong)
@@ -105,12 +111,12 @@ def trained_r2(
     fit: np.ndarray,
     test: np.ndarray,
     targets: Mapping[str, Target],
-    probing: Probing,
+    probing: ProbeOptions,
     groups: int,
-) -> Measures:
+) -> Metrics:
     """Scores linear and MLP probes trained with Adam; see closed_r2."""
     aims = {name: jnp.asarray(target.fit) for name, target in targets.items()}
-    layers = fit_latent_probes(key, jnp.asarray(fit), aims, probing.hidden, probing.training)
+    layers = fit_parameter_probes(key, jnp.asarray(fit), aims, probing.hidden, probing.training)
     inputs = inputs_of(jnp.asarray(test))
     return {
         probe: {
@@ -126,8 +132,8 @@ def classes(
     fit: np.ndarray,
     test: np.ndarray,
     labels: tuple[np.ndarray | None, np.ndarray | None],
-    probing: Probing,
-) -> Measures:
+    probing: ProbeOptions,
+) -> Metrics:
     """Scores classes from all views of records.
 
     Args:
@@ -150,7 +156,7 @@ def classes(
     return {"accuracy": told}
 
 
-def told_accuracy(
+def predicted_class_accuracy(
     logits: np.ndarray, conditions: Conditions, targets: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """Scores classes that the method tells by itself.
@@ -177,7 +183,7 @@ def told_accuracy(
 
 def retrievals(
     bank: np.ndarray, queries: np.ndarray, conditions: Conditions, exclude_source: bool
-) -> Measures:
+) -> Metrics:
     """Scores retrieval under every environment and length.
 
     Args:

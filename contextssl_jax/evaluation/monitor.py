@@ -10,21 +10,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.contexts import Conditions, ReadContexts
+from contextssl_jax.evaluation.contexts import Conditions, EncodedContexts
 from contextssl_jax.evaluation.probes import knn_accuracy, ridge_predict
-from contextssl_jax.evaluation.reader import Reader
+from contextssl_jax.evaluation.reader import ForwardPasses
 from contextssl_jax.evaluation.scores import r2_per_entry
-from contextssl_jax.evaluation.views import draw_views, untouched
+from contextssl_jax.evaluation.views import draw_views, identity_views
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables
 
-Look = Callable[[Variables], dict[str, float]]
+Monitor = Callable[[Variables], dict[str, float]]
 
 _FIT, _TEST, _CONTEXT = range(10, 13)  # streams of randomness, apart from those of data.contexts
 _BATCH = 250  # views at once
 
 
-def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
+def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     """Draws the held-out views and the contexts once, and returns the look at variables.
 
     The look returns `knn`, the accuracy of kNN on the encoder's features of untouched images
@@ -57,14 +57,14 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
         draw_views(train, (config.seed, _FIT), options.fit_views, 1),
         draw_views(test, (config.seed, _TEST), options.test_views, 1),
     )
-    still = views if space.identity is None else [untouched(v, space.identity) for v in views]
+    still = views if space.identity is None else [identity_views(v, space.identity) for v in views]
     drawn = draw_views(test, (config.seed, _CONTEXT), options.contexts * pairs, 2)
     contexts = [drawn.part(slice(i * pairs, (i + 1) * pairs)) for i in range(options.contexts)]
-    reads = experiment.method.reads
-    conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if reads else (0,))
-    reader = Reader(experiment.method, _BATCH)
-    t_fit, t_test = (np.asarray(space.standardise(v.latents[:, 0])) for v in views)
-    owned = [space.latent_owner == g for g in range(len(space.names))]
+    uses_context = experiment.method.uses_context
+    conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if uses_context else (0,))
+    reader = ForwardPasses(experiment.method, _BATCH)
+    t_fit, t_test = (np.asarray(space.standardize(v.transform_params[:, 0])) for v in views)
+    owned = [space.param_group_ids == g for g in range(len(space.names))]
 
     def look(variables: Variables) -> dict[str, float]:
         variables = reader.place(variables)
@@ -75,8 +75,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Look:
             result["knn"] = float(found)
         z = [reader.encode(variables, v)[:, 0] for v in views]
         scores = []
-        for pair_views in contexts if reads else contexts[:1]:
-            context = ReadContexts(reader, variables, space, conditions, pair_views, None)
+        for pair_views in contexts if uses_context else contexts[:1]:
+            context = EncodedContexts(reader, variables, space, conditions, pair_views, None)
             h_fit, h_test = (context.plain(x) for x in z)
             told = ridge_predict(h_fit, t_fit, h_test, (options.penalty,))[0]
             scores.append(r2_per_entry(t_test, np.asarray(told)))

@@ -43,7 +43,7 @@ def find_neighbours(
     """
     m = min(_RECORDS, len(views.indices))
     records = views.part(slice(m))
-    v = views.latents.shape[1]
+    v = views.transform_params.shape[1]
     drawn = jax.jit(dataset.render)(*records.rows(np.arange(m * v)))
     images = np.asarray(dataset.pixels(drawn)).reshape(m, v, *drawn.shape[1:])
     alone = [name for name, shown in conditions.environments.items() if shown.sum() == 1]
@@ -69,8 +69,8 @@ def find_neighbours(
         ]
     )
     space = dataset.space
-    t = np.asarray(space.standardise(records.latents))
-    owner = np.eye(len(space.names))[space.latent_owner]
+    t = np.asarray(space.standardize(records.transform_params))
+    owner = np.eye(len(space.names))[space.param_group_ids]
     squared = (t - t[:, _TARGET : _TARGET + 1]) ** 2 @ (owner / owner.sum(axis=0))
     rows = np.arange(m)[:, None, None, None]
     return Neighbours(

@@ -29,7 +29,7 @@ def ridge_predict(
 
     def one(condition: tuple[jax.Array, jax.Array]) -> jax.Array:
         fit, test = condition
-        x, scale, mean = standardise(fit)
+        x, scale, mean = standardize(fit)
         gram = jnp.matmul(x.T, x, precision=_EXACT) / len(x)
         moment = jnp.matmul(x.T, targets - centre, precision=_EXACT) / len(x)
         weights = jnp.stack(
@@ -43,7 +43,7 @@ def ridge_predict(
     return jax.lax.map(one, (fit, test)).swapaxes(0, 1)
 
 
-def standardise(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def standardize(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns vectors [..., n, D] with entries of mean 0, deviation 1; the deviation, the mean."""
     mean, std = x.mean(axis=-2, keepdims=True), x.std(axis=-2, keepdims=True) + 1e-6
     return (x - mean) / std, std, mean

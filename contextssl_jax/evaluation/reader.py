@@ -14,12 +14,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from contextssl_jax.distributed.parallel import everywhere, mesh_of
+from contextssl_jax.distributed.parallel import make_mesh, replicate_on
 from contextssl_jax.evaluation.views import Views
-from contextssl_jax.methods.base import Method, Told, Variables
+from contextssl_jax.methods.base import Method, Predictions, Variables
 
 
-class Reader:
+class ForwardPasses:
     """Encodes views, reads contexts and embeds queries with one set of variables.
 
     Results are host arrays, float32.
@@ -34,19 +34,19 @@ class Reader:
         """
         devices = jax.devices()
         self._batch = -(-batch // len(devices)) * len(devices)
-        self._mesh = mesh_of(devices, "views")
+        self._mesh = make_mesh(devices, "views")
         self._split = NamedSharding(self._mesh, PartitionSpec("views"))
         whole = NamedSharding(self._mesh, PartitionSpec())
-        self._features = jax.jit(method.features, out_shardings=whole)
-        self._read = jax.jit(method.read, out_shardings=whole)
+        self._features = jax.jit(method.encode, out_shardings=whole)
+        self._read = jax.jit(method.encode_context, out_shardings=whole)
         # One call embeds after several lengths: what comes before the first attention is shared.
         embed = jax.vmap(method.embed, in_axes=(None, None, 0, None, None))
         self._embed = jax.jit(embed, out_shardings=whole)
-        self._tell = jax.jit(method.tell, out_shardings=whole)
+        self._tell = jax.jit(method.predict, out_shardings=whole)
 
     def place(self, variables: Variables) -> Variables:
         """Copies variables, the same on all processes, to every device."""
-        placed: Variables = everywhere(variables, self._mesh)
+        placed: Variables = replicate_on(variables, self._mesh)
         return placed
 
     def encode(self, variables: Variables, views: Views) -> np.ndarray:
@@ -56,9 +56,9 @@ class Reader:
             return self._features(variables, *self._shard(views.rows(rows)))
 
         features: np.ndarray = self._run(run, views.total, "encoding")
-        return features.reshape(*views.latents.shape[:2], -1)
+        return features.reshape(*views.transform_params.shape[:2], -1)
 
-    def read(
+    def encode_context(
         self,
         variables: Variables,
         features: np.ndarray,
@@ -66,7 +66,7 @@ class Reader:
         key: jax.Array | None = None,
     ) -> Any:
         """Reads one context for all queries; see Method.read."""
-        return self._read(variables, *everywhere((features, actions), self._mesh), key)
+        return self._read(variables, *replicate_on((features, actions), self._mesh), key)
 
     def embed(
         self,
@@ -94,12 +94,12 @@ class Reader:
         embeddings: np.ndarray = self._run(run, len(features), "embedding")
         return embeddings
 
-    def tell(self, variables: Variables, embeddings: np.ndarray) -> Told:
+    def predict(self, variables: Variables, embeddings: np.ndarray) -> Predictions:
         """Tells what the method can from embeddings [..., P], by the same leading axes."""
         flat = embeddings.reshape(-1, embeddings.shape[-1])
 
-        def run(rows: np.ndarray) -> Told:
-            told: Told = self._tell(variables, self._shard(flat[rows]))
+        def run(rows: np.ndarray) -> Predictions:
+            told: Predictions = self._tell(variables, self._shard(flat[rows]))
             return told
 
         told = self._run(run, len(flat), "telling")

@@ -8,28 +8,28 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.evaluation.contexts import Conditions
-from contextssl_jax.evaluation.measures import PROBES, TARGETS, Measures
+from contextssl_jax.evaluation.measures import PROBES, TARGETS, Metrics
 from contextssl_jax.evaluation.retrieval import chance
 from contextssl_jax.evaluation.scores import Target
-from contextssl_jax.evaluation.views import Looked
-from contextssl_jax.run.metadata import devices, revision
+from contextssl_jax.evaluation.views import EvalData
+from contextssl_jax.run.metadata import device_summary, git_revision
 from contextssl_jax.run.workdir import fingerprint
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.transforms import ParameterSpace
 
 Tree = dict[str, Any]
 _KINDS = {"mean": "r2", "global": "r2_global"}  # definitions of R², see scores.score
 
 
-class Measured(NamedTuple):
+class EvalResults(NamedTuple):
     """All that was measured."""
 
-    floor: Measures  # of the constant predictor, by target
-    features: Measures  # of the encoder alone
-    draws: Sequence[Measures]  # under every condition, of each drawn context
+    floor: Metrics  # of the constant predictor, by target
+    features: Metrics  # of the encoder alone
+    draws: Sequence[Metrics]  # under every condition, of each drawn context
 
 
 def assemble(
-    conditions: Conditions, space: LatentSpace, targets: Mapping[str, Target], found: Measured
+    conditions: Conditions, space: ParameterSpace, targets: Mapping[str, Target], found: EvalResults
 ) -> Tree:
     """Names every figure.
 
@@ -74,7 +74,7 @@ def assemble(
 
 
 def _of_draw(
-    draw: Measures, conditions: Conditions, space: LatentSpace, targets: Mapping[str, Target]
+    draw: Metrics, conditions: Conditions, space: ParameterSpace, targets: Mapping[str, Target]
 ) -> Tree:
     """Names the figures of one drawn context."""
     groups, environments = space.names, tuple(conditions.environments)
@@ -143,7 +143,7 @@ def _of_draw(
     return tree
 
 
-def _told_r2(draw: Measures, conditions: Conditions, space: LatentSpace) -> Tree:
+def _told_r2(draw: Metrics, conditions: Conditions, space: ParameterSpace) -> Tree:
     plain, asked = (draw["predictor"][token] for token in ("plain", "asked"))
     return {
         e: {
@@ -152,7 +152,7 @@ def _told_r2(draw: Measures, conditions: Conditions, space: LatentSpace) -> Tree
                 "z_r": _named(conditions, asked[place][:, own].mean(axis=1)),
             }
             for g, group in enumerate(space.names)
-            for own in [space.latent_owner == g]
+            for own in [space.param_group_ids == g]
         }
         for place, e in enumerate(conditions.environments)
     }
@@ -186,7 +186,7 @@ def adaptivity(r2: Tree, conditions: Conditions, groups: Sequence[str]) -> Tree:
     """
     shown = {name: np.flatnonzero(mask).tolist() for name, mask in conditions.environments.items()}
     result = {}
-    for g, group in enumerate(groups if conditions.read else ()):
+    for g, group in enumerate(groups if conditions.nonzero_lengths else ()):
         own = [name for name, some in shown.items() if some == [g]]
         others = [name for name, some in shown.items() if len(some) == 1 and some != [g]]
         others = others or [name for name, some in shown.items() if not some]
@@ -200,7 +200,12 @@ def adaptivity(r2: Tree, conditions: Conditions, groups: Sequence[str]) -> Tree:
 
 
 def provenance(
-    config: ConfigDict, data: str, step: int, looked: Looked, conditions: Conditions, seconds: Tree
+    config: ConfigDict,
+    data: str,
+    step: int,
+    looked: EvalData,
+    conditions: Conditions,
+    seconds: Tree,
 ) -> Tree:
     """Says what the figures are of: run, data set, step, views, seeds, contexts, machine, time."""
     options = config.eval
@@ -232,10 +237,10 @@ def provenance(
         "probe": options.probe.to_dict(),
         "exclude_source": options.retrieval.exclude_source,
         "retrieval_chance": chance(
-            looked.retrieval.latents.shape[1] - int(options.retrieval.exclude_source)
+            looked.retrieval.transform_params.shape[1] - int(options.retrieval.exclude_source)
         ),
-        "device": devices(),
-        "git": revision(),
+        "device": device_summary(),
+        "git": git_revision(),
         "jax": jax.__version__,
         "seconds": seconds,
     }

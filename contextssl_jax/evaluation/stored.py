@@ -7,7 +7,7 @@ from etils import epath
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.measures import PROBES, TARGETS
-from contextssl_jax.storage.safe_json import brief, read_json
+from contextssl_jax.storage.safe_json import read_json, truncate
 
 _LARGEST = 1e15  # number, either way
 _MOST, _LONGEST = 64, 200  # entries of a level, characters of a name
@@ -28,7 +28,7 @@ _TREES = {
 _OPTIONAL = frozenset(list(_TREES)[4:])
 
 
-def reads_contexts(provenance: Mapping[str, Any]) -> bool:
+def report_uses_context(provenance: Mapping[str, Any]) -> bool:
     """Says whether a report is of a method that reads contexts, by the report's provenance."""
     return any(provenance["lengths"])
 
@@ -42,12 +42,12 @@ def read_report(file: epath.Path) -> dict[str, Any]:
     try:
         report = read_json(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({brief(error)})") from error
+        raise UserError(f"{file}: cannot be read ({truncate(error)})") from error
     try:
         _check(report)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         told = f"{type(error).__name__}: {error}"
-        raise UserError(f"{file}: is no report of an evaluation ({brief(told)})") from error
+        raise UserError(f"{file}: is no report of an evaluation ({truncate(told)})") from error
     checked: dict[str, Any] = report
     return checked
 
@@ -105,7 +105,7 @@ def _same(tree: Any, other: Any) -> None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict) or len(value) > _MOST:
-        raise TypeError(f"{brief(value)} is no object of at most {_MOST} entries")
+        raise TypeError(f"{truncate(value)} is no object of at most {_MOST} entries")
     return value
 
 
@@ -113,12 +113,12 @@ def _name(value: Any) -> None:
     # Pictures take dollars for formulas.
     good = isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
     if not good or "$" in value:
-        raise ValueError(f"{brief(value)} is no name")
+        raise ValueError(f"{truncate(value)} is no name")
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{brief(value)} is no number")
+        raise TypeError(f"{truncate(value)} is no number")
     if not abs(value) < _LARGEST:
         raise ValueError("a number is out of range")
     return value
@@ -126,5 +126,5 @@ def _number(value: Any) -> float:
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or _number(value) < 0:
-        raise TypeError(f"{brief(value)} is no count")
+        raise TypeError(f"{truncate(value)} is no count")
     return value

@@ -54,7 +54,7 @@ def inputs_of(h: jax.Array) -> dict[str, jax.Array]:
     return {"single": h.reshape(u, 2 * n, p), "pair": h.reshape(u, n, 2 * p)}
 
 
-def fit_latent_probes(
+def fit_parameter_probes(
     key: jax.Array,
     h: jax.Array,
     targets: Mapping[str, jax.Array],

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.figures.style import (
     GREY,
     PROBES,
@@ -56,7 +56,7 @@ def _figure(report: Mapping[str, Any]) -> Figure:
         axes[0, column].set_ylim(lowest, 1)
     for axis in axes[:-1].flat:
         axis.set_xlabel("")
-    legend_above(figure, _legend(list(report["r2"]), reads_contexts(report["provenance"])))
+    legend_above(figure, _legend(list(report["r2"]), report_uses_context(report["provenance"])))
     footer(figure, [origin(report["provenance"])])
     return figure
 
@@ -66,7 +66,7 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
     axis.axhline(features, label="encoder's features", **_FEATURES)
     lengths: set[int] = set()
     # Without a context all environments are the same.
-    some = report["r2"] if reads_contexts(report["provenance"]) else list(report["r2"])[:1]
+    some = report["r2"] if report_uses_context(report["provenance"]) else list(report["r2"])[:1]
     for i, environment in enumerate(some):
         r2 = report["r2"][environment]
         values = r2[group][probe][_TARGET]

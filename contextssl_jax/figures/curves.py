@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from contextssl_jax.figures.style import GREY, finish, save, stroke
-from contextssl_jax.storage.safe_json import parse
+from contextssl_jax.storage.safe_json import parse_json
 
 Line = Mapping[str, float]
 _LARGEST = 1e15
@@ -48,7 +48,7 @@ def _read(file: epath.Path) -> list[Line]:
 
 def _line(row: str) -> Line:
     try:
-        read = parse(row)
+        read = parse_json(row)
     except ValueError:
         return {}
     if not isinstance(read, dict):

@@ -18,7 +18,7 @@ from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.style import save
-from contextssl_jax.storage.paths import faults, reach, reason
+from contextssl_jax.storage.paths import error_reason, io_errors, resolve_path
 from contextssl_jax.transforms.quaternion import from_euler
 
 _COLUMNS, _CLASSES = 8, 24
@@ -67,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="FILE.png")
     address = parser.parse_args(arguments).out
     try:
-        out = reach(address, "--out")
+        out = resolve_path(address, "--out")
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_sheet(out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except faults() as error:
-        print(f"error: --out: cannot write {out} ({reason(error)})", file=sys.stderr)
+    except io_errors() as error:
+        print(f"error: --out: cannot write {out} ({error_reason(error)})", file=sys.stderr)
         return 2
     print(f"see {out}")
     return 0

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
-from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.evaluation.stored import report_uses_context
 
 Style = dict[str, Any]  # options of `Axes.plot`
 
@@ -141,7 +141,7 @@ def origin(provenance: Mapping[str, Any]) -> str:
     """Says in one line what a report is of."""
     p, test = provenance, provenance["views"]["test"]
     contexts = "no context"
-    if reads_contexts(p):
+    if report_uses_context(p):
         contexts = f"{p['draws']} {p['context_split']} context{'s' if p['draws'] > 1 else ''}"
     spread = " (mean ± std)" if p["draws"] > 1 else ""
     return (

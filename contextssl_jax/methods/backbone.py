@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset, Record
-from contextssl_jax.errors import UserError, pick
+from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods.base import Variables
 from contextssl_jax.models import ENCODERS
 
@@ -31,7 +31,7 @@ class Backbone:
     def init(self, key: jax.Array, batch: ContextBatch) -> tuple[jax.Array, Variables]:
         """Draws the encoder's variables; returns the features of one view, [1, F], as well."""
         record = jax.tree.map(lambda leaf: leaf[:1, :1, 0], batch.record)
-        views = self.render(*_flat((record, batch.latents[:1, :1, 0]), 2))
+        views = self.render(*_flat((record, batch.transform_params[:1, :1, 0]), 2))
         features: Any
         features, variables = self.encoder.init_with_output(key, views, train=False)
         return features, dict(variables)
@@ -43,24 +43,26 @@ class Backbone:
 
         Both views are in one call, so in one set of statistics: x1, y1, x2, y2, ...
         """
-        b, k = batch.latents.shape[:2]
+        b, k = batch.transform_params.shape[:2]
         record = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (b, k, 2, *leaf.shape[3:])), batch.record
         )
         features, updated = self.encoder.apply(
             {"params": params, "batch_stats": batch_stats},
-            self.render(*_flat((record, batch.latents), 3)),
+            self.render(*_flat((record, batch.transform_params), 3)),
             train=True,
             mutable=["batch_stats"],
         )
         return features.reshape(b, k, 2, -1), updated.get("batch_stats", {})
 
     def encode(
-        self, params: Any, batch_stats: Any, record: Record, latents: jax.Array
+        self, params: Any, batch_stats: Any, record: Record, transform_params: jax.Array
     ) -> jax.Array:
         """Encodes views for evaluation: record leaves [N, ...], latents [N, ...] -> [N, F]."""
         variables = {"params": params, "batch_stats": batch_stats}
-        features: Any = self.encoder.apply(variables, self.render(record, latents), train=False)
+        features: Any = self.encoder.apply(
+            variables, self.render(record, transform_params), train=False
+        )
         return features
 
 
@@ -73,7 +75,7 @@ def build_backbone(config: ConfigDict, dataset: Dataset, axis: str | None) -> Ba
     model = config.model
     if model.dtype not in ("float32", "bfloat16"):
         raise UserError(f"model.dtype: {model.dtype!r} is neither 'float32' nor 'bfloat16'")
-    return Backbone(pick(ENCODERS, model.encoder, "model.encoder")(model, axis), dataset.render)
+    return Backbone(lookup(ENCODERS, model.encoder, "model.encoder")(model, axis), dataset.render)
 
 
 def _flat(tree: Any, axes: int) -> Any:

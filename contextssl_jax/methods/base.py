@@ -9,17 +9,17 @@ import numpy as np
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Record
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.transforms import ParameterSpace
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, both pytrees of float32 arrays
 Metrics = dict[str, jax.Array]
 Array = Any  # NumPy on the host, JAX on the device
 
 
-class Told(NamedTuple):
+class Predictions(NamedTuple):
     """What a method tells from embeddings, without any probe; None where it does not."""
 
-    latents: Array = None  # standardised, float32 [N, T]
+    transform_params: Array = None  # standardised, float32 [N, T]
     classes: Array = None  # logits, float32 [N, C]
 
 
@@ -31,7 +31,7 @@ class Method(Protocol):
     """
 
     @property
-    def space(self) -> LatentSpace:
+    def space(self) -> ParameterSpace:
         """The space of the latents that the method tells and is told."""
 
     @property
@@ -39,7 +39,7 @@ class Method(Protocol):
         """The Flax modules of the parts that the parameters are divided into, by the parts."""
 
     @property
-    def reads(self) -> bool:
+    def uses_context(self) -> bool:
         """Whether embeddings depend on a context; of others only length 0 has a meaning."""
 
     def init(self, key: jax.Array, batch: ContextBatch) -> Variables:
@@ -54,10 +54,12 @@ class Method(Protocol):
         is NaN.
         """
 
-    def features(self, variables: Variables, record: Record, latents: jax.Array) -> jax.Array:
+    def encode(
+        self, variables: Variables, record: Record, transform_params: jax.Array
+    ) -> jax.Array:
         """Encodes views: record leaves [N, ...], latents [N, T + nuisances] -> [N, F]."""
 
-    def read(
+    def encode_context(
         self,
         variables: Variables,
         features: jax.Array,
@@ -96,13 +98,13 @@ class Method(Protocol):
           Embeddings of length 1, float32 [N, P].
         """
 
-    def tell(self, variables: Variables, embeddings: jax.Array) -> Told:
+    def predict(self, variables: Variables, embeddings: jax.Array) -> Predictions:
         """Tells what it can from embeddings [N, P]."""
 
-    def classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    def target_classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """Returns the classes to be told of labels [n] in an environment, bool [G]."""
 
 
-def hide(actions: Array, shown: Array, owner: np.ndarray) -> Array:
+def mask_actions(actions: Array, shown: Array, owner: np.ndarray) -> Array:
     """Zeroes the entries of actions [..., A] whose group is not shown, bool [..., G]."""
     return actions * shown[..., owner]

@@ -14,7 +14,7 @@ from contextssl_jax.masks import training_masks
 from contextssl_jax.methods.base import Variables
 from contextssl_jax.methods.heads import Projected
 from contextssl_jax.models.context_transformer import Cache, ContextTransformer
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.transforms import ParameterSpace
 
 
 class Context(NamedTuple):
@@ -39,10 +39,10 @@ class ContextHead:
     """
 
     module: ContextTransformer
-    action_owner: np.ndarray
+    action_group_ids: np.ndarray
     action_scale: float
     draw_masks: Callable[[jax.Array | None, jax.Array, int, int], jax.Array]
-    reads: bool
+    uses_context: bool
 
     @property
     def outputs(self) -> int:
@@ -75,7 +75,7 @@ class ContextHead:
         h = h.reshape(b, e, k, 2, -1)
         return Projected(h[:, :, :, 0], h[:, :, :, 1], h[:, :, :, 0]), {}
 
-    def read(
+    def encode_context(
         self,
         variables: Variables,
         features: jax.Array,
@@ -100,7 +100,7 @@ class ContextHead:
     ) -> jax.Array:
         """See Head; a view without an action is a token with an action of 0, as y tokens are."""
         if actions is None:
-            actions = jnp.zeros((*features.shape[:-1], len(self.action_owner)))
+            actions = jnp.zeros((*features.shape[:-1], len(self.action_group_ids)))
         tokens = jnp.concatenate([features, self._scaled(actions)], axis=-1)
         h: Any
         if context is None:  # each token is a context of its own
@@ -128,11 +128,11 @@ class ContextHead:
         return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
 
     def _scaled(self, actions: jax.Array) -> jax.Array:
-        entries = np.bincount(self.action_owner)[self.action_owner]
+        entries = np.bincount(self.action_group_ids)[self.action_group_ids]
         return actions * np.float32(self.action_scale / np.sqrt(entries))
 
 
-def build_context_head(config: ConfigDict, space: LatentSpace, *, told: bool) -> ContextHead:
+def build_context_head(config: ConfigDict, space: ParameterSpace, *, told: bool) -> ContextHead:
     """Builds the head from the sections `model` and `mask`.
 
     Args:
@@ -166,8 +166,8 @@ def build_context_head(config: ConfigDict, space: LatentSpace, *, told: bool) ->
     lowest = mask.probability if mask.probability_low is None else mask.probability_low
     return ContextHead(
         ContextTransformer(**model.transformer, dtype=jnp.dtype(model.dtype), remat=model.remat),
-        space.action_owner,
+        space.action_group_ids,
         model.action_scale if told else 0.0,
         draw_masks,
-        reads=lowest < 1,
+        uses_context=lowest < 1,
     )

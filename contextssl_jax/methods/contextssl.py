@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
-from contextssl_jax.losses import normalise
+from contextssl_jax.losses import normalize
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
 from contextssl_jax.methods.contrastive import Align, alignment_metrics, build_align
@@ -33,7 +33,7 @@ class ContextSSL(Predicting):
         self, params: Any, projected: Mapping[str, Projected], batch: ContextBatch
     ) -> tuple[jax.Array, Metrics]:
         """See Siamese."""
-        h = normalise(projected["transformer"].tokens)
+        h = normalize(projected["transformer"].tokens)
         aligned = self.align(h)
         prediction, told = self.prediction(params, h, batch)
         loss = aligned.loss.mean() + self.predictor_weight * prediction

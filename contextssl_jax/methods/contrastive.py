@@ -11,14 +11,14 @@ from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
-from contextssl_jax.losses import Alignment, info_nce_batch, info_nce_context, normalise
+from contextssl_jax.losses import InfoNCEOutput, info_nce_batch, info_nce_context, normalize
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
-from contextssl_jax.methods.diagnostics import early_late
+from contextssl_jax.methods.diagnostics import early_late_ratio
 from contextssl_jax.methods.heads import Head, Projected
 from contextssl_jax.methods.siamese import Siamese
 
-Align = Callable[[jax.Array], Alignment]  # from embeddings of length 1, [B, E, 2K, P]
+Align = Callable[[jax.Array], InfoNCEOutput]  # from embeddings of length 1, [B, E, 2K, P]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class Contrastive(Siamese):
         """See Siamese."""
         del params, batch
         (one,) = projected.values()
-        aligned = self.align(normalise(one.tokens))
+        aligned = self.align(normalize(one.tokens))
         loss = aligned.loss.mean()
         metrics = mean_over({"loss": loss}, self.axis) | alignment_metrics(aligned, self.axis)
         return loss, metrics
 
 
-def alignment_metrics(aligned: Alignment, axis: str | None) -> Metrics:
+def alignment_metrics(aligned: InfoNCEOutput, axis: str | None) -> Metrics:
     """Returns what InfoNCE tells of a batch, over all devices."""
     metrics = mean_over(
         {
@@ -54,7 +54,7 @@ def alignment_metrics(aligned: Alignment, axis: str | None) -> Metrics:
         },
         axis,
     )
-    return metrics | {"early_late": early_late(aligned.loss, axis)}
+    return metrics | {"early_late": early_late_ratio(aligned.loss, axis)}
 
 
 def build_contrastive(
@@ -83,7 +83,7 @@ def build_align(loss: ConfigDict, axis: str | None) -> Align:
     if loss.negatives not in ("batch", "context"):
         raise UserError(f"loss.negatives: {loss.negatives!r} is neither 'batch' nor 'context'")
 
-    def align(h: jax.Array) -> Alignment:
+    def align(h: jax.Array) -> InfoNCEOutput:
         options = dict(temperature=loss.temperature, clamp=loss.clamp)
         if loss.negatives == "batch":
             return info_nce_batch(h, **options, axis=axis)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from contextssl_jax.distributed.collectives import mean_over, sum_over
 
 
-def early_late(losses: jax.Array, axis: str | None) -> jax.Array:
+def early_late_ratio(losses: jax.Array, axis: str | None) -> jax.Array:
     """InfoNCE of contexts' first eighth over that of their last quarter, [B, E, 2K] -> [].
 
     Far below 1 late in training, it says that later tokens are told apart by their contexts: a
@@ -18,7 +18,7 @@ def early_late(losses: jax.Array, axis: str | None) -> jax.Array:
     return early / late
 
 
-def shown_r2(errors: jax.Array, environments: jax.Array, axis: str | None) -> jax.Array:
+def observed_r2(errors: jax.Array, environments: jax.Array, axis: str | None) -> jax.Array:
     """The predictor's R² of each group, where it is shown, on x and on y tokens.
 
     Args:

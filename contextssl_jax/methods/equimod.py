@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
-from contextssl_jax.losses import normalise
+from contextssl_jax.losses import normalize
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
 from contextssl_jax.methods.contrastive import Align, alignment_metrics, build_align
@@ -43,7 +43,7 @@ class EquiMod(Siamese):
         del params, batch
         (other,) = projected.keys() - {"projector"}
         both = projected["projector"], projected[other]
-        invariant, equivariant = (self.align(normalise(p.tokens)) for p in both)
+        invariant, equivariant = (self.align(normalize(p.tokens)) for p in both)
         of_equivariant = equivariant.loss.mean()
         loss = invariant.loss.mean() + self.equivariance_weight * of_equivariant
         metrics = mean_over({"loss": loss, "loss_equivariant": of_equivariant}, self.axis)

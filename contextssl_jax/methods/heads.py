@@ -44,7 +44,7 @@ class Head(Protocol):
         """P, entries of an embedding."""
 
     @property
-    def reads(self) -> bool:
+    def uses_context(self) -> bool:
         """Whether embeddings depend on a context."""
 
     def init(self, key: jax.Array, features: jax.Array, actions: jax.Array) -> Variables:
@@ -71,7 +71,7 @@ class Head(Protocol):
           The embeddings, and the new batch statistics.
         """
 
-    def read(
+    def encode_context(
         self,
         variables: Variables,
         features: jax.Array,
@@ -102,7 +102,7 @@ class ProjectorHead:
 
     module: Projector | ActionProjector
     part: tuple[int, int] = (0, 1)
-    reads: bool = False
+    uses_context: bool = False
 
     @property
     def outputs(self) -> int:
@@ -132,7 +132,7 @@ class ProjectorHead:
         asked = self._act(variables, x, actions)
         return Projected(asked, y, x), updated.get("batch_stats", {})
 
-    def read(
+    def encode_context(
         self,
         variables: Variables,
         features: jax.Array,

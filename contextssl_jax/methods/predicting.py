@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
-from contextssl_jax.losses import latent_errors, predictor_loss
-from contextssl_jax.methods.base import Metrics, Told, Variables
-from contextssl_jax.methods.diagnostics import shown_r2
+from contextssl_jax.losses import parameter_errors, predictor_loss
+from contextssl_jax.methods.base import Metrics, Predictions, Variables
+from contextssl_jax.methods.diagnostics import observed_r2
 from contextssl_jax.methods.siamese import Siamese
-from contextssl_jax.models.predictor import LatentPredictor
+from contextssl_jax.models.predictor import ParameterPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +38,23 @@ class Predicting(Siamese):
           batch: the batch.
         """
         predicted: Any = self.readouts["predictor"].apply({"params": params["predictor"]}, h)
-        target = self.space.standardise(batch.latents[:, :, 1])
-        errors = latent_errors(predicted, target, self.space.latent_owner)
+        target = self.space.standardize(batch.transform_params[:, :, 1])
+        errors = parameter_errors(predicted, target, self.space.param_group_ids)
         loss = predictor_loss(errors, batch.environments)
         metrics = mean_over({"loss_predictor": loss}, self.axis)
-        r2 = shown_r2(errors, batch.environments, self.axis)
+        r2 = observed_r2(errors, batch.environments, self.axis)
         for i, name in enumerate(self.space.names):
             metrics |= {f"predictor_r2/{name}_x": r2[0, i], f"predictor_r2/{name}_y": r2[1, i]}
         return loss, metrics
 
-    def tell(self, variables: Variables, embeddings: jax.Array) -> Told:
+    def predict(self, variables: Variables, embeddings: jax.Array) -> Predictions:
         """See Method: latents."""
         predictor = {"params": variables["params"]["predictor"]}
-        latents: Any = self.readouts["predictor"].apply(predictor, embeddings)
-        return Told(latents=latents)
+        transform_params: Any = self.readouts["predictor"].apply(predictor, embeddings)
+        return Predictions(transform_params=transform_params)
 
 
-def build_predictor(config: ConfigDict, dataset: Dataset) -> LatentPredictor:
+def build_predictor(config: ConfigDict, dataset: Dataset) -> ParameterPredictor:
     """Builds the latent predictor from `model.predictor`."""
-    hidden, entries = tuple(config.model.predictor.hidden), len(dataset.space.latent_mean)
-    return LatentPredictor(hidden, entries, jnp.dtype(config.model.dtype))
+    hidden, entries = tuple(config.model.predictor.hidden), len(dataset.space.param_mean)
+    return ParameterPredictor(hidden, entries, jnp.dtype(config.model.dtype))

@@ -12,11 +12,11 @@ import numpy as np
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Record
-from contextssl_jax.losses import normalise
+from contextssl_jax.losses import normalize
 from contextssl_jax.methods.backbone import Backbone
-from contextssl_jax.methods.base import Metrics, Told, Variables, hide
+from contextssl_jax.methods.base import Metrics, Predictions, Variables, mask_actions
 from contextssl_jax.methods.heads import Head, Projected
-from contextssl_jax.transforms import LatentSpace
+from contextssl_jax.transforms import ParameterSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Siamese(ABC):
       readouts: what tells something from embeddings of length 1, by name.
     """
 
-    space: LatentSpace
+    space: ParameterSpace
     backbone: Backbone
     heads: Mapping[str, Head]
     axis: str | None
@@ -56,9 +56,9 @@ class Siamese(ABC):
         return {"encoder": self.backbone.encoder, **heads, **self.readouts}
 
     @property
-    def reads(self) -> bool:
+    def uses_context(self) -> bool:
         """See Method."""
-        return self._embedding[1].reads
+        return self._embedding[1].uses_context
 
     def init(self, key: jax.Array, batch: ContextBatch) -> Variables:
         """See Method."""
@@ -85,10 +85,12 @@ class Siamese(ABC):
         features, statistics["encoder"] = self.backbone.encode_pairs(
             params["encoder"], batch_stats.get("encoder", {}), batch
         )
-        actions = hide(
-            self.space.actions(batch.latents[:, :, 0], batch.latents[:, :, 1])[:, None],
+        actions = mask_actions(
+            self.space.actions(batch.transform_params[:, :, 0], batch.transform_params[:, :, 1])[
+                :, None
+            ],
             batch.environments[:, :, None],
-            self.space.action_owner,
+            self.space.action_group_ids,
         )
         projected = {}
         for name, head in self.heads.items():
@@ -100,12 +102,14 @@ class Siamese(ABC):
         kept = {name: statistics[name] for name in batch_stats}
         return loss, (kept, metrics)
 
-    def features(self, variables: Variables, record: Record, latents: jax.Array) -> jax.Array:
+    def encode(
+        self, variables: Variables, record: Record, transform_params: jax.Array
+    ) -> jax.Array:
         """See Method."""
         own = _part(variables, "encoder")
-        return self.backbone.encode(own["params"], own["batch_stats"], record, latents)
+        return self.backbone.encode(own["params"], own["batch_stats"], record, transform_params)
 
-    def read(
+    def encode_context(
         self,
         variables: Variables,
         features: jax.Array,
@@ -114,7 +118,7 @@ class Siamese(ABC):
     ) -> Any:
         """See Method."""
         name, head = self._embedding
-        return head.read(_part(variables, name), features, actions, key)
+        return head.encode_context(_part(variables, name), features, actions, key)
 
     def embed(
         self,
@@ -126,14 +130,14 @@ class Siamese(ABC):
     ) -> jax.Array:
         """See Method."""
         name, head = self._embedding
-        return normalise(head.embed(_part(variables, name), context, length, features, actions))
+        return normalize(head.embed(_part(variables, name), context, length, features, actions))
 
-    def tell(self, variables: Variables, embeddings: jax.Array) -> Told:
+    def predict(self, variables: Variables, embeddings: jax.Array) -> Predictions:
         """Tells nothing."""
         del variables, embeddings
-        return Told()
+        return Predictions()
 
-    def classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    def target_classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """See Method: the labels themselves."""
         del shown
         return labels

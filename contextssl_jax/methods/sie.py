@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
-from contextssl_jax.decorrelation import mean_spread
+from contextssl_jax.decorrelation import mean_variance_covariance
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
@@ -49,8 +49,8 @@ class SIE(Siamese):
         invariant, equivariant = projected["invariant"], projected["equivariant"]
         x = jnp.concatenate([invariant.source, equivariant.source], axis=-1)
         y = jnp.concatenate([invariant.target, equivariant.target], axis=-1)
-        of_x, of_y = mean_spread(x, self.axis), mean_spread(y, self.axis)
-        of_asked = mean_spread(equivariant.asked, self.axis)
+        of_x, of_y = mean_variance_covariance(x, self.axis), mean_variance_covariance(y, self.axis)
+        of_asked = mean_variance_covariance(equivariant.asked, self.axis)
         terms = {
             "loss_invariance": jnp.square(invariant.source - invariant.target).mean(),
             "loss_equivariance": jnp.square(equivariant.asked - equivariant.target).mean(),

@@ -21,9 +21,9 @@ from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
-from contextssl_jax.losses import normalise
+from contextssl_jax.losses import normalize
 from contextssl_jax.methods.backbone import build_backbone
-from contextssl_jax.methods.base import Metrics, Told, Variables
+from contextssl_jax.methods.base import Metrics, Predictions, Variables
 from contextssl_jax.methods.heads import Projected
 from contextssl_jax.methods.predicting import Predicting, build_predictor
 from contextssl_jax.methods.sen import equivariant_head
@@ -47,7 +47,7 @@ class Supervised(Predicting):
         self, params: Any, projected: Mapping[str, Projected], batch: ContextBatch
     ) -> tuple[jax.Array, Metrics]:
         """See Siamese."""
-        h = normalise(projected["transformer"].tokens)
+        h = normalize(projected["transformer"].tokens)
         logits = self._logits(params, h)
         shown = (batch.environments & self.shifting).any(axis=-1)[:, :, None]
         labels = jnp.repeat(batch.labels, 2, axis=1)[:, None] + self.shift * shown
@@ -58,12 +58,12 @@ class Supervised(Predicting):
         metrics = {"loss": loss, "loss_labels": errors, "label_accuracy": correct}
         return loss, mean_over(metrics, self.axis) | told
 
-    def tell(self, variables: Variables, embeddings: jax.Array) -> Told:
+    def predict(self, variables: Variables, embeddings: jax.Array) -> Predictions:
         """See Method: latents and classes."""
         classes = self._logits(variables["params"], embeddings)
-        return super().tell(variables, embeddings)._replace(classes=classes)
+        return super().predict(variables, embeddings)._replace(classes=classes)
 
-    def classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    def target_classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """See Method: shifted where the environment shows the group."""
         return labels + self.shift * bool((shown & self.shifting).any())
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
-from contextssl_jax.decorrelation import mean_spread
+from contextssl_jax.decorrelation import mean_variance_covariance
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.methods.backbone import build_backbone
 from contextssl_jax.methods.base import Metrics
@@ -39,7 +39,10 @@ class VICReg(Siamese):
         """See Siamese."""
         del params, batch
         (one,) = projected.values()
-        of_x, of_y = mean_spread(one.asked, self.axis), mean_spread(one.target, self.axis)
+        of_x, of_y = (
+            mean_variance_covariance(one.asked, self.axis),
+            mean_variance_covariance(one.target, self.axis),
+        )
         invariance = jnp.square(one.asked - one.target).mean()
         variance = (of_x.variance + of_y.variance) / 2
         covariance = of_x.covariance + of_y.covariance

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from contextssl_jax.models.initializers import torch_bias, torch_kernel
 
 
-class LatentPredictor(nn.Module):
+class ParameterPredictor(nn.Module):
     """A ReLU network from embeddings to standardised latents.
 
     Attributes:

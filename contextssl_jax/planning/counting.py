@@ -12,7 +12,7 @@ OTHER = "other"
 Key = TypeVar("Key", bound=Hashable)
 
 
-def count(
+def count_operations(
     jaxpr: Jaxpr,
     operations: Mapping[str, Callable[[JaxprEqn], float]],
     label: Callable[[str], Key],

@@ -11,13 +11,13 @@ from contextssl_jax.data.bench3d.dataset import StoredViews, views_dataset
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.data.objects3d import world
 from contextssl_jax.data.stored import stored_dataset
-from contextssl_jax.errors import UserError, pick
+from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.transforms.scene import scene_groups
 
 _SPLITS = ("train", "test")
 
 
-def stand_in(config: ConfigDict) -> Dataset:
+def dummy_dataset(config: ConfigDict) -> Dataset:
     """Builds the config's data set, or where that needs files or time, one of its shapes.
 
     The groups, and so latents and rendering, are the config's; the records are black, and just
@@ -26,8 +26,8 @@ def stand_in(config: ConfigDict) -> Dataset:
     Raises:
       UserError: an option is wrong, or does not say how large images are.
     """
-    builder = STAND_INS.get(config.data.name)
-    return (builder or pick(DATASETS, config.data.name, "data.name"))(config)
+    builder = DUMMY_DATASETS.get(config.data.name)
+    return (builder or lookup(DATASETS, config.data.name, "data.name"))(config)
 
 
 def _cifar10(config: ConfigDict) -> Dataset:
@@ -86,13 +86,13 @@ def _objects3d(config: ConfigDict) -> Dataset:
     dataset = world.build(drawn)
     train, side = dataset.splits["train"], config.objects3d.side
     indices = np.arange(min(train.size, config.data.pairs))
-    _, latents = train.draw(np.random.default_rng(0), indices, 2)
+    _, transform_params = train.draw(np.random.default_rng(0), indices, 2)
     images = np.zeros((len(indices), 2, side, side, 3), np.uint8)
-    pool = world.Pool(images, latents, np.zeros(len(indices), np.int32))
+    pool = world.Pool(images, transform_params, np.zeros(len(indices), np.int32))
     return replace(dataset, splits={**dataset.splits, "train": pool})
 
 
-STAND_INS: dict[str, Callable[[ConfigDict], Dataset]] = {
+DUMMY_DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "3diebench": _bench3d,
     "cifar10": _cifar10,
     "folder": _folder,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from contextssl_jax.planning.counting import count, part_of
+from contextssl_jax.planning.counting import count_operations, part_of
 
 Flops = Counter[tuple[str, str]]  # by part, and "forward" or "backward"
 
@@ -37,7 +37,7 @@ def count_flops(
     def label(scope: str) -> tuple[str, str]:
         return part_of(scope, parts or {}), "backward" if "transpose(" in scope else "forward"
 
-    return count(jaxpr, _OPERATIONS, label, platform, loops=loops)
+    return count_operations(jaxpr, _OPERATIONS, label, platform, loops=loops)
 
 
 def _dot_general(eqn: JaxprEqn) -> int:

@@ -8,13 +8,13 @@ import jax
 from ml_collections import ConfigDict
 
 from contextssl_jax.planning.counting import OTHER
-from contextssl_jax.planning.dummy_datasets import STAND_INS
+from contextssl_jax.planning.dummy_datasets import DUMMY_DATASETS
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
 from contextssl_jax.planning.memory import saved_for_backward, size_of
 from contextssl_jax.planning.program import Program, build_program
 from contextssl_jax.planning.tables import show
-from contextssl_jax.planning.traffic import asked, sent
+from contextssl_jax.planning.traffic import requested_bytes, sent_bytes
 from contextssl_jax.storage.files import json_output
 
 TARGET = "tpu"  # whose branch of lax.platform_dependent counts; that of GPUs is the same
@@ -60,7 +60,7 @@ def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
         "run": {
             "method": config.method,
             "data": config.data.name,
-            "reads_data": config.data.name not in (*STAND_INS, "synthetic"),
+            "reads_data": config.data.name not in (*DUMMY_DATASETS, "synthetic"),
             "contexts": config.data.contexts,
             "pairs": config.data.pairs,
             "dtype": config.model.dtype,
@@ -145,8 +145,8 @@ def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
     """Returns the bytes that one device sends, as the step asks and in its compiled HLO text."""
     jaxpr = program.traced.jaxpr.jaxpr
     return {
-        "asked": dict(asked(jaxpr, program.devices, TARGET, program.parts)),
-        "sent": sent(text, program.devices),
+        "asked": dict(requested_bytes(jaxpr, program.devices, TARGET, program.parts)),
+        "sent": sent_bytes(text, program.devices),
     }
 
 

@@ -8,10 +8,10 @@ import jax
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from contextssl_jax.distributed.parallel import choose
+from contextssl_jax.distributed.parallel import choose_parallel
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import Experiment, build_experiment
-from contextssl_jax.planning.dummy_datasets import stand_in
+from contextssl_jax.planning.dummy_datasets import dummy_dataset
 from contextssl_jax.step import TrainState
 
 
@@ -63,10 +63,10 @@ def build_program(
     if devices > 1 and config.train.parallel == "jit":
         raise UserError(f"train.parallel: 'jit' is for one device, and --devices is {devices}")
     chosen = host_devices(devices) if chips is None else chips
-    place = choose(config.train.parallel, config.data.contexts, chosen)
+    place = choose_parallel(config.train.parallel, config.data.contexts, chosen)
     # pmap is shard_map underneath, which unlike it is compiled from shapes alone.
     place = replace(place, mode="shard_map" if devices > 1 else "jit")
-    experiment = build_experiment(config, stand_in(config), place)
+    experiment = build_experiment(config, dummy_dataset(config), place)
     state = jax.eval_shape(experiment.init)
     batch = jax.eval_shape(lambda: experiment.batches[0])
     if chips is not None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from contextssl_jax.planning.counting import OTHER, count, part_of
+from contextssl_jax.planning.counting import OTHER, count_operations, part_of
 from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.memory import size_of
 
@@ -27,7 +27,7 @@ _COLLECTIVES = (
 )
 
 
-def ring(operation: str, size: float, devices: int) -> float:
+def ring_bytes(operation: str, size: float, devices: int) -> float:
     """Returns the bytes that one device sends.
 
     Args:
@@ -41,7 +41,7 @@ def ring(operation: str, size: float, devices: int) -> float:
     return passes * size * (devices - 1) / devices
 
 
-def sent(program: str, devices: int) -> dict[str, float]:
+def sent_bytes(program: str, devices: int) -> dict[str, float]:
     """Returns the bytes that one device sends in a compiled program, by operation.
 
     Args:
@@ -53,11 +53,13 @@ def sent(program: str, devices: int) -> dict[str, float]:
     for instruction, _, times in parse_hlo(program).executed():
         if (name := instruction.opcode) in _COLLECTIVES:
             whole = instruction.size * (devices if name == "reduce-scatter" else 1)
-            total[name] += times * ring(name, whole, devices)  # type: ignore[assignment]
+            total[name] += times * ring_bytes(name, whole, devices)  # type: ignore[assignment]
     return dict(total)
 
 
-def asked(jaxpr: Jaxpr, devices: int, platform: str, parts: Mapping[str, str]) -> Counter[str]:
+def requested_bytes(
+    jaxpr: Jaxpr, devices: int, platform: str, parts: Mapping[str, str]
+) -> Counter[str]:
     """Returns the bytes that one device sends for what a step asks of all devices.
 
     Args:
@@ -79,7 +81,7 @@ def asked(jaxpr: Jaxpr, devices: int, platform: str, parts: Mapping[str, str]) -
 
     def cost(operation: str, eqn: JaxprEqn) -> float:
         whole = eqn.outvars if operation == "all-gather" else eqn.invars
-        return ring(operation, size_of([var.aval for var in whole]), devices)
+        return ring_bytes(operation, size_of([var.aval for var in whole]), devices)
 
     costs = {primitive: functools.partial(cost, name) for primitive, name in _ASKED.items()}
-    return count(jaxpr, costs, label, platform)
+    return count_operations(jaxpr, costs, label, platform)

@@ -9,25 +9,25 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.distributed.parallel import Parallel
-from contextssl_jax.distributed.processes import first
-from contextssl_jax.errors import UserError, told_out_of_memory
+from contextssl_jax.distributed.processes import run_on_primary
+from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
-from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.figures.neighbours import draw_neighbours
 from contextssl_jax.reports.page import Picture, Table, html, markdown
 from contextssl_jax.reports.tables import source, tables
-from contextssl_jax.run.checkpoint import load
-from contextssl_jax.run.workdir import check
-from contextssl_jax.storage.paths import reach
+from contextssl_jax.run.checkpoint import load_checkpoint
+from contextssl_jax.run.workdir import check_workdir
+from contextssl_jax.storage.paths import resolve_path
 
 _log = logging.getLogger(__name__)
 REPORT = "report.json"
 
 
-def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
+def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> None:
     """Evaluates a checkpoint of the folder, and writes <folder>/eval/<step>/.
 
     Args:
@@ -38,12 +38,12 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
     Raises:
       UserError: no such checkpoint, one of another config, or a mistake in the options.
     """
-    first(lambda: check(folder, config))
-    workdir = reach(folder, "--workdir")
+    run_on_primary(lambda: check_workdir(folder, config))
+    workdir = resolve_path(folder, "--workdir")
     # Views are split over devices by the reader, whatever trained.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)
-    step, variables = load(workdir, experiment.template().variables, step)
+    step, variables = load_checkpoint(workdir, experiment.template().variables, step)
     place = _folder(workdir, step)
 
     def make() -> None:  # before the work, not after it
@@ -52,9 +52,9 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
         except OSError as error:
             raise UserError(f"--workdir: cannot write {place} ({error})") from error
 
-    first(make)
+    run_on_primary(make)
     _log.info("evaluating step %d of %s", step, workdir)
-    with told_out_of_memory("lower eval.batch"):
+    with reraise_out_of_memory("lower eval.batch"):
         evaluation = run(variables, step)
 
     def write() -> None:
@@ -63,10 +63,10 @@ def evaluate(config: ConfigDict, folder: str, step: int | None) -> None:
         except OSError as error:
             raise UserError(f"--workdir: cannot write {place} ({error})") from error
 
-    first(write)
+    run_on_primary(write)
 
 
-def reported(workdir: epath.Path, step: int) -> bool:
+def report_exists(workdir: epath.Path, step: int) -> bool:
     """Says whether the step's report is there, whole."""
     return (_folder(workdir, step) / REPORT).exists()
 
@@ -124,10 +124,10 @@ def _parts(report: dict[str, Any], curves: bool) -> list[Table | Picture]:
     history = Picture(
         "Training", "curves.png", "From metrics.jsonl.", "Losses and held-out R² by step"
     )
-    first = [by_name.pop(name) for name in ("paper", "adaptivity") if name in by_name]
+    run_on_primary = [by_name.pop(name) for name in ("paper", "adaptivity") if name in by_name]
     last = [by_name.pop("seconds")]
     pictures = [history] if curves else []
-    return [adaptation, *first, neighbours, *by_name.values(), *pictures, *last]
+    return [adaptation, *run_on_primary, neighbours, *by_name.values(), *pictures, *last]
 
 
 def _summary(report: dict[str, Any]) -> list[str]:
@@ -140,7 +140,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"{group} {' -> '.join(f'{v:5.2f}' for v in by['linear']['single'].values())}"
             for group, by in groups.items()
         )
-        if not reads_contexts(p):  # without a context all environments are the same
+        if not report_uses_context(p):  # without a context all environments are the same
             lines.append(f"  {'embeddings':18s} {'   '.join(told)}")
             break
         lines.append(f"  {environment + ' context':18s} {'   '.join(told)}")

@@ -17,7 +17,7 @@ from contextssl_jax.evaluation.stored import read_report
 from contextssl_jax.figures.comparison import draw_comparison
 from contextssl_jax.reports.command import REPORT
 from contextssl_jax.reports.page import Cell, Picture, Table, aligned, html, markdown
-from contextssl_jax.storage.paths import faults, numbered, reach, reason
+from contextssl_jax.storage.paths import error_reason, io_errors, list_numbered, resolve_path
 
 Reports = Mapping[str, Mapping[str, Any]]  # by the run's name
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = parser.parse_args(argv[1:])
         reports = read_reports(options.runs)
-        compare(reports, reach(options.out, "--out"), options.probe, options.target)
+        compare(reports, resolve_path(options.out, "--out"), options.probe, options.target)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -68,8 +68,8 @@ def compare(reports: Reports, folder: epath.Path, probe: str, target: str) -> No
         (folder / "comparison.md").write_text(markdown(title, said, parts))
         images = {picture.file: (folder / picture.file).read_bytes()}
         (folder / "comparison.html").write_text(html(title, said, parts, images))
-    except faults() as error:
-        raise UserError(f"--out: cannot write {folder} ({reason(error)})") from error
+    except io_errors() as error:
+        raise UserError(f"--out: cannot write {folder} ({error_reason(error)})") from error
     for table in made:  # last, since a pager or head may close the output
         print(f"{table.title}\n\n{aligned(table)}\n")
     print(f"see {folder / 'comparison.html'}")
@@ -81,7 +81,7 @@ def read_reports(runs: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
       UserError: a run has no report, or it is damaged.
     """
-    files = [_find(reach(run, "RUN")) for run in runs]
+    files = [_find(resolve_path(run, "RUN")) for run in runs]
     if len(set(files)) < len(files):
         raise UserError("the same report is named twice")
     return {name: read_report(file) for name, file in zip(_names(files), files, strict=True)}
@@ -179,7 +179,7 @@ def _find(path: epath.Path) -> epath.Path:
         return path
     if (path / REPORT).exists():
         return path / REPORT
-    done = [step for step in numbered(path / "eval") if (step / REPORT).exists()]
+    done = [step for step in list_numbered(path / "eval") if (step / REPORT).exists()]
     if not done:
         raise UserError(f"{path}: has no report; make one with --mode=eval --workdir={path}")
     return max(done, key=lambda step: int(step.name)) / REPORT

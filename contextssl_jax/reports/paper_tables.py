@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contextssl_jax.evaluation.retrieval import chance
-from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.reports.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES
 
@@ -36,7 +36,7 @@ def beside_r2(report: Report, probes: Mapping[str, str], caption: str) -> Table 
     rows: dict[str, str | None] = {
         f"{name} context": name for name in groups if name in report["r2_global"]
     }
-    if not reads_contexts(report["provenance"]):
+    if not report_uses_context(report["provenance"]):
         rows = {report["provenance"]["method"]: None}
     ours = [
         [

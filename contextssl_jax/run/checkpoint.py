@@ -15,12 +15,18 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from contextssl_jax.distributed.processes import agree, first
+from contextssl_jax.distributed.processes import all_processes_agree, run_on_primary
 from contextssl_jax.errors import UserError
-from contextssl_jax.run.checksums import read, seal
-from contextssl_jax.storage.files import write_whole
-from contextssl_jax.storage.paths import absolute, children, move, numbered, whole
-from contextssl_jax.storage.safe_json import brief, read_json
+from contextssl_jax.run.checksums import read_verified, with_checksums
+from contextssl_jax.storage.files import write_atomic
+from contextssl_jax.storage.paths import (
+    absolute_path,
+    is_complete,
+    list_folder,
+    list_numbered,
+    move_folder,
+)
+from contextssl_jax.storage.safe_json import read_json, truncate
 
 _log = logging.getLogger(__name__)
 _SAVED = "checkpoints.json"
@@ -49,7 +55,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int) -> None:
         """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
-        self._folder = absolute(workdir / "checkpoints")  # Orbax refuses relative paths
+        self._folder = absolute_path(workdir / "checkpoints")  # Orbax refuses relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workdir, self._damaged = workdir, workdir / "damaged"
         self._broken = False  # a save has failed
@@ -80,10 +86,10 @@ class Checkpoints:
         Raises:
           UserError: this save, or the one before, failed, such as on a full disk.
         """
-        if first(lambda: checkpoint.step in self.steps()):
+        if run_on_primary(lambda: checkpoint.step in self.steps()):
             return
         self.wait()
-        host = seal(checkpoint.step, checkpoint.state, checkpoint.host)
+        host = with_checksums(checkpoint.step, checkpoint.state, checkpoint.host)
         try:
             self._manager.save(
                 checkpoint.step,
@@ -121,7 +127,7 @@ class Checkpoints:
         Raises:
           UserError: every checkpoint is damaged or gone, or is of another model.
         """
-        steps, noted = first(lambda: [self.steps(), _noted(self._workdir)])
+        steps, noted = run_on_primary(lambda: [self.steps(), _noted(self._workdir)])
         # Older ones may have made room for newer ones since the note was written.
         gone = [step for step in noted if not steps or step > steps[-1]]
         if steps and gone:
@@ -131,7 +137,7 @@ class Checkpoints:
                 return _read(self._folder, step, template)
             except DamagedError as damage:
                 _log.warning("checkpoint %d is damaged (%s); trying the one before", step, damage)
-            first(functools.partial(self._set_aside, step))
+            run_on_primary(functools.partial(self._set_aside, step))
             self._manager.reload()
         if steps or gone:
             what = "can be read" if steps else f"is left of steps {_listed(gone)}"
@@ -143,14 +149,14 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int) -> None:
-        taken = [path.name for path in children(self._damaged)]
+        taken = [path.name for path in list_folder(self._damaged)]
         names = [str(step), *(f"{step}.{i}" for i in range(1, len(taken) + 1))]
         free = next(name for name in names if name not in taken)
-        move(self._folder / str(step), self._damaged / free)
+        move_folder(self._folder / str(step), self._damaged / free)
 
     def _note(self, steps: Sequence[int]) -> None:
         if _noted(self._workdir) != list(steps):
-            write_whole(self._workdir / _SAVED, json.dumps({"steps": list(steps)}) + "\n")
+            write_atomic(self._workdir / _SAVED, json.dumps({"steps": list(steps)}) + "\n")
 
     def _failed(self, step: int | None, error: Exception) -> UserError:
         self._broken = True
@@ -160,7 +166,7 @@ class Checkpoints:
         return UserError(f"{self._folder}: {which} could not be saved ({_reason(error)}); {last}")
 
 
-def load(
+def load_checkpoint(
     workdir: epath.Path, template: dict[str, Any], step: int | None
 ) -> tuple[int, dict[str, Any]]:
     """Reads parts of a saved state, and changes nothing in the folder: a run may be using it.
@@ -176,8 +182,8 @@ def load(
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it does not fit the template.
     """
-    folder = absolute(workdir / "checkpoints")
-    steps = first(lambda: _steps(folder))
+    folder = absolute_path(workdir / "checkpoints")
+    steps = run_on_primary(lambda: _steps(folder))
     if not steps:
         raise UserError(f"--workdir: {workdir} has no checkpoint; train first")
     if step is not None and step not in steps:
@@ -202,19 +208,19 @@ def _read(folder: epath.Path, step: int, template: Any) -> Checkpoint:
     """
     reason = None
     try:
-        state, host = read(folder / str(step), template)
+        state, host = read_verified(folder / str(step), template)
     except UserError:
         raise
     except Exception as error:  # whatever the reader trips over
         reason = _reason(error)
-    for told in agree(reason):
+    for told in all_processes_agree(reason):
         if told:
             raise DamagedError(told)
     return Checkpoint(step, state, host)
 
 
 def _steps(folder: epath.Path) -> list[int]:
-    return [int(path.name) for path in numbered(folder) if whole(path)]
+    return [int(path.name) for path in list_numbered(folder) if is_complete(path)]
 
 
 def _noted(workdir: epath.Path) -> list[int]:
@@ -229,7 +235,7 @@ def _noted(workdir: epath.Path) -> list[int]:
 
 
 def _listed(steps: Sequence[int]) -> str:
-    return brief(", ".join(map(str, steps[:20])))
+    return truncate(", ".join(map(str, steps[:20])))
 
 
 def _reason(error: Exception) -> str:

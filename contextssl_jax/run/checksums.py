@@ -18,11 +18,11 @@ import tensorstore as ts
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.storage.paths import remote
-from contextssl_jax.storage.safe_json import brief, parse
+from contextssl_jax.storage.paths import is_remote
+from contextssl_jax.storage.safe_json import parse_json, truncate
 
 
-def seal(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any]:
+def with_checksums(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any]:
     """Returns what the host keeps, with all that `read` verifies.
 
     Args:
@@ -34,7 +34,7 @@ def seal(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any]:
     return {**sealed, "checksum": _checksum(sealed)}
 
 
-def read(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any]]:
+def read_verified(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any]]:
     """Reads a checkpoint, or those parts of its state that the template has, on this process alone.
 
     Args:
@@ -83,14 +83,14 @@ def read(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any]]:
 
 def _check_sizes(folder: epath.Path, largest: int) -> None:
     """Raises ValueError for an array that to read would take far more memory than the model's."""
-    place = str(folder) if remote(folder) else f"file://{quote(str(folder))}"
+    place = str(folder) if is_remote(folder) else f"file://{quote(str(folder))}"
     arrays = ts.KvStore.open({"driver": "ocdbt", "base": f"{place}/"}).result()
     for key in arrays.list().result():
         if key.endswith(b"/.zarray"):
-            described = parse(arrays.read(key).result().value.decode())
+            described = parse_json(arrays.read(key).result().value.decode())
             for name in ("shape", "chunks"):
                 if not 0 <= math.prod(described[name]) <= largest:
-                    raise ValueError(f"{brief(key.decode())} is of the {name} {described[name]}")
+                    raise ValueError(f"{truncate(key.decode())} is of the {name} {described[name]}")
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

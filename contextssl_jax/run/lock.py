@@ -19,8 +19,8 @@ from typing import Any
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.storage.paths import faults, reason, remote
-from contextssl_jax.storage.safe_json import brief, read_json
+from contextssl_jax.storage.paths import error_reason, io_errors, is_remote
+from contextssl_jax.storage.safe_json import read_json, truncate
 
 _log = logging.getLogger(__name__)
 _NAME = "lock.json"
@@ -54,19 +54,19 @@ class Lock:
                 if held is not None and _alive(self._file, held):
                     raise UserError(
                         f"--workdir: {self._file.parent} is in use by {_name(held)}, since"
-                        f" {brief(held['since'])}; wait for its end, or choose another --workdir"
+                        f" {truncate(held['since'])}; wait for its end, or choose another --workdir"
                     )
                 self._clear(held)
-        except faults() as error:
+        except io_errors() as error:
             raise UserError(
-                f"--workdir: cannot use {self._file.parent} ({reason(error)})"
+                f"--workdir: cannot use {self._file.parent} ({error_reason(error)})"
             ) from error
         threading.Thread(target=self._renew, name="lock", daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._end.set()
-        with contextlib.suppress(*faults()):
+        with contextlib.suppress(*io_errors()):
             if self._ours():
                 self._file.unlink()
 
@@ -84,7 +84,7 @@ class Lock:
     def _create(self) -> bool:
         """Makes the lock's file, if there is none."""
         text = json.dumps(self._holder | {"beat": 0}) + "\n"
-        if remote(self._file):  # a bucket: the last to write has it
+        if is_remote(self._file):  # a bucket: the last to write has it
             if not self._file.exists():
                 self._file.write_text(text)
                 time.sleep(1)
@@ -99,7 +99,7 @@ class Lock:
     def _clear(self, held: dict[str, Any] | None) -> None:
         """Takes a dead run's lock away, unless another run is about to, or has."""
         taking = self._file.with_name(f"{_NAME}.taking")
-        if not remote(taking):
+        if not is_remote(taking):
             try:
                 Path(taking).open("x").close()
             except FileExistsError:
@@ -118,7 +118,7 @@ class Lock:
         beat = 0
         while not self._end.wait(_BEAT):
             beat += 1
-            with contextlib.suppress(*faults()):  # such as a full disk: the run itself will tell
+            with contextlib.suppress(*io_errors()):  # such as a full disk: the run itself will tell
                 if self._ours():
                     new = self._file.with_name(f"{_NAME}.{self._holder['token']}")
                     new.write_text(json.dumps(self._holder | {"beat": beat}) + "\n")
@@ -129,7 +129,7 @@ class Lock:
         return held is not None and held.get("token") == self._holder["token"]
 
 
-def holder(workdir: epath.Path) -> str | None:
+def lock_holder(workdir: epath.Path) -> str | None:
     """Names the live process that holds a folder; None if none does.
 
     A lock from another machine is watched for a beat, for up to 35 seconds.
@@ -168,7 +168,7 @@ def _alive(file: epath.Path, held: dict[str, Any]) -> bool:
 
 
 def _name(held: dict[str, Any]) -> str:
-    return f"process {brief(held['process'])} on {brief(held['host'])}"
+    return f"process {truncate(held['process'])} on {truncate(held['host'])}"
 
 
 def _machine() -> str:

@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.run.workdir import fingerprint
-from contextssl_jax.storage.files import append
+from contextssl_jax.storage.files import append_text
 
 _NAME = "starts.jsonl"
 _PACKAGES = (
@@ -26,7 +26,9 @@ _PACKAGES = (
 )
 
 
-def describe(config: ConfigDict, argv: Sequence[str], deterministic: bool) -> dict[str, Any]:
+def collect_metadata(
+    config: ConfigDict, argv: Sequence[str], deterministic: bool
+) -> dict[str, Any]:
     """Says what is about to run, as JSON knows it.
 
     Args:
@@ -40,8 +42,8 @@ def describe(config: ConfigDict, argv: Sequence[str], deterministic: bool) -> di
         "config": fingerprint(config),
         "seed": config.seed,
         "deterministic": deterministic,
-        "git": revision(),
-        "devices": devices(),
+        "git": git_revision(),
+        "devices": device_summary(),
         "processes": jax.process_count(),
         "host": socket.gethostname(),
         "system": platform.platform(),
@@ -50,12 +52,12 @@ def describe(config: ConfigDict, argv: Sequence[str], deterministic: bool) -> di
     }
 
 
-def keep(workdir: epath.Path, record: dict[str, Any]) -> None:
+def append_run_metadata(workdir: epath.Path, record: dict[str, Any]) -> None:
     """Adds a start of the run to <workdir>/starts.jsonl."""
-    append(workdir / _NAME, json.dumps(record) + "\n")
+    append_text(workdir / _NAME, json.dumps(record) + "\n")
 
 
-def devices() -> str:
+def device_summary() -> str:
     """Names the devices of all processes, such as "8 x NVIDIA H200"."""
     kind = jax.devices()[0].device_kind
     if kind == "cpu":
@@ -64,7 +66,7 @@ def devices() -> str:
 
 
 @functools.cache
-def revision() -> str | None:
+def git_revision() -> str | None:
     """Names the commit that the code is of, with "+changes" if files differ; None outside git."""
     folder = Path(__file__).parent.parent  # the package
     commit = _git(folder, "rev-parse", "HEAD")

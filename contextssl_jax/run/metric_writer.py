@@ -14,10 +14,10 @@ from etils import epath
 from tqdm import tqdm
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.run.tensorboard import Board
-from contextssl_jax.storage.files import append, write_whole
-from contextssl_jax.storage.paths import faults, reason
-from contextssl_jax.storage.safe_json import parse
+from contextssl_jax.run.tensorboard import TensorBoardWriter
+from contextssl_jax.storage.files import append_text, write_atomic
+from contextssl_jax.storage.paths import error_reason, io_errors
+from contextssl_jax.storage.safe_json import parse_json
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class NonFiniteError(ArithmeticError):
         self.step = step
 
 
-class Window:
+class MetricWindow:
     """Metrics of the steps since the last line, fetched from the device in bulk.
 
     Its host part is saved with checkpoints, so that a line after a resume is the mean over the
@@ -87,7 +87,7 @@ class Window:
         return {name: sum(column) / len(column) for name, column in told.items() if column}
 
 
-class Writer:
+class MetricWriter:
     """Writes what a run tells; with `enabled` False (not process 0), nothing at all."""
 
     def __init__(
@@ -117,7 +117,7 @@ class Writer:
         """
         self._enabled, self._total, self._views = enabled, total, views
         self._file = workdir / "metrics.jsonl"
-        self._board: Board | None = None
+        self._board: TensorBoardWriter | None = None
         self._failed: set[str] = set()
         # On a terminal a bar; elsewhere, such as in a log file, lines alone.
         plain = not (enabled and sys.stderr.isatty())
@@ -126,9 +126,9 @@ class Writer:
             self._file.touch()
             _trim(self._file, start if resumed else -1)
             if tensorboard:
-                self._board = Board(workdir / "tensorboard", start)
+                self._board = TensorBoardWriter(workdir / "tensorboard", start)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -185,7 +185,7 @@ class Writer:
             return
         try:
             write()
-        except faults() as error:
+        except io_errors() as error:
             tell = _log.debug if what in self._failed else _log.warning
             tell("%s cannot be written (%s); going on without", what, error)
             self._failed.add(what)
@@ -193,9 +193,11 @@ class Writer:
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self._enabled:
             try:
-                append(self._file, json.dumps({"step": step, **values}) + "\n")
-            except faults() as error:
-                raise UserError(f"{self._file}: cannot be written ({reason(error)})") from error
+                append_text(self._file, json.dumps({"step": step, **values}) + "\n")
+            except io_errors() as error:
+                raise UserError(
+                    f"{self._file}: cannot be written ({error_reason(error)})"
+                ) from error
         if self._board:
             self._board.write(step, values, time.time())
 
@@ -207,12 +209,12 @@ def _trim(file: epath.Path, last: int) -> None:
     if len(kept) < len(lines):
         dropped = len(lines) - len(kept)
         _log.info("%s: took out %d lines of steps that are taken again", file.name, dropped)
-        write_whole(file, "".join(line + "\n" for line in kept))
+        write_atomic(file, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
     try:
-        return float(parse(line)["step"])
+        return float(parse_json(line)["step"])
     # A kill cut the line short, or it is none of a run's.
     except (ValueError, TypeError, KeyError, OverflowError):
         return math.inf

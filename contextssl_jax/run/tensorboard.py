@@ -9,19 +9,19 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from contextssl_jax.storage.paths import remote
+from contextssl_jax.storage.paths import is_remote
 
 _log = logging.getLogger(__name__)
 
 
-class Board:
+class TensorBoardWriter:
     """Writes scalars to an event file, at once, until that fails; then warns, and is silent."""
 
     def __init__(self, folder: epath.Path, start: int) -> None:
         """Opens a new file for steps after `start`; those of earlier files no longer count."""
         self._folder, self._writer = folder, None
         try:
-            if not remote(folder):  # buckets know no folders
+            if not is_remote(folder):  # buckets know no folders
                 Path(folder).mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
             session = SessionLog(status=SessionLog.START)

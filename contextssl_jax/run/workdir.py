@@ -14,9 +14,9 @@ from contextssl_jax.config import flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.run.lock import Lock
-from contextssl_jax.storage.files import write_whole
-from contextssl_jax.storage.paths import faults, reach, reason
-from contextssl_jax.storage.safe_json import brief, read_json
+from contextssl_jax.storage.files import write_atomic
+from contextssl_jax.storage.paths import error_reason, io_errors, resolve_path
+from contextssl_jax.storage.safe_json import read_json, truncate
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
 _FREE = (
@@ -35,24 +35,24 @@ def fingerprint(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
 
 
-def check(folder: str, config: ConfigDict) -> None:
+def check_workdir(folder: str, config: ConfigDict) -> None:
     """Makes sure that the folder is this config's or is free.
 
     Raises:
       UserError: it belongs to another config, or to something else, or cannot be read.
     """
-    workdir = reach(folder, "--workdir")
+    workdir = resolve_path(folder, "--workdir")
     try:
         if (workdir / _NAME).exists():
             _compare(workdir / _NAME, config)
         elif workdir.exists() and any(map(_strange, workdir.iterdir())):
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
-    except faults() as error:
-        raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
+    except io_errors() as error:
+        raise UserError(f"--workdir: cannot use {folder} ({error_reason(error)})") from error
 
 
 @contextmanager
-def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator[Lock]:
+def acquire_workdir(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator[Lock]:
     """Holds a folder that `check` has passed, and makes it this config's and this data set's.
 
     Raises:
@@ -60,17 +60,17 @@ def claim(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except faults() as error:
-        raise UserError(f"--workdir: cannot use {workdir} ({reason(error)})") from error
+    except io_errors() as error:
+        raise UserError(f"--workdir: cannot use {workdir} ({error_reason(error)})") from error
     with Lock(workdir) as lock:
-        check(str(workdir), config)
+        check_workdir(str(workdir), config)
         try:
             _write_once(workdir / _NAME, to_json(config))
             identity = _identity(dataset)
             _write_once(workdir / _DATA, json.dumps(identity) + "\n")
             saved = read_json(workdir / _DATA)
-        except faults() as error:
-            what = f"cannot use {workdir} ({reason(error)})"
+        except io_errors() as error:
+            what = f"cannot use {workdir} ({error_reason(error)})"
             raise UserError(f"--workdir: {what}") from error
         except ValueError as error:
             raise UserError(f"{workdir / _DATA}: is damaged; choose another --workdir") from error
@@ -90,7 +90,7 @@ def _strange(path: epath.Path) -> bool:
 
 def _write_once(file: epath.Path, text: str) -> None:
     if not file.exists():
-        write_whole(file, text)
+        write_atomic(file, text)
 
 
 def _identity(dataset: Dataset) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _tell(identity: Any) -> str:
             f"{name} {part['records']:,} records, labels {part['labels']}"
             for name, part in identity.items()
         )
-        return brief("; ".join(parts))
+        return truncate("; ".join(parts))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return "something unreadable"
 
@@ -120,11 +120,11 @@ def _compare(file: epath.Path, config: ConfigDict) -> None:
         saved = read_json(file)
         old = dict(flatten(saved))
     except (ValueError, AttributeError, RecursionError) as error:
-        what = brief(error)
+        what = truncate(error)
         raise UserError(f"{file}: is damaged ({what}); choose another --workdir") from error
     new = dict(flatten(json.loads(to_json(config))))
     differing = [
-        f"{brief(name)} ({brief(old.get(name))} there, {brief(new.get(name))} here)"
+        f"{truncate(name)} ({truncate(old.get(name))} there, {truncate(new.get(name))} here)"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and not name.startswith(_FREE)
     ]

@@ -9,19 +9,19 @@ from typing import Any
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.storage.paths import faults, reach, reason, remote
+from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, resolve_path
 
 
-def write_whole(file: epath.Path, text: str) -> None:
+def write_atomic(file: epath.Path, text: str) -> None:
     """Writes a file beside its place, then moves it there, so that no reader finds a part of it."""
     new = file.with_name(f"{file.name}.new")
     new.write_text(text)
     new.replace(file)
 
 
-def append(file: epath.Path, text: str) -> None:
+def append_text(file: epath.Path, text: str) -> None:
     """Adds text to a file; on a bucket, which knows no appending, by writing it anew."""
-    if remote(file):
+    if is_remote(file):
         file.write_text((file.read_text() if file.exists() else "") + text)
     else:
         with file.open("a") as opened:
@@ -42,14 +42,14 @@ def json_output(path: str | None) -> Iterator[Callable[[Any], None]]:
     Raises:
       UserError: the path cannot be resolved or the file cannot be written.
     """
-    file = reach(path, "--out") if path is not None else None
+    file = resolve_path(path, "--out") if path is not None else None
 
     def write(value: Any) -> None:
         if file is None:
             return
         try:
             file.write_text(json.dumps(value, indent=2) + "\n")
-        except faults() as error:
-            raise UserError(f"--out: cannot write {path} ({reason(error)})") from error
+        except io_errors() as error:
+            raise UserError(f"--out: cannot write {path} ({error_reason(error)})") from error
 
     yield write

@@ -31,12 +31,12 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
 
 
-def remote(path: str | os.PathLike[str]) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """Says whether a path leads out of this machine."""
     return "://" in str(path)
 
 
-def reach(path: str, option: str) -> epath.Path:
+def resolve_path(path: str, option: str) -> epath.Path:
     """Returns a path on disk or in a bucket, by its address.
 
     Args:
@@ -46,7 +46,7 @@ def reach(path: str, option: str) -> epath.Path:
     Raises:
       UserError: it is of another kind, or what reads buckets is not installed.
     """
-    if remote(path):
+    if is_remote(path):
         if not path.startswith(_SCHEME):
             raise UserError(f"{option}: {path} is neither a folder nor a bucket's gs://NAME/FOLDER")
         if not all(map(_installed, _PACKAGES)):
@@ -61,35 +61,35 @@ def _installed(package: str) -> bool:
         return False
 
 
-def absolute(path: epath.Path) -> epath.Path:
+def absolute_path(path: epath.Path) -> epath.Path:
     """Returns the same path from the root; a bucket's is so already."""
-    return path if remote(path) else path.resolve()
+    return path if is_remote(path) else path.resolve()
 
 
-def children(folder: epath.Path) -> list[epath.Path]:
+def list_folder(folder: epath.Path) -> list[epath.Path]:
     """Returns what a folder holds; nothing where it is not there."""
     return list(folder.iterdir()) if folder.exists() else []
 
 
-def numbered(folder: epath.Path) -> list[epath.Path]:
+def list_numbered(folder: epath.Path) -> list[epath.Path]:
     """Returns what a folder holds under whole numbers, as they are written, by number."""
-    names = [path.name for path in children(folder)]
+    names = [path.name for path in list_folder(folder)]
     numbers = sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,17}", name))
     return [folder / str(number) for number in numbers]
 
 
-def whole(folder: epath.Path) -> bool:
+def is_complete(folder: epath.Path) -> bool:
     """Says whether Orbax has written a folder to its end: a bucket's bears its name from the start.
 
     Args:
       folder: that bears its final name.
     """
-    return not remote(folder) or (folder / _COMMITTED).exists()
+    return not is_remote(folder) or (folder / _COMMITTED).exists()
 
 
-def move(folder: epath.Path, target: epath.Path) -> None:
+def move_folder(folder: epath.Path, target: epath.Path) -> None:
     """Moves a folder with all that is in it to where nothing is."""
-    if not remote(folder):
+    if not is_remote(folder):
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
         return
@@ -105,20 +105,20 @@ def _copy(folder: epath.Path, target: epath.Path) -> None:
             path.copy(target / path.name, overwrite=True)
 
 
-def faults() -> tuple[type[Exception], ...]:
+def io_errors() -> tuple[type[Exception], ...]:
     """Returns the errors of reading and writing files, on disk and in buckets as far as in use."""
     found = ((sys.modules.get(module), name) for module, name in _FAULTS)
     return OSError, *(getattr(module, name) for module, name in found if module is not None)
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Returns what an error of reading or writing says, in a part of a line."""
     told = getattr(error, "strerror", None) or str(error)
     return " ".join(told.split())[:200] or type(error).__name__
 
 
 @contextmanager
-def told_faults(folder: str) -> Iterator[None]:
+def reraise_io_errors(folder: str) -> Iterator[None]:
     """Turns what a bucket does not do into one line.
 
     Args:
@@ -129,7 +129,7 @@ def told_faults(folder: str) -> Iterator[None]:
     """
     try:
         yield
-    except faults() as error:
-        if not remote(folder):
+    except io_errors() as error:
+        if not is_remote(folder):
             raise
-        raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
+        raise UserError(f"--workdir: cannot use {folder} ({error_reason(error)})") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from contextssl_jax.storage.paths import remote
+from contextssl_jax.storage.paths import is_remote
 
 _LARGEST = 256 << 20  # bytes of a file
 _LONGEST = 80  # characters that a message repeats
@@ -21,7 +21,7 @@ def read_json(file: epath.Path) -> Any:
       OSError: it cannot be read.
       ValueError: it is no JSON, no regular file, or larger or deeper than any of this project's.
     """
-    if remote(file):
+    if is_remote(file):
         size = file.stat().length
     else:
         told = os.stat(file)
@@ -32,10 +32,10 @@ def read_json(file: epath.Path) -> Any:
         size = told.st_size
     if size > _LARGEST:
         raise ValueError(f"it has {size:,} bytes")
-    return parse(file.read_text())
+    return parse_json(file.read_text())
 
 
-def parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Parses JSON.
 
     Raises:
@@ -47,7 +47,7 @@ def parse(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def brief(value: Any) -> str:
+def truncate(value: Any) -> str:
     """Returns a value as a few printable characters, whatever it holds."""
     try:
         text = value if isinstance(value, str) else str(value)

@@ -12,8 +12,8 @@ from etils import epath
 
 from contextssl_jax.errors import Parser, UserError
 from contextssl_jax.reports.page import Picture, Table, html, markdown
-from contextssl_jax.storage.files import write_whole
-from contextssl_jax.storage.paths import faults, reach, reason
+from contextssl_jax.storage.files import write_atomic
+from contextssl_jax.storage.paths import error_reason, io_errors, resolve_path
 from contextssl_jax.sweeps.page import PICTURES
 from contextssl_jax.sweeps.stored import read_layout
 
@@ -33,8 +33,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="folder to write to")
     try:
         options = parser.parse_args(argv[1:])
-        folders = [reach(folder, "FOLDER") for folder in options.sweeps]
-        gather(folders, reach(options.out, "--out"))
+        folders = [resolve_path(folder, "FOLDER") for folder in options.sweeps]
+        gather(folders, resolve_path(options.out, "--out"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,10 +63,10 @@ def gather(folders: Sequence[epath.Path], out: epath.Path) -> None:
             parts.append(Picture(f"{table.title}: picture", place, "", table.title))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "tables.md", markdown(_TITLE, _SAID, parts))
-        write_whole(out / "tables.html", html(_TITLE, _SAID, parts, images))
-    except faults() as error:
-        raise UserError(f"--out: cannot write {out} ({reason(error)})") from error
+        write_atomic(out / "tables.md", markdown(_TITLE, _SAID, parts))
+        write_atomic(out / "tables.html", html(_TITLE, _SAID, parts, images))
+    except io_errors() as error:
+        raise UserError(f"--out: cannot write {out} ({error_reason(error)})") from error
     print(f"see {out / 'tables.html'}")
 
 

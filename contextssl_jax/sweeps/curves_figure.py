@@ -79,14 +79,14 @@ def _by_length(results: Sequence[Result], measure: Measure) -> Figure:
         Line2D([], [], color=GREY, label="other groups' (or none)", **OTHER),
     ]
     level = Line2D([], [], color=GREY, label="reads no context", **_LEVEL)
-    read = [result.reads for result in results]
+    read = [result.uses_context for result in results]
     legend_above(figure, [*(kinds if any(read) else []), *([] if all(read) else [level]), *points])
     return figure
 
 
 def _curves(axis: Axes, i: int, result: Result, measure: Measure, group: str) -> None:
     look: Style = {"color": color_of(i), "clip_on": False} | marker(i)
-    if not result.reads:
+    if not result.uses_context:
         (name,) = result.contexts
         found = result.at(*measure.path(name, group), "0")
         if found.by_seed:
@@ -118,7 +118,9 @@ def _r2(measure: Measure, group: str, kind: str, length: str, report: Report) ->
 def _by_value(results: Sequence[Result], measure: Measure, name: str) -> Figure:
     """One panel a group (column) and trained environment (row); a line for each length."""
     groups, lengths = groups_of(results), lengths_of(results)
-    trained = dict.fromkeys(e for result in results if result.reads for e in result.environments)
+    trained = dict.fromkeys(
+        e for result in results if result.uses_context for e in result.environments
+    )
     rows: list[str | None] = [*trained] or [None]
     size = max(4.2, 3.0 * len(groups)), 1.5 + 2.1 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
@@ -160,7 +162,7 @@ def _line(
     """Draws R² against the points' values; a method without contexts is in every panel."""
     found: list[tuple[float, Pooled]] = []
     for result in sorted(results, key=lambda result: result.value or 0.0):
-        name = environment if environment and result.reads else next(iter(result.contexts))
+        name = environment if environment and result.uses_context else next(iter(result.contexts))
         pooled = result.at(*measure.path(name, group), length)
         if pooled.by_seed:
             found.append((result.value or 0.0, pooled))

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contextssl_jax.errors import UserError, pick
+from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.evaluation.measures import PROBES
 from contextssl_jax.reports.paper import PAPER_BY_NAME
-from contextssl_jax.storage.safe_json import brief
+from contextssl_jax.storage.safe_json import truncate
 
 _LONGEST = 60  # characters of a label
 _PLAIN = re.compile(r"(?!sweep\.)[a-z0-9._=+ -]+", re.IGNORECASE)  # labels that name folders
 
 
 @dataclass(frozen=True)
-class Point:
+class Variant:
     """One setting.
 
     Attributes:
@@ -60,7 +60,7 @@ class Sweep:
     """
 
     title: str
-    points: tuple[Point, ...]
+    points: tuple[Variant, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     axis: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def load_sweep(path: str) -> Sweep:
         spec.loader.exec_module(module)
         sweep = module.get_sweep()
     except Exception as error:
-        told = brief(f"{type(error).__name__}: {error}")
+        told = truncate(f"{type(error).__name__}: {error}")
         raise UserError(f"--sweep: {path} cannot be run ({told})") from error
     try:
         check_sweep(sweep)
@@ -118,16 +118,16 @@ def check_sweep(sweep: Any) -> None:
     check_seeds("seeds", sweep.seeds)
     _check_overrides("overrides", sweep.overrides)
     for group, probe in sweep.probes.items():
-        pick(dict.fromkeys(PROBES), probe, f"probes: of {brief(group)}")
+        lookup(dict.fromkeys(PROBES), probe, f"probes: of {truncate(group)}")
     if sweep.paper is not None:
-        pick(PAPER_BY_NAME, sweep.paper, "paper")
+        lookup(PAPER_BY_NAME, sweep.paper, "paper")
 
 
 def check_seeds(name: str, seeds: Any) -> None:
     """Raises UserError unless they are different whole numbers, none below 0, and at least one."""
     good = isinstance(seeds, Sequence) and all(type(s) is int and s >= 0 for s in seeds)
     if not good or not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"{name}: name different whole numbers from 0 up, not {brief(seeds)}")
+        raise UserError(f"{name}: name different whole numbers from 0 up, not {truncate(seeds)}")
 
 
 def as_text(value: Any) -> str:
@@ -136,11 +136,13 @@ def as_text(value: Any) -> str:
 
 
 def _check_point(point: Any, axis: str | None) -> None:
-    if not isinstance(point, Point):
-        raise UserError(f"points: {brief(point)} is no contextssl_jax.sweeps.Point")
+    if not isinstance(point, Variant):
+        raise UserError(f"points: {truncate(point)} is no contextssl_jax.sweeps.Variant")
     _check_name("points: label", point.label)
     if not isinstance(point.config, str):
-        raise UserError(f"{point.label!r}: config: name a config file, not {brief(point.config)}")
+        raise UserError(
+            f"{point.label!r}: config: name a config file, not {truncate(point.config)}"
+        )
     _check_overrides(f"{point.label!r}: overrides", point.overrides)
     value = point.value
     if axis is None and value is not None:
@@ -154,8 +156,8 @@ def _check_name(name: str, value: Any) -> None:
     good = isinstance(value, str) and value.isprintable() and "$" not in value
     if not good or not value[:1].isalnum() or len(value) > _LONGEST or value != value.strip():
         raise UserError(
-            f"{name}: {brief(value)!r} is none: at most {_LONGEST} printable characters without $,"
-            " a letter or digit first"
+            f"{name}: {truncate(value)!r} is none: at most {_LONGEST} printable characters without"
+            " $, a letter or digit first"
         )
 
 
@@ -164,13 +166,13 @@ def _check_overrides(name: str, overrides: Any) -> None:
         raise UserError(f"{name}: name values by option, such as {{'train.steps': 100}}")
     for option, value in overrides.items():
         if not isinstance(option, str) or not re.fullmatch(r"[\w.]+", option):
-            raise UserError(f"{name}: {brief(option)!r} is no option")
+            raise UserError(f"{name}: {truncate(option)!r} is no option")
         if option == "seed":
             raise UserError(f"{name}: seed: the sweep's seeds decide it")
         if value is None:
             raise UserError(f"{name}: {option}: None cannot be set; leave it out, or change a file")
         if not isinstance(value, str | bool | int | float) and not _listed(value):
-            raise UserError(f"{name}: {option}: {brief(value)!r} is no value of an option")
+            raise UserError(f"{name}: {option}: {truncate(value)!r} is no value of an option")
 
 
 def _listed(value: Any) -> bool:

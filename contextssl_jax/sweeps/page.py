@@ -11,18 +11,18 @@ from typing import Any
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.page import Cell, Picture, Table, html, markdown
 from contextssl_jax.reports.paper import PAPER_BY_NAME
-from contextssl_jax.storage.paths import faults, reason
-from contextssl_jax.storage.safe_json import brief
+from contextssl_jax.storage.paths import error_reason, io_errors
+from contextssl_jax.storage.safe_json import truncate
 from contextssl_jax.sweeps.curves_figure import draw_sweep
 from contextssl_jax.sweeps.definition import Sweep, as_text
 from contextssl_jax.sweeps.layout import overview
 from contextssl_jax.sweeps.measure import Measure
-from contextssl_jax.sweeps.plane_figure import draw_plane, plane_tells
+from contextssl_jax.sweeps.plane_figure import can_draw_plane, draw_plane
 from contextssl_jax.sweeps.pooled import Report, Result
-from contextssl_jax.sweeps.runs import OF_CONTEXTS, Run, State, look
+from contextssl_jax.sweeps.runs import OF_CONTEXTS, Run, State, read_state
 from contextssl_jax.sweeps.stored import ALIKE, to_cells, to_tree
 from contextssl_jax.sweeps.tables import tables
 
@@ -61,7 +61,7 @@ def write_page(
     Raises:
       UserError: the folder cannot be written.
     """
-    states = [look(run) for run in runs]
+    states = [read_state(run) for run in runs]
     results = _results(sweep, runs, states)
     paper = PAPER_BY_NAME[sweep.paper] if sweep.paper else None
     measure = Measure(sweep.probes, paper, sweep.official)
@@ -92,8 +92,8 @@ def write_page(
         }
         for kind, text in texts.items():
             _put(folder / f"{_NAME}.{kind}", lambda path, text=text: path.write_text(text))  # type: ignore[misc]
-    except faults() as error:
-        raise UserError(f"--workdir: cannot write {folder} ({reason(error)})") from error
+    except io_errors() as error:
+        raise UserError(f"--workdir: cannot write {folder} ({error_reason(error)})") from error
     return [*made, listed]
 
 
@@ -105,7 +105,7 @@ def _drawn(
         return []
     note = f"{sweep.title}; {_seeds_said(results)}; {_measured(results)}"
     pictures: list[tuple[Picture, Callable[[epath.Path], None]]] = []
-    if plane_tells(results):
+    if can_draw_plane(results):
         pictures.append((_PLANE, partial(draw_plane, results, measure, note)))
     by_length_or_value = partial(draw_sweep, results, measure, sweep.axis, note)
     return [*pictures, (_picture(sweep), by_length_or_value)]
@@ -156,7 +156,7 @@ def _unlike(reports: Sequence[Report]) -> list[str]:
         some = _reading(reports) if name in OF_CONTEXTS else reports
         values = {json.dumps(r["provenance"].get(name), sort_keys=True) for r in some}
         if len(values) > 1:
-            different.append(f"{name} ({brief(' or '.join(sorted(values)))})")
+            different.append(f"{name} ({truncate(' or '.join(sorted(values)))})")
     views = {r["provenance"]["views"]["test"]["views"] for r in reports}
     if len(views) > 1:
         different.append(f"test views ({' or '.join(map(str, sorted(views)))})")
@@ -231,7 +231,7 @@ def _measured(results: Sequence[Result]) -> str:
 
 def _reading(reports: Sequence[Report]) -> list[Report]:
     """Returns the reports of methods that read contexts."""
-    return [report for report in reports if reads_contexts(report["provenance"])]
+    return [report for report in reports if report_uses_context(report["provenance"])]
 
 
 def _put(file: epath.Path, write: Callable[[epath.Path], Any]) -> None:

@@ -23,7 +23,7 @@ from contextssl_jax.sweeps.measure import Measure, groups_of
 from contextssl_jax.sweeps.pooled import Result
 
 
-def plane_tells(results: Sequence[Result]) -> bool:
+def can_draw_plane(results: Sequence[Result]) -> bool:
     """Says whether there are two groups, and methods of both kinds: some adapt to contexts."""
     return len(groups_of(results)) == 2 and len({result.adapts for result in results}) == 2
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contextssl_jax.evaluation.stored import reads_contexts
+from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.page import Cell
 
 Report = Mapping[str, Any]
@@ -59,14 +59,14 @@ class Result:
     reports: Mapping[int, Report]
 
     @property
-    def reads(self) -> bool:
+    def uses_context(self) -> bool:
         """Whether the method reads contexts."""
-        return any(reads_contexts(report["provenance"]) for report in self.reports.values())
+        return any(report_uses_context(report["provenance"]) for report in self.reports.values())
 
     @property
     def adapts(self) -> bool:
         """Whether it reads contexts of several environments, so that it can differ by them."""
-        return self.reads and len(self.environments) > 1
+        return self.uses_context and len(self.environments) > 1
 
     @property
     def contexts(self) -> dict[str, str | None]:
@@ -74,7 +74,7 @@ class Result:
 
         What can adapt is shown under all that were measured, also those that it was not trained in.
         """
-        if self.reads:
+        if self.uses_context:
             shown: dict[str, str | None] = {name: name for name in self.environments}
             if self.adapts:
                 for report in self.reports.values():
@@ -92,7 +92,7 @@ class Result:
         """
         told = {key for report in self.reports.values() for key in report.get(name, {})}
         own: dict[str, str | None] = {key: key for key in self.environments if key in told}
-        return self.contexts if self.reads else own or self.contexts
+        return self.contexts if self.uses_context else own or self.contexts
 
     def pool(self, figure: Callable[[Report], float | None]) -> Pooled:
         """Pools what a function finds in each report; None is left out."""

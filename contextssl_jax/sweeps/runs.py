@@ -11,12 +11,18 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.config import flatten, parse_command_line
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.stored import read_report, reads_contexts
-from contextssl_jax.reports.command import REPORT, reported
-from contextssl_jax.run.workdir import check, fingerprint
-from contextssl_jax.storage.paths import children, faults, numbered, reason, whole
-from contextssl_jax.storage.safe_json import brief, read_json
-from contextssl_jax.sweeps.definition import Point, Sweep, as_text
+from contextssl_jax.evaluation.stored import read_report, report_uses_context
+from contextssl_jax.reports.command import REPORT, report_exists
+from contextssl_jax.run.workdir import check_workdir, fingerprint
+from contextssl_jax.storage.paths import (
+    error_reason,
+    io_errors,
+    is_complete,
+    list_folder,
+    list_numbered,
+)
+from contextssl_jax.storage.safe_json import read_json, truncate
+from contextssl_jax.sweeps.definition import Sweep, Variant, as_text
 
 # How contexts are drawn and read, which is nothing to a method that reads none.
 OF_CONTEXTS = ("draws", "context_split", "sparse")
@@ -27,7 +33,7 @@ _MOST = 20  # lines kept of what a failed run said
 class Run(NamedTuple):
     """A point with one seed."""
 
-    point: Point
+    point: Variant
     seed: int
     workdir: epath.Path
     config: ConfigDict
@@ -90,27 +96,27 @@ def check_folder(folder: epath.Path, sweep: Sweep, runs: Iterable[Run]) -> None:
             raise UserError(f"--workdir: {folder} is a run's own; choose another --workdir")
         known = {point.folder for point in sweep.points}
         strange = [path.name for path in _points(folder) if path.name not in known]
-    except faults() as error:
-        raise UserError(f"--workdir: cannot use {folder} ({reason(error)})") from error
+    except io_errors() as error:
+        raise UserError(f"--workdir: cannot use {folder} ({error_reason(error)})") from error
     if strange:
-        named = brief(", ".join(strange))
+        named = truncate(", ".join(strange))
         raise UserError(
             f"--workdir: {folder} holds points that the sweep has not ({named}); choose another"
             " --workdir"
         )
     for run in runs:
-        check(str(run.workdir), run.config)
+        check_workdir(str(run.workdir), run.config)
 
 
-def seeds_begun(folder: epath.Path, sweep: Sweep) -> set[int]:
+def started_seeds(folder: epath.Path, sweep: Sweep) -> set[int]:
     """Returns the seeds that any point of the sweep has been run with in the folder."""
     names = {path.name for point in sweep.points for path in _seeds(folder / point.folder)}
     return {int(name.removeprefix("seed_")) for name in names}
 
 
-def look(run: Run) -> State:
+def read_state(run: Run) -> State:
     """Says how far a run has come, and reads its report."""
-    if reported(run.workdir, run.config.train.steps):
+    if report_exists(run.workdir, run.config.train.steps):
         try:
             report = read_report(run.report)
         except UserError as error:
@@ -126,13 +132,15 @@ def look(run: Run) -> State:
         return State("done", "", report)
     if _failure(run).exists():
         return State("failed", _read_failure(run))
-    steps = [int(path.name) for path in numbered(run.workdir / "checkpoints") if whole(path)]
+    steps = [
+        int(path.name) for path in list_numbered(run.workdir / "checkpoints") if is_complete(path)
+    ]
     if steps:
         return State("unfinished", f"step {steps[-1]} of {run.config.train.steps}")
     return State("unfinished", "nothing saved yet") if run.workdir.exists() else State("not begun")
 
 
-def keep_failure(run: Run, fate: str, said: Sequence[str]) -> None:
+def write_failure(run: Run, fate: str, said: Sequence[str]) -> None:
     """Writes down beside a run's folder how it failed, for later pages.
 
     Args:
@@ -141,18 +149,20 @@ def keep_failure(run: Run, fate: str, said: Sequence[str]) -> None:
       said: its last lines.
     """
     told = {"fate": fate, "said": list(said[-_MOST:]) or ["it said nothing"]}
-    with suppress(*faults()):  # such as a full disk, which may be what it failed of
+    with suppress(*io_errors()):  # such as a full disk, which may be what it failed of
         run.workdir.parent.mkdir(parents=True, exist_ok=True)
         _failure(run).write_text(json.dumps(told, indent=1) + "\n")
 
 
-def forget_failure(run: Run) -> None:
+def remove_failure(run: Run) -> None:
     """Takes away what keep_failure has written."""
-    with suppress(*faults()):
+    with suppress(*io_errors()):
         _failure(run).unlink(missing_ok=True)
 
 
-def _run(sweep: Sweep, folder: epath.Path, point: Point, seed: int, settings: Sequence[str]) -> Run:
+def _run(
+    sweep: Sweep, folder: epath.Path, point: Variant, seed: int, settings: Sequence[str]
+) -> Run:
     workdir = folder / point.folder / f"seed_{seed}"
     options = {**sweep.overrides, **point.overrides}
     changed = [f"--config.{name}={as_text(value)}" for name, value in options.items()]
@@ -168,7 +178,7 @@ def _run(sweep: Sweep, folder: epath.Path, point: Point, seed: int, settings: Se
     return Run(point, seed, workdir, config, tuple(arguments))
 
 
-def _resolved(point: Point, arguments: Sequence[str]) -> ConfigDict:
+def _resolved(point: Variant, arguments: Sequence[str]) -> ConfigDict:
     try:
         return parse_command_line(["", *arguments], ("train",)).config
     except UserError as error:
@@ -179,12 +189,12 @@ def _otherwise(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
     """Tells how a report was made otherwise than by the config; options of eval may change."""
     options = config.eval
     asked = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
-    if reads_contexts(provenance):
+    if report_uses_context(provenance):
         for name in ("lengths", *OF_CONTEXTS):
             asked[name] = options[name]
     asked = json.loads(json.dumps(asked))
     return [
-        f"{name} {brief(provenance.get(name))}, not {brief(value)}"
+        f"{name} {truncate(provenance.get(name))}, not {truncate(value)}"
         for name, value in asked.items()
         if provenance.get(name) != value
     ]
@@ -193,7 +203,7 @@ def _otherwise(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
 def _read_failure(run: Run) -> str:
     try:
         told = read_json(_failure(run))
-        return f"{brief(told['fate'])}: {brief(told['said'][-1])}"
+        return f"{truncate(told['fate'])}: {truncate(told['said'][-1])}"
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return "it cannot be read how"
 
@@ -204,12 +214,12 @@ def _failure(run: Run) -> epath.Path:
 
 def _points(folder: epath.Path) -> list[epath.Path]:
     """Returns the folders of points, which hold a run."""
-    return [path for path in children(folder) if path.is_dir() and _seeds(path)]
+    return [path for path in list_folder(folder) if path.is_dir() and _seeds(path)]
 
 
 def _seeds(point: epath.Path) -> list[epath.Path]:
     return [
         path
-        for path in children(point)
+        for path in list_folder(point)
         if re.fullmatch(r"seed_(0|[1-9][0-9]{0,8})", path.name) and (path / "config.json").exists()
     ]

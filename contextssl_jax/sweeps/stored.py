@@ -7,7 +7,7 @@ from etils import epath
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.reports.page import Cell, Table
-from contextssl_jax.storage.safe_json import brief, read_json
+from contextssl_jax.storage.safe_json import read_json, truncate
 from contextssl_jax.sweeps.definition import Sweep
 from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, State
@@ -78,7 +78,7 @@ def read_layout(folder: epath.Path) -> Table:
         return Table(_text(tree["title"]), header, rows, caption, quoted)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{file}: is no sweep's page with figures ({brief(error)}); make it with"
+            f"{file}: is no sweep's page with figures ({truncate(error)}); make it with"
             " python -m launch.sweep --report"
         ) from error
 
@@ -99,11 +99,11 @@ def _origin(tree: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{brief(value)} is no text")
+        raise TypeError(f"{truncate(value)} is no text")
     return value
 
 
 def _cell(value: Any) -> Cell:
     if value is not None and not isinstance(value, str | int | float):
-        raise TypeError(f"{brief(value)} is no cell")
+        raise TypeError(f"{truncate(value)} is no cell")
     return value

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from contextssl_jax.transforms.base import (
     Group,
-    LatentSpace,
+    ParameterSpace,
+    apply_groups,
     difference,
-    render_latents,
-    sample_latents,
+    sample_parameters,
 )
 from contextssl_jax.transforms.blur import blur
 from contextssl_jax.transforms.color import color
@@ -25,4 +25,4 @@ GROUPS: dict[str, Callable[..., Group]] = {
     "blur": blur,
 }
 
-__all__ = ["GROUPS", "Group", "LatentSpace", "difference", "render_latents", "sample_latents"]
+__all__ = ["GROUPS", "Group", "ParameterSpace", "difference", "apply_groups", "sample_parameters"]

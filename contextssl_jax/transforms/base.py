@@ -48,7 +48,7 @@ def difference(t_x: Array, t_y: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class LatentSpace:
+class ParameterSpace:
     """The latents of all groups in a fixed order, standardised by fixed statistics.
 
     A latent vector holds the told groups first (T entries), then the nuisances: groups that are
@@ -56,23 +56,26 @@ class LatentSpace:
     """
 
     groups: tuple[Group, ...]
-    nuisances: tuple[Group, ...]
-    latent_mean: np.ndarray  # [T]
-    latent_std: np.ndarray  # [T]
+    unconditioned_transforms: tuple[Group, ...]
+    param_mean: np.ndarray  # [T]
+    param_std: np.ndarray  # [T]
     action_mean: np.ndarray  # [A]
     action_std: np.ndarray  # [A]
 
     @classmethod
     def fit(
-        cls, groups: Sequence[Group], nuisances: Sequence[Group], latents: np.ndarray
-    ) -> "LatentSpace":
+        cls,
+        groups: Sequence[Group],
+        unconditioned_transforms: Sequence[Group],
+        transform_params: np.ndarray,
+    ) -> "ParameterSpace":
         """Builds the space with the statistics of drawn pairs of views, latents [n, 2, >= T]."""
-        t_x, t_y = _told(groups, latents[:, 0]), _told(groups, latents[:, 1])
+        t_x, t_y = _told(groups, transform_params[:, 0]), _told(groups, transform_params[:, 1])
         both = np.concatenate([t_x, t_y]).astype(np.float64)
         actions = _relative(groups, t_x, t_y, np).astype(np.float64)
         return cls(
             tuple(groups),
-            tuple(nuisances),
+            tuple(unconditioned_transforms),
             *(f(axis=0).astype(np.float32) for f in (both.mean, both.std)),
             *(f(axis=0).astype(np.float32) for f in (actions.mean, actions.std)),
         )
@@ -83,26 +86,26 @@ class LatentSpace:
         return tuple(group.name for group in self.groups)
 
     @property
-    def latent_owner(self) -> np.ndarray:
+    def param_group_ids(self) -> np.ndarray:
         """Which group owns each latent entry, int [T]."""
         return np.repeat(np.arange(len(self.groups)), [g.dim for g in self.groups])
 
     @property
-    def action_owner(self) -> np.ndarray:
+    def action_group_ids(self) -> np.ndarray:
         """Which group owns each action entry, int [A]."""
         return np.repeat(np.arange(len(self.groups)), [len(g.action) for g in self.groups])
 
     @property
     def identity(self) -> np.ndarray | None:
         """The latent vector of an untouched image, float32 [T + nuisances], if there is one."""
-        parts = [group.identity for group in (*self.groups, *self.nuisances)]
+        parts = [group.identity for group in (*self.groups, *self.unconditioned_transforms)]
         if any(part is None for part in parts):
             return None
         return np.concatenate([np.asarray(part, np.float32) for part in parts if part is not None])
 
-    def standardise(self, latents: Array) -> Array:
+    def standardize(self, transform_params: Array) -> Array:
         """Standardises latents [..., >= T] in their own units to mean 0, deviation 1, [..., T]."""
-        return (latents[..., : len(self.latent_mean)] - self.latent_mean) / self.latent_std
+        return (transform_params[..., : len(self.param_mean)] - self.param_mean) / self.param_std
 
     def actions(self, t_x: Array, t_y: Array) -> jax.Array:
         """Returns the standardised action from latents t_x to t_y, [..., >= T] -> [..., A]."""
@@ -110,17 +113,19 @@ class LatentSpace:
         return (raw - self.action_mean) / self.action_std
 
 
-def sample_latents(groups: Sequence[Group], rng: np.random.Generator, n: int) -> np.ndarray:
+def sample_parameters(groups: Sequence[Group], rng: np.random.Generator, n: int) -> np.ndarray:
     """Draws every group's latents, float32 [n, sum of dims]."""
     return np.concatenate([group.sample(rng, n) for group in groups], axis=1)
 
 
-def render_latents(groups: Sequence[Group], images: jax.Array, latents: jax.Array) -> jax.Array:
+def apply_groups(
+    groups: Sequence[Group], images: jax.Array, transform_params: jax.Array
+) -> jax.Array:
     """Applies the groups to images [N, H, W, 3] in [0, 1] by latents [N, sum of dims], by stage."""
     slices = zip(groups, _slices(groups), strict=True)
     for group, entries in sorted(slices, key=lambda pair: pair[0].stage):
         if group.render is not None:
-            images = group.render(images, latents[:, entries])
+            images = group.render(images, transform_params[:, entries])
     return images
 
 
@@ -129,8 +134,8 @@ def _slices(groups: Sequence[Group]) -> list[slice]:
     return [slice(*bounds[i : i + 2]) for i in range(len(groups))]
 
 
-def _told(groups: Sequence[Group], latents: Array) -> Array:
-    return latents[..., : sum(group.dim for group in groups)]
+def _told(groups: Sequence[Group], transform_params: Array) -> Array:
+    return transform_params[..., : sum(group.dim for group in groups)]
 
 
 def _relative(groups: Sequence[Group], t_x: Array, t_y: Array, numpy: Any) -> Array:

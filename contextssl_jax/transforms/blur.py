@@ -29,8 +29,8 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
         width = rng.uniform(*sigma, (n, 1))
         return np.where(rng.random((n, 1)) < probability, width, 0.0).astype(np.float32)
 
-    def render(images: jax.Array, latents: jax.Array) -> jax.Array:
-        kernel = filter_matrix(gaussian_taps(latents[:, 0], taps), size)
+    def render(images: jax.Array, transform_params: jax.Array) -> jax.Array:
+        kernel = filter_matrix(gaussian_taps(transform_params[:, 0], taps), size)
         return apply_separable(images, kernel, kernel)
 
     return Group(

@@ -48,14 +48,16 @@ def color(
     )
 
 
-def jitter_color(images: jax.Array, latents: jax.Array) -> jax.Array:
+def jitter_color(images: jax.Array, transform_params: jax.Array) -> jax.Array:
     """Applies brightness, contrast, saturation and hue in that order, clipping after each.
 
     Args:
       images: [N, H, W, 3] in [0, 1].
       latents: factors of brightness, contrast, saturation, and the hue shift in turns, [N, 4].
     """
-    brightness, contrast, saturation, hue = jnp.moveaxis(latents, 1, 0)[..., None, None, None]
+    brightness, contrast, saturation, hue = jnp.moveaxis(transform_params, 1, 0)[
+        ..., None, None, None
+    ]
     images = jnp.clip(images * brightness, 0, 1)
     mean = grayscale(images).mean(axis=(1, 2, 3), keepdims=True)
     images = jnp.clip(contrast * images + (1 - contrast) * mean, 0, 1)

@@ -48,9 +48,9 @@ def crop(
         lengths = np.log(np.stack([height, width], 1) / size)
         return np.concatenate([centre, lengths], axis=1).astype(np.float32)
 
-    def render(images: jax.Array, latents: jax.Array) -> jax.Array:
-        length = jnp.exp(latents[:, 2:]) * size
-        start = latents[:, :2] * size - length / 2
+    def render(images: jax.Array, transform_params: jax.Array) -> jax.Array:
+        length = jnp.exp(transform_params[:, 2:]) * size
+        start = transform_params[:, :2] * size - length / 2
         rows = resize_matrix(start[:, 0], length[:, 0], size)
         columns = resize_matrix(start[:, 1], length[:, 1], size)
         colour = jnp.asarray(fill, images.dtype)

@@ -19,8 +19,8 @@ def flip(size: int, *, probability: float) -> Group:
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         return (rng.random((n, 1)) < probability).astype(np.float32)
 
-    def render(images: jax.Array, latents: jax.Array) -> jax.Array:
-        mirrored = latents[:, 0, None, None, None] > 0.5
+    def render(images: jax.Array, transform_params: jax.Array) -> jax.Array:
+        mirrored = transform_params[:, 0, None, None, None] > 0.5
         return jnp.where(mirrored, images[:, :, ::-1], images)
 
     return Group(

@@ -14,8 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from contextssl_jax.errors import UserError, pick
-from contextssl_jax.transforms.base import Array, Group, LatentSpace, difference, sample_latents
+from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.transforms.base import (
+    Array,
+    Group,
+    ParameterSpace,
+    difference,
+    sample_parameters,
+)
 from contextssl_jax.transforms.quaternion import from_euler, inverse, multiply, upper
 
 _LIGHT = (0.0, math.pi / 4)  # range of the light's polar angle, 0 is above
@@ -33,27 +39,27 @@ class SceneGroups(NamedTuple):
     """The groups that are told, then those that change untold; see LatentSpace."""
 
     told: tuple[SceneGroup, ...]
-    nuisances: tuple[SceneGroup, ...]
+    unconditioned_transforms: tuple[SceneGroup, ...]
 
     @property
     def all(self) -> tuple[Group, ...]:
         """The groups of whose latents a latent vector consists, in order."""
-        return tuple(one.group for one in (*self.told, *self.nuisances))
+        return tuple(one.group for one in (*self.told, *self.unconditioned_transforms))
 
-    def latents(self, scenes: np.ndarray) -> np.ndarray:
+    def transform_params(self, scenes: np.ndarray) -> np.ndarray:
         """Returns the latents of scenes [..., 7], float32 [..., T + nuisances]."""
         flat = scenes.reshape(-1, scenes.shape[-1])
-        parts = [one.latent(flat) for one in (*self.told, *self.nuisances)]
-        latents = np.concatenate(parts, axis=1).astype(np.float32)
-        return latents.reshape(*scenes.shape[:-1], latents.shape[-1])
+        parts = [one.latent(flat) for one in (*self.told, *self.unconditioned_transforms)]
+        transform_params = np.concatenate(parts, axis=1).astype(np.float32)
+        return transform_params.reshape(*scenes.shape[:-1], transform_params.shape[-1])
 
-    def space(self) -> LatentSpace:
+    def space(self) -> ParameterSpace:
         """Returns the space of latents, with the statistics of the law that scenes are drawn by."""
         rng = np.random.default_rng(_STATISTICS_SEED)
-        drawn = sample_latents(self.all, rng, 2 * _STATISTICS_DRAWS)
+        drawn = sample_parameters(self.all, rng, 2 * _STATISTICS_DRAWS)
         told = len(self.told)
         pairs = drawn.reshape(_STATISTICS_DRAWS, 2, -1)
-        return LatentSpace.fit(self.all[:told], self.all[told:], pairs)
+        return ParameterSpace.fit(self.all[:told], self.all[told:], pairs)
 
 
 def scene_groups(config: ConfigDict) -> SceneGroups:
@@ -62,14 +68,14 @@ def scene_groups(config: ConfigDict) -> SceneGroups:
     Raises:
       UserError: a group is none of SCENE_GROUPS or is named twice, or an option is wrong.
     """
-    options, names = config.scene, (*config.groups, *config.nuisances)
+    options, names = config.scene, (*config.groups, *config.unconditioned_transforms)
     if len(set(names)) < len(names):
-        raise UserError(f"groups, nuisances: a group is named twice in {names}")
+        raise UserError(f"groups, unconditioned_transforms: a group is named twice in {names}")
     if not 0 < options.angle <= 90:
         raise UserError(f"scene.angle: {options.angle} degrees are not above 0 and at most 90")
     if options.hue not in ("circle", "linear"):
         raise UserError(f"scene.hue: {options.hue!r} is neither 'circle' nor 'linear'")
-    built = tuple(pick(SCENE_GROUPS, name, "groups")(options) for name in names)
+    built = tuple(lookup(SCENE_GROUPS, name, "groups")(options) for name in names)
     return SceneGroups(built[: len(config.groups)], built[len(config.groups) :])
 
 

@@ -80,7 +80,7 @@ class StoredViews:
         shape = len(indices), views
         return (
             images.reshape(*shape, *images.shape[1:]),
-            self.groups.latents(scenes.reshape(*shape, scenes.shape[1])),
+            self.groups.transform_params(scenes.reshape(*shape, scenes.shape[1])),
         )
 
 
@@ -99,8 +99,8 @@ def build(config: ConfigDict) -> Dataset:
 def views_dataset(groups: SceneGroups, splits: Mapping[str, StoredViews]) -> Dataset:
     """Makes the data set of stored views."""
 
-    def render(record: Record, latents: jax.Array) -> jax.Array:
-        del latents
+    def render(record: Record, transform_params: jax.Array) -> jax.Array:
+        del transform_params
         images = record.astype(np.float32) / 255
         return (images - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
 

@@ -13,7 +13,7 @@ from contextssl_jax.data.dataset import Dataset, Record
 from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import Recipes, Shape, draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
-from contextssl_jax.transforms import sample_latents
+from contextssl_jax.transforms import sample_parameters
 from contextssl_jax.transforms.scene import SceneGroups, scene_groups
 
 # Of the pixels of views, in [0, 1].
@@ -46,11 +46,11 @@ class Objects:
         self, rng: np.random.Generator, indices: np.ndarray, views: int
     ) -> tuple[Shape, np.ndarray]:
         """See Split.draw; all views share their object's shape."""
-        latents = sample_latents(self.groups.all, rng, len(indices) * views)
+        transform_params = sample_parameters(self.groups.all, rng, len(indices) * views)
         seeds = [(self.stream, int(index)) for index in indices]
         shape = draw_instances(self.recipes, self.labels[indices], seeds)
         shape = Shape(*(leaf[:, None] for leaf in shape))
-        return shape, latents.reshape(len(indices), views, latents.shape[-1])
+        return shape, transform_params.reshape(len(indices), views, transform_params.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Pool:
     """A split of objects of which a few views have been rendered, to be drawn again and again."""
 
     images: np.ndarray  # uint8 [size, V, S, S, 3]
-    latents: np.ndarray  # [size, V, T + nuisances]
+    transform_params: np.ndarray  # [size, V, T + nuisances]
     labels: np.ndarray
 
     @property
@@ -78,7 +78,9 @@ class Pool:
         if views > kept:
             raise UserError(f"objects3d.pool: {kept} views of each object; {views} are asked for")
         chosen = rng.permuted(np.tile(np.arange(kept), (len(indices), 1)), axis=1)[:, :views]
-        return self.images[indices[:, None], chosen], self.latents[indices[:, None], chosen]
+        return self.images[indices[:, None], chosen], self.transform_params[
+            indices[:, None], chosen
+        ]
 
 
 def build(config: ConfigDict) -> Dataset:
@@ -94,13 +96,13 @@ def build(config: ConfigDict) -> Dataset:
     recipes = draw_recipes(options.classes)
     decode = scene_decoder(groups, linear=config.scene.hue == "linear")
 
-    def pictures(record: Record, latents: jax.Array) -> jax.Array:
+    def pictures(record: Record, transform_params: jax.Array) -> jax.Array:
         if isinstance(record, Shape):
-            return render(record, decode(latents), options.side, options.samples)
+            return render(record, decode(transform_params), options.side, options.samples)
         return record.astype(np.float32) / 255
 
-    def normalised(record: Record, latents: jax.Array) -> jax.Array:
-        return (pictures(record, latents) - np.asarray(MEAN, np.float32)) / np.asarray(
+    def normalised(record: Record, transform_params: jax.Array) -> jax.Array:
+        return (pictures(record, transform_params) - np.asarray(MEAN, np.float32)) / np.asarray(
             STD, np.float32
         )
 
@@ -119,7 +121,7 @@ def fill_pool(
 ) -> Pool:
     """Renders that many views of every object, the same ones in every run."""
     rng = np.random.default_rng((_POOL, objects.stream))
-    shape, latents = objects.draw(rng, np.arange(objects.size), views)
+    shape, transform_params = objects.draw(rng, np.arange(objects.size), views)
     total = objects.size * views
     drawer = jax.jit(lambda *view: jnp.round(255 * pictures(*view)).astype(jnp.uint8))
     images: list[np.ndarray] = []
@@ -127,9 +129,11 @@ def fill_pool(
     for start in bar:
         rows = np.minimum(np.arange(start, start + _BATCH), total - 1)
         one = Shape(*(leaf[rows // views, 0] for leaf in shape))
-        images.append(np.asarray(drawer(one, latents.reshape(total, -1)[rows])))
+        images.append(np.asarray(drawer(one, transform_params.reshape(total, -1)[rows])))
     stacked = np.concatenate(images)[:total]
-    return Pool(stacked.reshape(objects.size, views, *stacked.shape[1:]), latents, objects.labels)
+    return Pool(
+        stacked.reshape(objects.size, views, *stacked.shape[1:]), transform_params, objects.labels
+    )
 
 
 def scene_decoder(groups: SceneGroups, linear: bool) -> Callable[[jax.Array], Scene]:
@@ -142,18 +146,27 @@ def scene_decoder(groups: SceneGroups, linear: bool) -> Callable[[jax.Array], Sc
     names = [group.name for group in groups.all]
     ends = np.cumsum([group.dim for group in groups.all])
 
-    def part(latents: jax.Array, name: str) -> jax.Array:
+    def part(transform_params: jax.Array, name: str) -> jax.Array:
         if name not in names:
-            return jnp.broadcast_to(jnp.asarray(_REST[name]), (len(latents), len(_REST[name])))
+            return jnp.broadcast_to(
+                jnp.asarray(_REST[name]), (len(transform_params), len(_REST[name]))
+            )
         i = names.index(name)
-        found = latents[:, ends[i] - groups.all[i].dim : ends[i]]
+        found = transform_params[:, ends[i] - groups.all[i].dim : ends[i]]
         if name == "color" and linear:
             turns = 2 * np.pi * found
-            found = jnp.stack([jnp.cos(turns), jnp.sin(turns)], -1).reshape(len(latents), -1)
+            found = jnp.stack([jnp.cos(turns), jnp.sin(turns)], -1).reshape(
+                len(transform_params), -1
+            )
         return found
 
-    def decode(latents: jax.Array) -> Scene:
-        hues = part(latents, "color")
-        return Scene(part(latents, "rotation"), hues[:, :2], hues[:, 2:], part(latents, "light"))
+    def decode(transform_params: jax.Array) -> Scene:
+        hues = part(transform_params, "color")
+        return Scene(
+            part(transform_params, "rotation"),
+            hues[:, :2],
+            hues[:, 2:],
+            part(transform_params, "light"),
+        )
 
     return decode
