@@ -1,22 +1,27 @@
-"""InfoNCE over the batch or over context positions, and the latent predictor's error.
+"""Losses: InfoNCE over the batch or over context positions, the predictor's error, variance and
+covariance.
 
-Embeddings h of a context are in the order x1, y1, x2, y2, ...; each token's positive is its
-partner. All arithmetic is float32.
+Embeddings h of a context are in the order x_1, y_1, x_2, y_2, ...; each token's positive is the
+other token of its pair. All arithmetic is float32.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from contextssl_jax.distributed.collectives import axis_offset, gather_over
+from contextssl_jax.distributed.collectives import axis_offset, gather_over, mean_over, sum_over
+from contextssl_jax.errors import UserError
 
 _EXCLUDED = -1e9
+_VARIANCE_EPSILON = 1e-4  # under the root
 
 
 class InfoNCEOutput(NamedTuple):
-    """What InfoNCE says of each token; all float32, of this device's tokens."""
+    """InfoNCE of each token of this device, float32."""
 
     loss: jax.Array  # -log p(positive), [B, E, 2K]
     correct: jax.Array  # 1 where the positive is the nearest candidate, [B, E, 2K]
@@ -25,23 +30,23 @@ class InfoNCEOutput(NamedTuple):
 
 
 def normalize(x: jax.Array) -> jax.Array:
-    """Scales vectors [..., P] to length 1; a zero vector stays zero, with a finite gradient."""
+    """Scale vectors [..., P] to length 1; a zero vector stays zero, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 
 def info_nce_batch(
     h: jax.Array, *, temperature: float, clamp: bool, axis: str | None = None
 ) -> InfoNCEOutput:
-    """NT-Xent over all tokens of all contexts that are read in the same environment slot.
+    """Compute NT-Xent over all tokens of all contexts, separately for each environment index.
 
-    The official code's loss: negatives of a token are the x and y tokens of every context on
+    The official code's loss: the negatives of a token are the x and y tokens of every context on
     every device.
 
     Args:
       h: embeddings of length 1, float32 [B, E, 2K, P].
       temperature: tau.
-      clamp: raise cosines to at least 1e-7, as the official code does: negatives that point away
-        get no gradient.
+      clamp: raise cosines to at least 1e-7, as the official code does: negatives with a negative
+        cosine get no gradient.
       axis: name of the axis over which devices hold other contexts.
     """
     b, e, t, p = h.shape
@@ -54,9 +59,9 @@ def info_nce_batch(
 
 
 def info_nce_context(h: jax.Array, *, temperature: float, clamp: bool) -> InfoNCEOutput:
-    """InfoNCE over the positions of each context, in both directions (paper, Eq. 2).
+    """Compute InfoNCE over the positions of each context, in both directions (paper, Eq. 2).
 
-    Negatives of an x token are the y tokens of its own context, and the reverse.
+    The negatives of an x token are the y tokens of its own context, and the reverse.
 
     Args:
       h: embeddings of length 1, float32 [B, E, 2K, P].
@@ -71,6 +76,26 @@ def info_nce_context(h: jax.Array, *, temperature: float, clamp: bool) -> InfoNC
     return InfoNCEOutput(*(x.swapaxes(2, 3).reshape(b, e, t) for x in result))
 
 
+def build_info_nce(loss: ConfigDict, axis: str | None) -> Callable[[jax.Array], InfoNCEOutput]:
+    """Build InfoNCE of embeddings of length 1, [B, E, 2K, P], from the section `loss`.
+
+    Raises:
+      UserError: `loss.negatives` is unknown.
+    """
+    if loss.negatives not in ("batch", "context"):
+        raise UserError(
+            f"--config.loss.negatives: {loss.negatives!r} is neither 'batch' nor 'context'"
+        )
+    temperature, clamp = loss.temperature, loss.clamp
+
+    def info_nce(h: jax.Array) -> InfoNCEOutput:
+        if loss.negatives == "batch":
+            return info_nce_batch(h, temperature=temperature, clamp=clamp, axis=axis)
+        return info_nce_context(h, temperature=temperature, clamp=clamp)
+
+    return info_nce
+
+
 def _cross_entropy(
     cosine: jax.Array,
     positive: jax.Array,
@@ -78,7 +103,7 @@ def _cross_entropy(
     temperature: float,
     clamp: bool,
 ) -> InfoNCEOutput:
-    """Classifies the positive among candidates: cosine [..., n, m], positive and own [n]."""
+    """Classify the positive among candidates: cosine [..., n, m], positive and own [n]."""
     column = jnp.arange(cosine.shape[-1])
     is_positive = column == positive[:, None]
     candidate = jnp.ones_like(is_positive) if own is None else column != own[:, None]
@@ -94,29 +119,67 @@ def _cross_entropy(
     )
 
 
-def parameter_errors(predicted: jax.Array, target: jax.Array, owner: np.ndarray) -> jax.Array:
-    """Mean squared error of each group's latent entries.
+def parameter_errors(predicted: jax.Array, target: jax.Array, group_ids: np.ndarray) -> jax.Array:
+    """Return the mean squared error of each group's transform parameters.
 
     Args:
-      predicted: standardised latents, float32 [B, E, 2K, T].
-      target: the y view's standardised latents, float32 [B, K, T]; both anchors, x with its action
-        and y itself, are to tell it (paper, Eq. 3).
-      owner: group of each entry, int [T].
+      predicted: standardized parameters, float32 [B, E, 2K, T].
+      target: standardized parameters of the y views, float32 [B, K, T], which are predicted from
+        both tokens of a pair (paper, Eq. 3).
+      group_ids: group of each entry, int [T].
 
     Returns:
       [B, E, 2K, G].
     """
     squared = (predicted - jnp.repeat(target, 2, axis=1)[:, None]) ** 2
-    membership = jax.nn.one_hot(owner, int(max(owner)) + 1, dtype=squared.dtype)
+    membership = jax.nn.one_hot(group_ids, int(max(group_ids)) + 1, dtype=squared.dtype)
     weights = membership / membership.sum(axis=0)
     return jnp.einsum("bekt,tg->bekg", squared, weights, precision=jax.lax.Precision.HIGHEST)
 
 
 def predictor_loss(errors: jax.Array, environments: jax.Array) -> jax.Array:
-    """Sum over the shown groups of their mean squared error, a mean over contexts and tokens.
+    """Sum the observed groups' mean squared errors; a mean over contexts, environments and tokens.
 
     Args:
-      errors: [B, E, 2K, G], from latent_errors.
-      environments: shown groups, bool [B, E, G].
+      errors: [B, E, 2K, G], from parameter_errors.
+      environments: observed groups, bool [B, E, G].
     """
     return jnp.sum(errors.mean(axis=2) * environments, axis=-1).mean()
+
+
+class VarianceCovariance(NamedTuple):
+    """VICReg's two regularizers (arXiv 2105.04906); each [], 0 is best."""
+
+    variance: jax.Array  # mean shortfall of the entries' deviations from 1
+    covariance: jax.Array  # sum of squared covariances of different entries, over P
+
+
+def variance_covariance(h: jax.Array, axis: str | None) -> VarianceCovariance:
+    """Compute VICReg's variance and covariance terms over all rows of all devices.
+
+    Statistics are unbiased, and those of one batch whatever the number of devices.
+
+    Args:
+      h: this device's rows, float32 [N, P]; two at least, over all devices.
+      axis: name of the axis over devices that hold as many other rows, or None.
+    """
+    centered = h - mean_over(h.mean(axis=0), axis)
+    products = jnp.einsum("np,nq->pq", centered, centered, precision=jax.lax.Precision.HIGHEST)
+    count = len(h) * (1 if axis is None else jax.lax.axis_size(axis))
+    covariance = sum_over(products, axis) / (count - 1)
+    variances = jnp.diagonal(covariance)
+    shortfall = jax.nn.relu(1 - jnp.sqrt(variances + _VARIANCE_EPSILON))
+    others = jnp.sum(jnp.square(covariance)) - jnp.sum(jnp.square(variances))
+    return VarianceCovariance(shortfall.mean(), others / h.shape[-1])
+
+
+def mean_variance_covariance(h: jax.Array, axis: str | None) -> VarianceCovariance:
+    """Return the mean of `variance_covariance` over the environments.
+
+    Args:
+      h: float32 [B, E, K, P].
+      axis: see variance_covariance.
+    """
+    by_environment = h.swapaxes(0, 1).reshape(h.shape[1], -1, h.shape[-1])
+    each = [variance_covariance(rows, axis) for rows in by_environment]
+    return VarianceCovariance(*(sum(values) / len(each) for values in zip(*each, strict=True)))

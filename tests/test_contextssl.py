@@ -1,4 +1,4 @@
-"""The method: what a token says, what hides, and that training and evaluation read alike."""
+"""ContextSSL: tokens, masked actions, the loss, and equality of training and evaluation."""
 
 import functools
 
@@ -9,8 +9,10 @@ import optax
 import pytest
 
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.masks import pair_mask
+from contextssl_jax.masks import pair_mask, training_masks
 from contextssl_jax.methods.base import mask_actions
+from contextssl_jax.methods.context_head import action_scales
+from contextssl_jax.models.context_transformer import make_tokens
 
 
 @pytest.fixture
@@ -33,14 +35,13 @@ def loss_of(loss, variables, batch):
     return loss(variables["params"], variables["batch_stats"], batch, jax.random.key(0))
 
 
-def test_each_groups_action_has_the_asked_for_norm_and_y_tokens_have_none(config):
+def test_each_groups_action_has_the_configured_norm_and_y_tokens_have_none(config):
     config.model.action_scale = 7.0
     method, _, _ = prepare(config)
     split = build_experiment(config).dataset.splits["train"]
     _, t = split.draw(np.random.default_rng(0), np.zeros(20000, int), 2)
-    tokens = method.heads["transformer"].tokens(
-        jnp.zeros((1, len(t), 2, 3)), method.space.actions(t[:, 0], t[:, 1])[None]
-    )
+    scaled = method.space.actions(t[:, 0], t[:, 1]) * action_scales(method.space, 7.0)
+    tokens = make_tokens(jnp.zeros((1, len(t), 2, 3)), scaled[None])
     actions = tokens[0, :, 3:].reshape(len(t), 2, 5)
     np.testing.assert_array_equal(actions[:, 1], 0)
     for entries in (slice(0, 4), slice(4, 5)):
@@ -49,13 +50,13 @@ def test_each_groups_action_has_the_asked_for_norm_and_y_tokens_have_none(config
 
 
 def test_a_hidden_groups_action_is_zero():
-    shown = jnp.asarray([[True, False], [False, False]])
+    observed = jnp.asarray([[True, False], [False, False]])
     actions = jnp.ones((3, 2, 5))
-    hidden = mask_actions(actions, shown, np.array([0, 0, 0, 0, 1]))
+    hidden = mask_actions(actions, observed, np.array([0, 0, 0, 0, 1]))
     np.testing.assert_array_equal(hidden[0], [[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
 
 
-def test_reading_all_environments_is_reading_each(config):
+def test_the_loss_in_all_environments_is_the_mean_of_each(config):
     config.mask.per_layer = False
     method, variables, batch = prepare(config)
     total, (_, metrics) = loss_of(method.loss, variables, batch)
@@ -67,14 +68,14 @@ def test_reading_all_environments_is_reading_each(config):
     ]
     np.testing.assert_allclose(total, np.mean([loss for loss, _ in each]), rtol=1e-5)
     for i, group in enumerate(("crop", "blur")):
-        told = metrics[f"predictor_r2/{group}_x"]
-        np.testing.assert_allclose(told, each[i][1][1][f"predictor_r2/{group}_x"], rtol=1e-4)
+        found = metrics[f"predictor_r2/{group}_x"]
+        np.testing.assert_allclose(found, each[i][1][1][f"predictor_r2/{group}_x"], rtol=1e-4)
         other = each[1 - i][1][1][f"predictor_r2/{group}_x"]
-        assert np.isnan(other)  # a hidden group is not told
+        assert np.isnan(other)  # a hidden group is not predicted
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_evaluation_reads_a_context_as_training_does(config, sparse):
+def test_evaluation_encodes_a_context_as_training_does(config, sparse):
     config.mask.update(probability=0.6, per_layer=True)
     method, variables, batch = prepare(config)
     k = batch.transform_params.shape[1]
@@ -82,11 +83,15 @@ def test_evaluation_reads_a_context_as_training_does(config, sparse):
     features = method.encode(variables, record, batch.transform_params[0].reshape(2 * k, -1))
     features = features.reshape(k, 2, -1)
     actions = method.space.actions(batch.transform_params[0, :, 0], batch.transform_params[0, :, 1])
-    tokens = method.heads["transformer"].tokens(features[None], actions[None])
+    scaled = actions * action_scales(method.space, config.model.action_scale)
+    tokens = make_tokens(features[None], scaled[None])
     key, mask = None, pair_mask(2 * k)[None, None]
     if sparse:  # the last pair is the query: the context is what comes before it
         key = jax.random.key(3)
-        mask = method.heads["transformer"].draw_masks(key, jnp.zeros(1, int), 1, 2 * k)[:, 0]
+        blocks = config.model.transformer.blocks
+        mask = training_masks(
+            key, jnp.zeros(1, int), environments=1, tokens=2 * k, layers=blocks, **config.mask
+        )[:, 0]
         assert (mask[:, :, -2].sum(axis=-1) < 2 * k - 1).any()
     params = {"params": variables["params"]["transformer"]}
     full = method.modules["transformer"].apply(params, tokens, mask)[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from quick import run
 
-from contextssl_jax.decorrelation import mean_variance_covariance, variance_covariance
+from contextssl_jax.losses import mean_variance_covariance, variance_covariance
 
 H = np.random.default_rng(0).normal(size=(3, 2, 4, 5)) * np.linspace(0.3, 2, 5)  # [B, E, K, P]
 

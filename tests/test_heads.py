@@ -76,7 +76,7 @@ def test_embeddings_are_projections_and_where_actions_take_them(name):
     np.testing.assert_allclose(plain, normalize(z), atol=1e-5)
     expected = z
     if name != "simclr":
-        expected = module.apply(variables, z, actions, method="act")
+        expected = module.apply(variables, z, actions, method="predict")
         assert np.abs(asked - plain).max() > 0.1
     np.testing.assert_allclose(asked, normalize(expected), atol=1e-5)
     assert one.method.encode_context(one.variables, FEATURES[0], ACTIONS[0, 0]) is None
@@ -88,22 +88,22 @@ def test_training_projects_both_views_in_one_batch(name):
     head = list(one.method.heads)[-1]
     module, variables = one.method.modules[head], own(one, head)
     given = variables, FEATURES, ACTIONS, jnp.arange(4), jax.random.key(0)
-    projected, stats = run(one.method.heads[head].project, *given)
+    projected, stats = run(one.method.heads[head].embed_pairs, *given)
     half = FEATURES[..., 4:] if name == "sie" else FEATURES
     z, updated = run(
         lambda z: module.apply(variables, z, train=True, mutable=["batch_stats"]), half
     )
-    np.testing.assert_allclose(projected.source[:, 0], z[:, :, 0], atol=1e-5)
-    np.testing.assert_allclose(projected.target[:, 0], z[:, :, 1], atol=1e-5)
+    np.testing.assert_allclose(projected.x[:, 0], z[:, :, 0], atol=1e-5)
+    np.testing.assert_allclose(projected.y[:, 0], z[:, :, 1], atol=1e-5)
     expected = z[:, None, :, 0]
     if name != "simclr":
-        expected = module.apply(variables, expected, ACTIONS, method="act")
-    np.testing.assert_allclose(projected.asked, expected, atol=1e-5)
+        expected = module.apply(variables, expected, ACTIONS, method="predict")
+    np.testing.assert_allclose(projected.predicted, expected, atol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (stats, updated["batch_stats"])), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     tokens = projected.tokens.reshape(4, -1, 3, 2, z.shape[-1])
-    np.testing.assert_array_equal(tokens[:, :, :, 0], projected.asked)
-    np.testing.assert_array_equal(tokens[:, -1, :, 1], projected.target[:, 0])
+    np.testing.assert_array_equal(tokens[:, :, :, 0], projected.predicted)
+    np.testing.assert_array_equal(tokens[:, -1, :, 1], projected.y[:, 0])
 
 
 def test_sies_heads_see_a_half_each():
@@ -112,7 +112,7 @@ def test_sies_heads_see_a_half_each():
 
         def project(features, name=name):
             variables = own(small("sie"), name)
-            projected, _ = heads[name].project(variables, features, ACTIONS, None, None)
+            projected, _ = heads[name].embed_pairs(variables, features, ACTIONS, None, None)
             return sum(jnp.sum(jnp.sin(x)) for x in projected)
 
         slopes = np.abs(run(jax.grad(project), FEATURES)).max(axis=(0, 1, 2))
@@ -120,7 +120,9 @@ def test_sies_heads_see_a_half_each():
 
 
 def test_an_encoder_that_has_no_halves_is_told():
-    with pytest.raises(UserError, match="2 equal parts, which the encoder's 7 do not"):
+    with pytest.raises(
+        UserError, match="2 equal parts, which is not possible with the encoder's 7"
+    ):
         small("sie").method.heads["invariant"].init(None, jnp.zeros((1, 7)), jnp.zeros((1, 5)))
 
 
@@ -147,7 +149,7 @@ def test_no_token_depends_on_another_where_tokens_see_themselves_alone():
 
         def entries(z, head=head, variables=variables):
             given = z[None], ACTIONS[:1], jnp.zeros(1, int), jax.random.key(0)
-            return head.project(variables, *given)[0].tokens.sum(axis=-1)[0, 0]
+            return head.embed_pairs(variables, *given)[0].tokens.sum(axis=-1)[0, 0]
 
         slopes = np.abs(run(jax.jacrev(entries), FEATURES[0])).sum(axis=-1).reshape(6, 6)
         assert (np.diag(slopes) > 0).all()
@@ -169,10 +171,10 @@ def test_a_transformer_that_reads_nothing_embeds_as_in_training():
     head = one.method.heads["transformer"]
     shown = ACTIONS[:1, 0] * (np.array([0, 0, 0, 0, 1]) == np.arange(2)[:, None, None])
     given = FEATURES[:1], shown[None], jnp.zeros(1, int), jax.random.key(0)
-    projected, _ = run(head.project, own(one, "transformer"), *given)
+    projected, _ = run(head.embed_pairs, own(one, "transformer"), *given)
     for e in range(2):
-        np.testing.assert_allclose(asked[e, 0], normalize(projected.asked[0, e]), atol=1e-5)
-    np.testing.assert_allclose(plain[0], normalize(projected.target[0, 0]), atol=1e-5)
+        np.testing.assert_allclose(asked[e, 0], normalize(projected.predicted[0, e]), atol=1e-5)
+    np.testing.assert_allclose(plain[0], normalize(projected.y[0, 0]), atol=1e-5)
 
 
 def test_sen_plus_is_contextssl_without_the_predictors_error():

@@ -1,51 +1,51 @@
-"""Objectives are naive loops over embeddings, by hand where small; and every method learns."""
+"""Losses equal naive loops over embeddings, small ones by hand; and every method learns."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 from quick import run
 from small_methods import small
 from test_decorrelation import naive as naive_spread
 
 from contextssl_jax.losses import info_nce_batch
 from contextssl_jax.methods import METHODS
-from contextssl_jax.methods.contrastive import Contrastive
-from contextssl_jax.methods.equimod import EquiMod
-from contextssl_jax.methods.heads import Projected
-from contextssl_jax.methods.sie import SIE
-from contextssl_jax.methods.vicreg import VICReg
+from contextssl_jax.methods.contrastive import contrastive_loss
+from contextssl_jax.methods.equimod import equimod_loss
+from contextssl_jax.methods.heads import Embeddings
+from contextssl_jax.methods.sie import sie_loss
+from contextssl_jax.methods.vicreg import vicreg_loss
 
 RNG = np.random.default_rng(0)
 TEMPERATURE = 0.4
-NOTHING = dict(space=None, backbone=None, heads={}, axis=None)  # an objective reads none of these
+WEIGHTS = ConfigDict(
+    {
+        "invariance_weight": 3.0,
+        "equivariance_weight": 1.3,
+        "variance_weight": 5.0,
+        "covariance_weight": 0.2,
+    }
+)
 
 
-def align(h):
+def info_nce(h):
     return info_nce_batch(h, temperature=TEMPERATURE, clamp=False)
 
 
-METHOD = {
-    "contrastive": Contrastive(**NOTHING, align=align),
-    "equimod": EquiMod(**NOTHING, align=align, equivariance_weight=0.7),
-    "vicreg": VICReg(
-        **NOTHING, invariance_weight=3.0, variance_weight=5.0, covariance_weight=0.2
-    ),
-    "sie": SIE(
-        **NOTHING,
-        invariance_weight=3.0,
-        equivariance_weight=1.3,
-        variance_weight=5.0,
-        covariance_weight=0.2,
-    ),
-}  # fmt: skip
+LOSSES = {  # of the heads' embeddings
+    "contrastive": lambda one: contrastive_loss(one, info_nce, None),
+    "equimod": lambda one, other: equimod_loss(one, other, 0.7, info_nce, None),
+    "vicreg": lambda one: vicreg_loss(one, WEIGHTS, None),
+    "sie": lambda one, other: sie_loss(one, other, WEIGHTS, None),
+}
 
 
-def drawn(e: int, *, y: int = 1, p: int = 4) -> Projected:
+def drawn(e: int, *, y: int = 1, p: int = 4) -> Embeddings:
     """Random embeddings of 3 contexts of 2 pairs in e readings, and in y readings of y tokens."""
     scale = np.linspace(0.4, 1.5, p)
-    return Projected(*(RNG.normal(size=(3, readings, 2, p)) * scale for readings in (e, y, 1)))
+    return Embeddings(*(RNG.normal(size=(3, readings, 2, p)) * scale for readings in (e, y, 1)))
 
 
 EMBEDDINGS = {
@@ -59,13 +59,13 @@ EMBEDDINGS = {
 }
 
 
-def nt_xent(one: Projected) -> float:
+def nt_xent(one: Embeddings) -> float:
     """Mean over readings of the mean over 2N rows, of which all but two are negatives."""
     losses = []
-    for e in range(one.asked.shape[1]):
+    for e in range(one.predicted.shape[1]):
         rows = []
         for b, k in np.ndindex(3, 2):
-            rows += [one.asked[b, e, k], one.target[b, e % one.target.shape[1], k]]
+            rows += [one.predicted[b, e, k], one.y[b, e % one.y.shape[1], k]]
         rows = [row / np.sqrt((row**2).sum()) for row in rows]
         for i, row in enumerate(rows):
             partner = i + 1 if i % 2 == 0 else i - 1
@@ -92,33 +92,33 @@ def spreads(h: np.ndarray) -> tuple[float, float]:
     return tuple(np.mean(each, axis=0))
 
 
-def naive(kind: str, projected: dict[str, Projected]) -> float:
+def naive(kind: str, projected: dict[str, Embeddings]) -> float:
     if kind == "equimod":
         return nt_xent(projected["projector"]) + 0.7 * nt_xent(projected["equivariant"])
     one = next(iter(projected.values()))
     if kind == "contrastive":
         return nt_xent(one)
     if kind == "vicreg":
-        (v_x, c_x), (v_y, c_y) = spreads(one.asked), spreads(one.target)
-        moved = distance(one.asked, one.target)
+        (v_x, c_x), (v_y, c_y) = spreads(one.predicted), spreads(one.y)
+        moved = distance(one.predicted, one.y)
         return 3.0 * moved + 5.0 * (v_x + v_y) / 2 + 0.2 * (c_x + c_y)
     i, e = projected["invariant"], projected["equivariant"]
-    v_x, c_x = spreads(np.concatenate([i.source, e.source], axis=-1))
-    v_y, c_y = spreads(np.concatenate([i.target, e.target], axis=-1))
+    v_x, c_x = spreads(np.concatenate([i.x, e.x], axis=-1))
+    v_y, c_y = spreads(np.concatenate([i.y, e.y], axis=-1))
     return (
-        3.0 * distance(i.source, i.target)
-        + 1.3 * distance(e.asked, e.target)
-        + 5.0 * (v_x + v_y + spreads(e.asked)[0]) / 2
+        3.0 * distance(i.x, i.y)
+        + 1.3 * distance(e.predicted, e.y)
+        + 5.0 * (v_x + v_y + spreads(e.predicted)[0]) / 2
         + 0.2 * (c_x + c_y)
     )
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_an_objective_and_its_gradient_are_a_naive_loops(name):
+def test_a_loss_and_its_gradient_are_a_naive_loops(name):
     kind, projected = EMBEDDINGS[name]
 
-    def loss(parts):  # in the heads' order, which that of a dict is not in JAX
-        return METHOD[kind].objective({}, dict(zip(projected, parts, strict=True)), None)
+    def loss(parts):  # in the heads' order; JAX sorts the keys of a dict
+        return LOSSES[kind](*parts)
 
     parts = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), list(projected.values()))
     (value, metrics), slopes = run(jax.value_and_grad(loss, has_aux=True), parts)
@@ -135,25 +135,25 @@ def test_an_objective_and_its_gradient_are_a_naive_loops(name):
         np.testing.assert_allclose(sum(jax.tree.leaves(slope)), difference, rtol=2e-4, atol=1e-4)
 
 
-def pairs(x, y, source=None) -> Projected:
+def pairs(x, y, source=None) -> Embeddings:
     """Of one context in one reading."""
     parts = (x, y, x if source is None else source)
-    return Projected(*(jnp.asarray(h, jnp.float32)[None, None] for h in parts))
+    return Embeddings(*(jnp.asarray(h, jnp.float32)[None, None] for h in parts))
 
 
-def told(kind, **projected):
-    return run(lambda: METHOD[kind].objective({}, projected, None))
+def loss_of(kind, *embeddings):
+    return run(lambda: LOSSES[kind](*embeddings))
 
 
 def test_contrast_of_small_embeddings():
     ahead = np.exp(1 / TEMPERATURE)
     one = pairs([[2, 0], [0, 3]], [[1, 0], [0, 1]])  # the positive at cosine 1, two at 0
-    loss, metrics = told("contrastive", any=one)
+    loss, metrics = loss_of("contrastive", one)
     np.testing.assert_allclose(loss, np.log((ahead + 2) / ahead), rtol=1e-5)
     assert metrics["alignment_accuracy"] == 1 and metrics["similarity_positive"] == 1
     # Where actions take x to the other's y, positives are at 0, and one negative at 1.
     crossed = pairs([[0, 3], [2, 0]], [[1, 0], [0, 1]])
-    loss, metrics = told("equimod", projector=one, equivariant=crossed)
+    loss, metrics = loss_of("equimod", one, crossed)
     of_invariant, of_equivariant = np.log((ahead + 2) / ahead), np.log(ahead + 2)
     np.testing.assert_allclose(loss, of_invariant + 0.7 * of_equivariant, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss_equivariant"], of_equivariant, rtol=1e-5)
@@ -163,7 +163,7 @@ def test_contrast_of_small_embeddings():
 def test_vicreg_of_small_embeddings():
     # Distances 0, 1, 0, 1; deviations sqrt(1/2) and sqrt(2); y's entries vary together.
     one = pairs([[0, 0], [1, 0]], [[0, 1], [1, 3]])
-    loss, metrics = told("vicreg", projector=one)
+    loss, metrics = loss_of("vicreg", one)
     half = 1 - np.sqrt(0.5001)
     of_x, of_y = (half + 0.99) / 2, half / 2
     assert metrics["loss_invariance"] == pytest.approx((0 + 1 + 0 + 9) / 4)
@@ -176,7 +176,7 @@ def test_sie_of_small_embeddings():
     half = 1 - np.sqrt(0.5001)  # of two rows that differ by 1
     invariant = pairs([[0], [1]], [[2], [3]])
     equivariant = pairs([[5], [5]], [[0], [2]], source=[[0], [-1]])
-    loss, metrics = told("sie", invariant=invariant, equivariant=equivariant)
+    loss, metrics = loss_of("sie", invariant, equivariant)
     variance = (half + half) / 2 + (half + 0) / 2 + 0.99  # of x, of y, of where the action takes x
     # x is (0, 0), (1, -1), y (2, 0), (3, 2): covariances -1/2 and 1, over two entries.
     covariance = 2 * 0.5**2 / 2 + 2 * 1**2 / 2

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.methods.diagnostics import early_late_ratio, observed_r2
+from contextssl_jax.methods.metrics import early_late_ratio, observed_r2
 
 
 def test_early_late_compares_the_first_eighth_with_the_last_quarter():

@@ -83,9 +83,13 @@ def acting(request):
     """A predictor of 4 entries and 3 actions, with random parameters, and its function."""
     module = ActionProjector(WIDTHS, request.param)
     first = jax.random.key(0), jnp.zeros((1, 5)), jnp.zeros((1, 3))
-    tree = jax.eval_shape(lambda *x: module.init(*x, method="both"), *first)
+    tree = jax.eval_shape(lambda *x: module.init(*x, method="project_and_predict"), *first)
     params = {"action": jax.tree.map(lambda x: RNG.normal(size=x.shape), tree["params"]["action"])}
-    return request.param, params, lambda q, p, a: module.apply({"params": q}, p, a, method="act")
+    return (
+        request.param,
+        params,
+        lambda q, p, a: module.apply({"params": q}, p, a, method="predict"),
+    )
 
 
 def naive_act(kind, params, p, a):

@@ -1,4 +1,4 @@
-"""Labels follow the context: the loss, what is told, and its score, against naive versions."""
+"""Labels that depend on the context: loss, predictions and accuracy against naive versions."""
 
 import dataclasses
 
@@ -14,15 +14,32 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.measures import predicted_class_accuracy
 from contextssl_jax.methods import METHODS
-from contextssl_jax.methods.heads import Projected
+from contextssl_jax.methods.base import observed_actions
 
 RNG = np.random.default_rng(0)
-SHOWN = {  # (crop, blur); labels are shifted by 4 where crop is shown
+OBSERVED = {  # (crop, blur); labels are shifted by 4 where crop is observed
     "crop": np.array([True, False]),
     "blur": np.array([False, True]),
     "crop+blur": np.array([True, True]),
     "none": np.array([False, False]),
 }
+
+
+def loss_and_embeddings(one, batch):
+    """The method's loss and metrics, and the embeddings of x and y tokens, [B, E, K, P]."""
+    key, shape = jax.random.key(1), batch.transform_params.shape[:3]
+    loss, (_, metrics) = one.method.loss(one.params, one.batch_stats, batch, key)
+    record = np.broadcast_to(batch.record, (*shape, *batch.record.shape[3:]))
+    flat = (x.reshape(-1, *x.shape[3:]) for x in (record, batch.transform_params))
+    features = one.method.encode(one.variables, *flat).reshape(*shape, -1)
+    embeddings, _ = one.method.heads["transformer"].embed_pairs(
+        {"params": one.params["transformer"]},
+        features,
+        observed_actions(one.method.space, batch),
+        batch.position,
+        key,
+    )
+    return loss, metrics, embeddings.predicted, embeddings.y
 
 
 def naive_predictor(params, h):
@@ -32,15 +49,10 @@ def naive_predictor(params, h):
 
 def test_the_loss_is_cross_entropy_of_shifted_labels_and_the_predictors_error():
     one = small("supervised", (("loss.predictor_weight", 3.0), ("loss.temperature", 0.5)))
-    environments = np.tile(np.stack(list(SHOWN.values())), (4, 1, 1))
+    environments = np.tile(np.stack(list(OBSERVED.values())), (4, 1, 1))
     labels = RNG.integers(0, 4, (4, 3)).astype(np.int32)
     batch = one.batch._replace(environments=environments, labels=labels)
-    x, y = RNG.normal(size=(2, 4, 4, 3, 6)).astype(np.float32)  # [B, E, K, P]
-
-    def objective(x, y):
-        return one.method.objective(one.params, {"transformer": Projected(x, y, x)}, batch)
-
-    loss, metrics = run(objective, x, y)
+    loss, metrics, x, y = run(lambda: loss_and_embeddings(one, batch))
     classifier, predictor = one.params["classifier"], one.params["predictor"]
     target = np.asarray(one.method.space.standardize(batch.transform_params[:, :, 1]))
     entropy, error, right = [], [], []
@@ -62,47 +74,47 @@ def test_the_loss_is_cross_entropy_of_shifted_labels_and_the_predictors_error():
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
 
 
-def test_it_tells_latents_and_the_classes_that_it_is_trained_on():
+def test_it_predicts_parameters_and_the_classes_that_it_is_trained_on():
     one = small("supervised")
     h = RNG.normal(size=(5, 6)).astype(np.float32)
-    told = one.method.predict(one.variables, h)
+    found = one.method.predict(one.variables, h)
     classifier = one.params["classifier"]
     expected = (h @ classifier["kernel"] + classifier["bias"]) / 0.5
-    np.testing.assert_allclose(told.classes, expected, atol=1e-5)
+    np.testing.assert_allclose(found.classes, expected, atol=1e-5)
     np.testing.assert_allclose(
-        told.transform_params, naive_predictor(one.params["predictor"], h), atol=1e-5
+        found.transform_params, naive_predictor(one.params["predictor"], h), atol=1e-5
     )
     others = [
         small(name).method.predict(small(name).variables, h) for name in ("simclr", "sen_plus")
     ]
     assert all(other == (None, None) for other in others)
-    told = small("contextssl").method.predict(small("contextssl").variables, h)
-    assert told.transform_params.shape == (5, 5) and told.classes is None
+    found = small("contextssl").method.predict(small("contextssl").variables, h)
+    assert found.transform_params.shape == (5, 5) and found.classes is None
 
 
 @pytest.mark.parametrize(
     "environment, shift", [("crop", 4), ("crop+blur", 4), ("blur", 0), ("none", 0)]
 )
-def test_classes_are_shifted_where_the_environment_shows_the_group(environment, shift):
+def test_classes_are_shifted_where_the_environment_observes_the_group(environment, shift):
     labels = np.array([0, 3, 1])
-    shown = SHOWN[environment]
+    observed = OBSERVED[environment]
     np.testing.assert_array_equal(
-        small("supervised").method.target_classes(labels, shown), labels + shift
+        small("supervised").method.target_classes(labels, observed), labels + shift
     )
-    np.testing.assert_array_equal(small("simclr").method.target_classes(labels, shown), labels)
+    np.testing.assert_array_equal(small("simclr").method.target_classes(labels, observed), labels)
 
 
-def test_told_classes_are_scored_by_the_environment_that_was_read():
-    """An oracle that knows the labels, and shifts them after contexts that show crop."""
-    conditions = Conditions({name: SHOWN[name] for name in ("crop", "blur")}, (0, 2))
+def test_predicted_classes_are_scored_by_the_environment_of_the_context():
+    """An oracle that knows the labels, and shifts them after contexts that observe crop."""
+    conditions = Conditions({name: OBSERVED[name] for name in ("crop", "blur")}, (0, 2))
     labels, classes = RNG.integers(0, 4, 30), small("supervised").method.target_classes
-    told = np.empty((3, 30, 2), int)  # alone, after crop's 2 tokens, after blur's
+    found = np.empty((3, 30, 2), int)  # alone, after crop's 2 tokens, after blur's
     for environment, length in ((name, c) for name in ("crop", "blur") for c in (0, 2)):
-        shown = SHOWN[environment] if length else SHOWN["none"]
-        told[conditions.row(environment, length)] = classes(labels, shown)[:, None]
-    told[2, :, 1] = (labels + 1) % 4  # after blur, every second view is taken for another class
+        observed = OBSERVED[environment] if length else OBSERVED["none"]
+        found[conditions.row(environment, length)] = classes(labels, observed)[:, None]
+    found[2, :, 1] = (labels + 1) % 4  # after blur, every second view is taken for another class
     found = predicted_class_accuracy(
-        np.eye(8)[told], conditions, lambda shown: classes(labels, shown)
+        np.eye(8)[found], conditions, lambda observed: classes(labels, observed)
     )
     np.testing.assert_allclose(found, [[0, 1], [1, 0.5]])
 
@@ -110,8 +122,16 @@ def test_told_classes_are_scored_by_the_environment_that_was_read():
 @pytest.mark.parametrize(
     "labels, group, message",
     [
-        (False, "crop", "^method: supervised needs labels, and synthetic has none$"),
-        (True, "rotation", r"^supervised.group: 'rotation' is none of the groups \('crop', 'blur'"),
+        (
+            False,
+            "crop",
+            "^--config.method: supervised needs labels, which synthetic does not have$",
+        ),
+        (
+            True,
+            "rotation",
+            r"^--config.supervised.group: 'rotation' is none of the groups \('crop', 'blur'",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_is_one_line(labels, group, message):
@@ -125,13 +145,12 @@ def test_what_cannot_be_learnt_is_one_line(labels, group, message):
         METHODS["supervised"](config, dataset, None)
 
 
-def test_the_predictors_error_pulls_at_the_embeddings_of_shown_groups_alone():
-    """lambda 0 leaves cross-entropy, which knows nothing of latents."""
+def test_with_weight_zero_the_predictors_error_has_no_gradient():
+    """lambda = 0 leaves the cross-entropy."""
     one = small("supervised", (("loss.predictor_weight", 0.0),))
-    h = RNG.normal(size=(4, 2, 3, 6)).astype(np.float32)
 
     def loss(params):
-        return one.method.objective(params, {"transformer": Projected(h, h, h)}, one.batch)[0]
+        return one.method.loss(params, one.batch_stats, one.batch, jax.random.key(1))[0]
 
     slopes = run(jax.grad(loss), one.params)
     assert max(np.abs(x).max() for x in jax.tree.leaves(slopes["predictor"])) == 0

@@ -1,7 +1,13 @@
-"""The interface between a method and everything that trains, saves and evaluates it."""
+"""The interface between a method and everything that trains, saves and evaluates it.
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+Letters of shapes: B contexts on this device, E environments that each context is embedded in, K
+pairs, N views, G conditioned groups, T and A entries of transform parameters and actions, F
+features, P embedding entries.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,6 +15,7 @@ import numpy as np
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Record
+from contextssl_jax.methods.heads import Head
 from contextssl_jax.transforms import ParameterSpace
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, both pytrees of float32 arrays
@@ -17,94 +24,60 @@ Array = Any  # NumPy on the host, JAX on the device
 
 
 class Predictions(NamedTuple):
-    """What a method tells from embeddings, without any probe; None where it does not."""
+    """What a method predicts from embeddings, without any probe; None for what it does not."""
 
-    transform_params: Array = None  # standardised, float32 [N, T]
+    transform_params: Array = None  # standardized, float32 [N, T]
     classes: Array = None  # logits, float32 [N, C]
 
 
-class Method(Protocol):
+@dataclass(frozen=True)
+class Method:
     """A self-supervised method as pure functions of its variables.
 
-    Letters of shapes: B contexts on this device, E environments that each is read in, K pairs,
-    N views, T and A entries of latents and actions, G groups, F features, P embedding entries.
+    Attributes:
+      space: the conditioned groups' transform parameters and actions.
+      modules: the Flax modules of the parts that the parameters are divided into, by part.
+      heads: from features to embeddings, by part; the last one's outputs are the embeddings.
+      uses_context: True if embeddings depend on a context; for other methods only the context
+        length 0 has a meaning.
+      init: (key, batch) -> initial variables; the batch gives the shapes.
+      loss: (params, batch_stats, batch, key) -> (this device's loss, (new batch statistics,
+        metrics over all devices)). The mean of the loss over devices is minimized. A metric that
+        a batch cannot determine is NaN.
+      encode: (variables, record leaves [N, ...], transform parameters [N, T + unconditioned]) ->
+        features [N, F] of the rendered views.
+      encode_context: see `Head`; the variables are those of the whole method.
+      embed: see `Head`; the variables are those of the whole method, the embeddings have length 1.
+      predict: (variables, embeddings [N, P]) -> Predictions.
+      target_classes: (labels [n], observed groups bool [G]) -> the classes that the method is
+        trained to predict in that environment, int [n].
     """
 
-    @property
-    def space(self) -> ParameterSpace:
-        """The space of the latents that the method tells and is told."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """The Flax modules of the parts that the parameters are divided into, by the parts."""
-
-    @property
-    def uses_context(self) -> bool:
-        """Whether embeddings depend on a context; of others only length 0 has a meaning."""
-
-    def init(self, key: jax.Array, batch: ContextBatch) -> Variables:
-        """Draws the initial variables; the batch gives the shapes."""
-
-    def loss(
-        self, params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-        """Returns this device's loss, the new batch statistics, and metrics over all devices.
-
-        The mean of the loss over devices is what is minimised. A metric that a batch cannot tell
-        is NaN.
-        """
-
-    def encode(
-        self, variables: Variables, record: Record, transform_params: jax.Array
-    ) -> jax.Array:
-        """Encodes views: record leaves [N, ...], latents [N, T + nuisances] -> [N, F]."""
-
-    def encode_context(
-        self,
-        variables: Variables,
-        features: jax.Array,
-        actions: jax.Array,
-        key: jax.Array | None = None,
-    ) -> Any:
-        """Reads a context once; the result serves `embed` for every prefix of it.
-
-        Args:
-          variables: of the method.
-          features: of K pairs of views, [K, 2, F].
-          actions: standardised, those of hidden groups 0, [K, A].
-          key: where given, the context is seen as sparsely as in training, by masks drawn from the
-            key: 2 K tokens are then not more than the model has met. Else all of it is seen.
-        """
-
-    def embed(
-        self,
-        variables: Variables,
-        context: Any,
-        length: jax.Array | int,
-        features: jax.Array,
-        actions: jax.Array | None,
-    ) -> jax.Array:
-        """Embeds single views, each after `length` tokens of the context.
-
-        Args:
-          variables: of the method.
-          context: that was read; None where none was, and length is 0.
-          length: tokens of it that are seen.
-          features: [N, F].
-          actions: standardised, those of hidden groups 0, [N, A]: the views that these lead to are
-            asked for (z_r). None: the views themselves (z⁺).
-
-        Returns:
-          Embeddings of length 1, float32 [N, P].
-        """
-
-    def predict(self, variables: Variables, embeddings: jax.Array) -> Predictions:
-        """Tells what it can from embeddings [N, P]."""
-
-    def target_classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """Returns the classes to be told of labels [n] in an environment, bool [G]."""
+    space: ParameterSpace
+    modules: Mapping[str, nn.Module]
+    heads: Mapping[str, Head]
+    uses_context: bool
+    init: Callable[[jax.Array, ContextBatch], Variables]
+    loss: Callable[[Any, Any, ContextBatch, jax.Array], tuple[jax.Array, tuple[Any, Metrics]]]
+    encode: Callable[[Variables, Record, jax.Array], jax.Array]
+    encode_context: Callable[..., Any]
+    embed: Callable[..., jax.Array]
+    predict: Callable[[Variables, jax.Array], Predictions]
+    target_classes: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def mask_actions(actions: Array, shown: Array, owner: np.ndarray) -> Array:
-    """Zeroes the entries of actions [..., A] whose group is not shown, bool [..., G]."""
-    return actions * shown[..., owner]
+def mask_actions(actions: Array, observed: Array, group_ids: np.ndarray) -> Array:
+    """Set the entries of actions [..., A] to 0 whose group is not observed, bool [..., G]."""
+    return actions * observed[..., group_ids]
+
+
+def observed_actions(space: ParameterSpace, batch: ContextBatch) -> jax.Array:
+    """Return the actions from x to y, 0 for groups that are not observed, [B, E, K, A]."""
+    x, y = batch.transform_params[:, :, 0], batch.transform_params[:, :, 1]
+    observed = batch.environments[:, :, None]
+    return mask_actions(space.actions(x, y)[:, None], observed, space.action_group_ids)
+
+
+def variables_of(part: str, params: Any, batch_stats: Any) -> Variables:
+    """Return the variables of one part."""
+    return {"params": params[part], "batch_stats": batch_stats.get(part, {})}

@@ -1,7 +1,6 @@
-"""Methods that align the two views of a pair by InfoNCE; SimCLR and SEN are this and a head."""
+"""Methods whose whole loss is a contrast: of both views, or of a predicted target with its view."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,83 +9,46 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
-from contextssl_jax.errors import UserError
-from contextssl_jax.losses import InfoNCEOutput, info_nce_batch, info_nce_context, normalize
-from contextssl_jax.methods.backbone import build_backbone
-from contextssl_jax.methods.base import Metrics
-from contextssl_jax.methods.diagnostics import early_late_ratio
-from contextssl_jax.methods.heads import Head, Projected
-from contextssl_jax.methods.siamese import Siamese
-
-Align = Callable[[jax.Array], InfoNCEOutput]  # from embeddings of length 1, [B, E, 2K, P]
+from contextssl_jax.losses import InfoNCEOutput, build_info_nce, normalize
+from contextssl_jax.methods.assembly import assemble_method, embed_batch
+from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.heads import Embeddings, Head
+from contextssl_jax.methods.metrics import info_nce_metrics
+from contextssl_jax.methods.view_encoder import build_view_encoder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contrastive(Siamese):
-    """InfoNCE between the asked x and y of the one head; see Siamese.
+def contrastive_loss(
+    embeddings: Embeddings, info_nce: Callable[[jax.Array], InfoNCEOutput], axis: str | None
+) -> tuple[jax.Array, Metrics]:
+    """Return InfoNCE between predicted targets and views of this device, and metrics over all.
 
-    Attributes:
-      align: InfoNCE.
+    Args:
+      embeddings: not normalized.
+      info_nce: see `build_info_nce`.
+      axis: name of the axis over devices, or None.
     """
-
-    align: Align
-
-    def objective(
-        self, params: Any, projected: Mapping[str, Projected], batch: ContextBatch
-    ) -> tuple[jax.Array, Metrics]:
-        """See Siamese."""
-        del params, batch
-        (one,) = projected.values()
-        aligned = self.align(normalize(one.tokens))
-        loss = aligned.loss.mean()
-        metrics = mean_over({"loss": loss}, self.axis) | alignment_metrics(aligned, self.axis)
-        return loss, metrics
-
-
-def alignment_metrics(aligned: InfoNCEOutput, axis: str | None) -> Metrics:
-    """Returns what InfoNCE tells of a batch, over all devices."""
-    metrics = mean_over(
-        {
-            "loss_contrastive": aligned.loss.mean(),
-            "alignment_accuracy": aligned.correct.mean(),
-            "similarity_positive": aligned.positive.mean(),
-            "similarity_negative": aligned.negative.mean(),
-        },
-        axis,
-    )
-    return metrics | {"early_late": early_late_ratio(aligned.loss, axis)}
+    output = info_nce(normalize(embeddings.tokens))
+    loss = output.loss.mean()
+    return loss, mean_over({"loss": loss}, axis) | info_nce_metrics(output, axis)
 
 
 def build_contrastive(
-    config: ConfigDict, dataset: Dataset, axis: str | None, head: Mapping[str, Head]
-) -> Contrastive:
-    """Builds the method of one head, by its name, from the sections `model` and `loss`.
+    config: ConfigDict, dataset: Dataset, axis: str | None, heads: Mapping[str, Head]
+) -> Method:
+    """Build the method of one head from the sections `model` and `loss`.
 
     Raises:
-      UserError: an option has none of its possible values.
+      UserError: an option has an unknown value.
     """
-    return Contrastive(
-        space=dataset.space,
-        backbone=build_backbone(config, dataset, axis),
-        heads=head,
-        axis=axis,
-        align=build_align(config.loss, axis),
-    )
+    space, encoder = dataset.space, build_view_encoder(config, dataset, axis)
+    info_nce = build_info_nce(config.loss, axis)
 
+    def loss(
+        params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        embedded, statistics = embed_batch(encoder, heads, space, params, batch_stats, batch, key)
+        (embeddings,) = embedded.values()
+        total, metrics = contrastive_loss(embeddings, info_nce, axis)
+        return total, (statistics, metrics)
 
-def build_align(loss: ConfigDict, axis: str | None) -> Align:
-    """Builds InfoNCE from the section `loss`.
-
-    Raises:
-      UserError: negatives are from neither the batch nor the context.
-    """
-    if loss.negatives not in ("batch", "context"):
-        raise UserError(f"loss.negatives: {loss.negatives!r} is neither 'batch' nor 'context'")
-
-    def align(h: jax.Array) -> InfoNCEOutput:
-        options = dict(temperature=loss.temperature, clamp=loss.clamp)
-        if loss.negatives == "batch":
-            return info_nce_batch(h, **options, axis=axis)
-        return info_nce_context(h, **options)
-
-    return align
+    return assemble_method(space, encoder, heads, loss)

@@ -1,11 +1,10 @@
-"""EquiMod: SimCLR, and beside it equivariance by contrast (arXiv 2211.01244).
+"""EquiMod: SimCLR with an equivariant head beside the invariant one (arXiv 2211.01244).
 
 In the form of SIE's comparison (arXiv 2302.10283): two projectors on one encoder, and the action
-relates the two views, instead of each view to the untouched image.
+relates the two views instead of each view and the untransformed image.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,61 +13,64 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
-from contextssl_jax.losses import normalize
-from contextssl_jax.methods.backbone import build_backbone
-from contextssl_jax.methods.base import Metrics
-from contextssl_jax.methods.contrastive import Align, alignment_metrics, build_align
-from contextssl_jax.methods.heads import Projected
-from contextssl_jax.methods.sen import equivariant_head
-from contextssl_jax.methods.siamese import Siamese
-from contextssl_jax.methods.simclr import invariant_head
+from contextssl_jax.losses import InfoNCEOutput, build_info_nce, normalize
+from contextssl_jax.methods.assembly import assemble_method, embed_batch
+from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.context_head import choose_heads
+from contextssl_jax.methods.heads import Embeddings, build_projector
+from contextssl_jax.methods.metrics import info_nce_metrics
+from contextssl_jax.methods.view_encoder import build_view_encoder
 
 
-@dataclass(frozen=True, kw_only=True)
-class EquiMod(Siamese):
-    """NT-Xent of the invariant head, and alpha times that of the equivariant one; see Siamese.
+def equimod_loss(
+    invariant: Embeddings,
+    equivariant: Embeddings,
+    weight: float,
+    info_nce: Callable[[jax.Array], InfoNCEOutput],
+    axis: str | None,
+) -> tuple[jax.Array, Metrics]:
+    """Return NT-Xent of the invariant head plus alpha times the equivariant one's, and metrics.
 
-    Attributes:
-      align: InfoNCE.
-      equivariance_weight: alpha.
+    Args:
+      invariant: of the head without actions.
+      equivariant: of the head with actions.
+      weight: alpha.
+      info_nce: see `build_info_nce`.
+      axis: name of the axis over devices, or None.
     """
-
-    align: Align
-    equivariance_weight: float
-
-    def objective(
-        self, params: Any, projected: Mapping[str, Projected], batch: ContextBatch
-    ) -> tuple[jax.Array, Metrics]:
-        """See Siamese."""
-        del params, batch
-        (other,) = projected.keys() - {"projector"}
-        both = projected["projector"], projected[other]
-        invariant, equivariant = (self.align(normalize(p.tokens)) for p in both)
-        of_equivariant = equivariant.loss.mean()
-        loss = invariant.loss.mean() + self.equivariance_weight * of_equivariant
-        metrics = mean_over({"loss": loss, "loss_equivariant": of_equivariant}, self.axis)
-        return loss, metrics | alignment_metrics(invariant, self.axis)
+    output = info_nce(normalize(invariant.tokens))
+    loss_equivariant = info_nce(normalize(equivariant.tokens)).loss.mean()
+    loss = output.loss.mean() + weight * loss_equivariant
+    metrics = mean_over({"loss": loss, "loss_equivariant": loss_equivariant}, axis)
+    return loss, metrics | info_nce_metrics(output, axis)
 
 
-def build(config: ConfigDict, dataset: Dataset, axis: str | None, plus: bool = False) -> EquiMod:
-    """Builds the method from the sections `model` and `loss`, and of `plus`, `mask`.
+def build(config: ConfigDict, dataset: Dataset, axis: str | None, plus: bool = False) -> Method:
+    """Build the method from the sections `model` and `loss`, and with `plus`, `mask`.
 
     Args:
       config: the options.
-      dataset: to learn.
+      dataset: whose views are rendered and whose actions are used.
       axis: name of the axis over devices, or None.
-      plus: EquiMod⁺: the context transformer, told actions, is the equivariant head.
+      plus: EquiMod⁺ of the paper: the context transformer is the equivariant head.
 
     Raises:
-      UserError: an option has none of its possible values.
+      UserError: an option has an unknown value.
     """
-    heads = invariant_head(config, dataset, axis, plus=False)
-    heads |= equivariant_head(config, dataset, axis, plus)
-    return EquiMod(
-        space=dataset.space,
-        backbone=build_backbone(config, dataset, axis),
-        heads=heads,
-        axis=axis,
-        align=build_align(config.loss, axis),
-        equivariance_weight=config.loss.equivariance_weight,
-    )
+    space, encoder = dataset.space, build_view_encoder(config, dataset, axis)
+    heads = {
+        "projector": build_projector(config.model, axis),
+        **choose_heads(config, space, axis, use_actions=True, plus=plus),
+    }
+    info_nce = build_info_nce(config.loss, axis)
+
+    def loss(
+        params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        embedded, statistics = embed_batch(encoder, heads, space, params, batch_stats, batch, key)
+        invariant, equivariant = embedded.values()
+        weight = config.loss.equivariance_weight
+        total, metrics = equimod_loss(invariant, equivariant, weight, info_nce, axis)
+        return total, (statistics, metrics)
+
+    return assemble_method(space, encoder, heads, loss)

@@ -1,13 +1,11 @@
 """Supervised labels that depend on the context (paper, Section 4.6 and Table 5).
 
-The transformer tells each record's label, to which a constant is added where the context shows one
-group. A view without an action does not say which environment it is in; only its context does. The
-latent predictor stays beside: the paper's Table 5 has R² of the groups follow the context, and
-nothing in the labels would ask for that.
+The transformer predicts each record's label, to which a constant is added where the context
+observes one group. A view without an action does not identify its environment; only its context
+does. The predictor of transform parameters (Eq. 3) is trained too: in the paper's Table 5 the R² of
+the groups follows the context, for which labels alone give no reason.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -21,79 +19,78 @@ from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
-from contextssl_jax.losses import normalize
-from contextssl_jax.methods.backbone import build_backbone
-from contextssl_jax.methods.base import Metrics, Predictions, Variables
-from contextssl_jax.methods.heads import Projected
-from contextssl_jax.methods.predicting import Predicting, build_predictor
-from contextssl_jax.methods.sen import equivariant_head
+from contextssl_jax.losses import normalize, parameter_errors, predictor_loss
+from contextssl_jax.methods.assembly import assemble_method, embed_batch
+from contextssl_jax.methods.base import Method, Metrics, Predictions, Variables
+from contextssl_jax.methods.context_head import build_context_head
+from contextssl_jax.methods.metrics import predictor_metrics
+from contextssl_jax.methods.view_encoder import build_view_encoder
+from contextssl_jax.models.predictor import build_predictor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Supervised(Predicting):
-    """Cross-entropy of all tokens' classes + lambda times the latent predictor's error.
-
-    Attributes:
-      shifting: the group whose contexts shift labels, bool [G].
-      shift: constant that is added.
-      temperature: that logits are divided by.
-    """
-
-    shifting: np.ndarray
-    shift: int
-    temperature: float
-
-    def objective(
-        self, params: Any, projected: Mapping[str, Projected], batch: ContextBatch
-    ) -> tuple[jax.Array, Metrics]:
-        """See Siamese."""
-        h = normalize(projected["transformer"].tokens)
-        logits = self._logits(params, h)
-        shown = (batch.environments & self.shifting).any(axis=-1)[:, :, None]
-        labels = jnp.repeat(batch.labels, 2, axis=1)[:, None] + self.shift * shown
-        errors = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        prediction, told = self.prediction(params, h, batch)
-        loss = errors + self.predictor_weight * prediction
-        correct = (logits.argmax(axis=-1) == labels).mean()
-        metrics = {"loss": loss, "loss_labels": errors, "label_accuracy": correct}
-        return loss, mean_over(metrics, self.axis) | told
-
-    def predict(self, variables: Variables, embeddings: jax.Array) -> Predictions:
-        """See Method: latents and classes."""
-        classes = self._logits(variables["params"], embeddings)
-        return super().predict(variables, embeddings)._replace(classes=classes)
-
-    def target_classes(self, labels: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """See Method: shifted where the environment shows the group."""
-        return labels + self.shift * bool((shown & self.shifting).any())
-
-    def _logits(self, params: Any, h: jax.Array) -> jax.Array:
-        logits: Any = self.readouts["classifier"].apply({"params": params["classifier"]}, h)
-        return logits.astype(jnp.float32) / self.temperature
+def label_loss(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Return the mean cross-entropy of logits [..., C] and labels int [...], and metrics."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    correct = (logits.argmax(axis=-1) == labels).mean()
+    return loss, {"loss_labels": loss, "label_accuracy": correct}
 
 
-def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Supervised:
-    """Builds the method from the sections `model`, `loss`, `mask` and `supervised`.
+def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
+    """Build the method from the sections `model`, `loss`, `mask` and `supervised`.
 
     Raises:
-      UserError: an option has none of its possible values, or the data has no labels.
+      UserError: an option has an unknown value, or the data set has no labels.
     """
-    options, labels = config.supervised, dataset.splits["train"].labels
+    space, options, labels = dataset.space, config.supervised, dataset.splits["train"].labels
     if labels is None:
-        raise UserError(f"method: supervised needs labels, and {dataset.name} has none")
-    if options.group not in dataset.space.names:
         raise UserError(
-            f"supervised.group: {options.group!r} is none of the groups {dataset.space.names}"
+            f"--config.method: supervised needs labels, which {dataset.name} does not have"
         )
+    if options.group not in space.names:
+        raise UserError(
+            f"--config.supervised.group: {options.group!r} is none of the groups {space.names}"
+        )
+    encoder = build_view_encoder(config, dataset, axis)
+    heads = {"transformer": build_context_head(config, space, use_actions=True)}
+    predictor = build_predictor(config.model, len(space.param_mean))
     classifier = nn.Dense(int(labels.max()) + 1 + options.shift)
-    return Supervised(
-        space=dataset.space,
-        backbone=build_backbone(config, dataset, axis),
-        heads=equivariant_head(config, dataset, axis, plus=True),
-        axis=axis,
-        readouts={"predictor": build_predictor(config, dataset), "classifier": classifier},
-        predictor_weight=config.loss.predictor_weight,
-        shifting=np.asarray([name == options.group for name in dataset.space.names]),
-        shift=options.shift,
-        temperature=config.loss.temperature,
+    shifting = np.asarray([name == options.group for name in space.names])
+
+    def logits_of(params: Any, h: jax.Array) -> jax.Array:
+        logits: Any = classifier.apply({"params": params["classifier"]}, h)
+        return logits.astype(jnp.float32) / config.loss.temperature
+
+    def loss(
+        params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        embedded, statistics = embed_batch(encoder, heads, space, params, batch_stats, batch, key)
+        h = normalize(embedded["transformer"].tokens)
+        shifted = (batch.environments & shifting).any(axis=-1)[:, :, None]
+        targets = jnp.repeat(batch.labels, 2, axis=1)[:, None] + options.shift * shifted
+        classification, metrics = label_loss(logits_of(params, h), targets)
+        predicted: Any = predictor.apply({"params": params["predictor"]}, h)
+        standardized = space.standardize(batch.transform_params[:, :, 1])
+        errors = parameter_errors(predicted, standardized, space.param_group_ids)
+        prediction = predictor_loss(errors, batch.environments)
+        total = classification + config.loss.predictor_weight * prediction
+        metrics = mean_over({"loss": total} | metrics, axis)
+        metrics |= predictor_metrics(prediction, errors, batch.environments, space.names, axis)
+        return total, (statistics, metrics)
+
+    def predict(variables: Variables, embeddings: jax.Array) -> Predictions:
+        params = variables["params"]
+        parameters: Any = predictor.apply({"params": params["predictor"]}, embeddings)
+        return Predictions(parameters, logits_of(params, embeddings))
+
+    def target_classes(labels: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        return labels + options.shift * bool((observed & shifting).any())
+
+    return assemble_method(
+        space,
+        encoder,
+        heads,
+        loss,
+        readouts={"predictor": predictor, "classifier": classifier},
+        predict=predict,
+        target_classes=target_classes,
     )

@@ -4,7 +4,7 @@ Pre-LN blocks, exact GELU, linear read-in and read-out, and no positional embedd
 only through the mask, so nothing but causality tells one place of the context from another.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,50 @@ class Cache(NamedTuple):
 
     keys: jax.Array  # [L, S, heads, width / heads]
     values: jax.Array  # [L, S, heads, width / heads]
+
+
+def make_tokens(features: jax.Array, actions: jax.Array) -> jax.Array:
+    """Return the tokens (z_x1, a_1), (z_y1, 0), (z_x2, a_2), ... of contexts.
+
+    Args:
+      features: of K pairs of views, [..., 1 or E, K, 2, F].
+      actions: [..., E, K, A].
+
+    Returns:
+      [..., E, 2K, F + A].
+    """
+    both = jnp.stack([actions, jnp.zeros_like(actions)], axis=-2)
+    features = jnp.broadcast_to(features, (*both.shape[:-1], features.shape[-1]))
+    tokens = jnp.concatenate([features, both], axis=-1)
+    return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
+
+
+def embed_contexts(
+    transformer: "ContextTransformer", variables: Any, tokens: jax.Array, masks: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the embeddings of all x tokens and of all y tokens of B contexts in E environments.
+
+    Args:
+      transformer: the module.
+      variables: of the module.
+      tokens: from make_tokens, [B, E, S = 2K, F + A].
+      masks: True where a row may attend, bool [L or 1, B or 1, E, S, S].
+
+    Returns:
+      float32 [B, E, K, P] each, not normalized.
+    """
+    b, e, s, entries = tokens.shape
+    masks = jnp.broadcast_to(masks, (len(masks), b, e, s, s)).reshape(-1, b * e, s, s)
+    h: Any = transformer.apply(variables, tokens.reshape(b * e, s, entries), masks)
+    h = h.reshape(b, e, s // 2, 2, -1)
+    return h[:, :, :, 0], h[:, :, :, 1]
+
+
+def interleave(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return x_1, y_1, x_2, y_2, ... of [B, E, K, P] and [B, E or 1, K, P], as [B, E, 2K, P]."""
+    b, e, k, p = x.shape
+    both = jnp.stack(jnp.broadcast_arrays(x, y), axis=3)
+    return both.reshape(b, e, 2 * k, p)
 
 
 class Block(nn.Module):

@@ -1,16 +1,17 @@
-"""The latent predictor g of paper Eq. 3: what keeps the model from ignoring the actions."""
+"""The predictor of transform parameters (paper, Eq. 3)."""
 
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from contextssl_jax.models.initializers import torch_bias, torch_kernel
 
 
 class ParameterPredictor(nn.Module):
-    """A ReLU network from embeddings to standardised latents.
+    """A ReLU network from embeddings to standardized transform parameters.
 
     Attributes:
       hidden: widths of the hidden layers.
@@ -24,7 +25,7 @@ class ParameterPredictor(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Tells latents [..., T] from embeddings of length 1, [..., P]."""
+        """Predict standardized parameters [..., T] from embeddings of length 1, [..., P]."""
         for width in self.hidden:
             h = nn.relu(self._dense(width, h.shape[-1])(h))
         return self._dense(self.entries, h.shape[-1])(h).astype(jnp.float32)
@@ -33,3 +34,8 @@ class ParameterPredictor(nn.Module):
         return nn.Dense(
             width, dtype=self.dtype, kernel_init=torch_kernel, bias_init=torch_bias(fan_in)
         )
+
+
+def build_predictor(model: ConfigDict, entries: int) -> ParameterPredictor:
+    """Build the predictor of T `entries` from the section `model`."""
+    return ParameterPredictor(tuple(model.predictor.hidden), entries, jnp.dtype(model.dtype))

@@ -64,7 +64,7 @@ class ActionProjector(nn.Module):
         projected: jax.Array = self.projector(z, train)
         return projected
 
-    def act(self, projected: jax.Array, actions: jax.Array) -> jax.Array:
+    def predict(self, projected: jax.Array, actions: jax.Array) -> jax.Array:
         """Predicts the target's projection.
 
         Args:
@@ -74,9 +74,9 @@ class ActionProjector(nn.Module):
         predicted: jax.Array = self.action(projected, actions)
         return predicted.astype(jnp.float32)
 
-    def both(self, z: jax.Array, actions: jax.Array) -> jax.Array:
+    def project_and_predict(self, z: jax.Array, actions: jax.Array) -> jax.Array:
         """Projects and acts, so that all parameters are drawn."""
-        return self.act(self(z), actions)
+        return self.predict(self(z), actions)
 
 
 class _Beside(nn.Module):
