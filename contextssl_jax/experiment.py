@@ -1,4 +1,4 @@
-"""An experiment: everything that a config stands for, built once."""
+"""An experiment: all objects that a config describes, built once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,24 +16,30 @@ from contextssl_jax.distributed.parallel import Parallel, choose_parallel
 from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
-from contextssl_jax.optimizer import build_optimizer, build_schedule
-from contextssl_jax.step import TrainState, check_parts, init_state, train_step
+from contextssl_jax.step import (
+    TrainState,
+    build_optimizer,
+    build_schedule,
+    check_parts,
+    init_state,
+    train_step,
+)
 
 _INIT, _STEP = range(2)  # streams of randomness
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What training and evaluation work with.
+    """The objects that training and evaluation use.
 
     Attributes:
-      dataset: records, latents and how they are rendered.
+      dataset: records, their transform parameters and rendering.
       method: the model and its loss.
-      environments: shown groups, bool [G], by the environment's name.
-      parallel: where arrays live.
+      environments: observed groups, bool [G], by the environment's name.
+      parallel: placement of arrays on devices.
       batches: this process's share of every global batch, host arrays, by step.
-      init: draws the state before the first step, as host arrays.
-      step: (state, batch) on the devices to the same and metrics.
+      init: returns the initial state, as host arrays.
+      step: (state, batch) on the devices -> (state, metrics).
     """
 
     dataset: Dataset
@@ -45,7 +51,7 @@ class Experiment:
     step: Callable[[TrainState, ContextBatch], tuple[TrainState, Metrics]]
 
     def template(self) -> TrainState:
-        """Returns a state of the right structure, shapes and types, its values undefined."""
+        """Return a state of the right structure, shapes and types with undefined values."""
         shapes = jax.eval_shape(self.init)
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
 
@@ -53,20 +59,21 @@ class Experiment:
 def build_experiment(
     config: ConfigDict, dataset: Dataset | None = None, parallel: Parallel | None = None
 ) -> Experiment:
-    """Builds the experiment of a config; option mistakes show before any data is read.
+    """Build the experiment of a config; wrong options raise before any data is read.
 
     Args:
       config: the options.
-      dataset: in place of the config's; a plan's has no data.
-      parallel: where arrays live, in place of what the config says.
+      dataset: replaces the config's; a plan passes one without data.
+      parallel: replaces the config's placement of arrays.
 
     Raises:
-      UserError: an option is wrong, or the data set is out of reach.
+      UserError: an option is wrong, or the data set cannot be read.
     """
-    shown = parse_environments(config.environments, config.groups)
+    observed = parse_environments(config.environments, config.groups)
     if config.data.environment_per not in ("context", "batch", "all"):
         raise UserError(
-            f"data.environment_per: {config.data.environment_per!r} is none of context, batch, all"
+            f"--config.data.environment_per: {config.data.environment_per!r} is none of context,"
+            " batch, all"
         )
     build_method = lookup(METHODS, config.method, "method")
     build_dataset = lookup(DATASETS, config.data.name, "data.name")
@@ -77,7 +84,7 @@ def build_experiment(
     method = build_method(config, dataset, parallel.axis)
     batches = context_batches(
         dataset.splits["train"],
-        shown,
+        observed,
         seed=config.seed,
         contexts=config.data.contexts,
         pairs=config.data.pairs,
@@ -105,7 +112,7 @@ def build_experiment(
     return Experiment(
         dataset,
         method,
-        dict(zip(config.environments, shown, strict=True)),
+        dict(zip(config.environments, observed, strict=True)),
         parallel,
         batches,
         lambda: jax.device_get(jax.jit(init)()),

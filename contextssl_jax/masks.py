@@ -1,11 +1,11 @@
-"""Attention masks over a context's tokens (x1, y1, x2, y2, ...): True where a row may look."""
+"""Attention masks over the tokens x_1, y_1, x_2, y_2, ...: True where a row attends."""
 
 import jax
 import jax.numpy as jnp
 
 
 def pair_mask(tokens: int) -> jax.Array:
-    """Causal mask in which y_k does not see its own x_k, bool [tokens, tokens] (paper, Fig. 3b)."""
+    """Return the causal mask without y_k -> x_k, bool [tokens, tokens] (paper, Fig. 3b)."""
     index = jnp.arange(tokens)
     causal = index[:, None] >= index
     own_x = (index[:, None] % 2 == 1) & (index == index[:, None] - 1)
@@ -15,14 +15,16 @@ def pair_mask(tokens: int) -> jax.Array:
 def random_pair_mask(
     key: jax.Array, tokens: int, probability: float, probability_low: float | None = None
 ) -> jax.Array:
-    """Hides whole pairs at random, each row on its own, never the row itself (paper, Fig. 3c).
+    """Draw a mask that hides whole pairs, independently for each row (paper, Fig. 3c).
+
+    A row never hides itself.
 
     Args:
-      key: decides what is hidden.
+      key: random key.
       tokens: length of the context, even.
-      probability: chance that a row does not see a pair.
-      probability_low: where given, each row draws its own chance from [probability_low,
-        probability], so that long contexts are within what was trained on.
+      probability: that a row hides a pair, in [0, 1].
+      probability_low: if given, each row draws its own probability uniformly from
+        [probability_low, probability], so that training covers contexts of every density.
 
     Returns:
       bool [tokens, tokens], to be combined with `pair_mask`.
@@ -50,35 +52,35 @@ def training_masks(
     probability: float,
     probability_low: float | None,
 ) -> jax.Array:
-    """Draws the masks of one training step.
+    """Draw the masks of one training step.
 
     Args:
-      key: the step's key; each mask's own is folded from it and from global indices alone.
-      position: places of the contexts in the global batch, int [B].
-      environments: E, how often each context is read; each reading has its own masks.
+      key: the step's key; each mask's key is folded from it and from global indices alone.
+      position: positions of the contexts in the global batch, int [B].
+      environments: E; every environment has its own masks.
       tokens: 2 K.
       layers: L, transformer blocks.
-      per_layer: draw anew in every block, as the official code does.
-      per_context: draw anew for every context; else the batch shares its masks, as in the
-        official code.
-      hide_own_x: apply the pair mask; without it, y tokens see their own x (an ablation).
+      per_layer: draw new masks in every block, as the official code does.
+      per_context: draw new masks for every context; else the batch shares its masks, as in
+        the official code.
+      hide_own_x: apply the pair mask; False lets y tokens attend to their own x (an ablation).
       probability: see random_pair_mask.
       probability_low: see random_pair_mask.
 
     Returns:
       bool [L or 1, B or 1, E, tokens, tokens].
     """
-    owners = position if per_context else jnp.zeros((1,), jnp.int32)
+    contexts = position if per_context else jnp.zeros((1,), jnp.int32)
 
-    def draw(layer: jax.Array, owner: jax.Array, environment: jax.Array) -> jax.Array:
-        index = (owner * layers + layer) * environments + environment
+    def draw(layer: jax.Array, context: jax.Array, environment: jax.Array) -> jax.Array:
+        index = (context * layers + layer) * environments + environment
         return random_pair_mask(
             jax.random.fold_in(key, index), tokens, probability, probability_low
         )
 
     over_environments = jax.vmap(draw, (None, None, 0))
-    over_owners = jax.vmap(over_environments, (None, 0, None))
-    over_layers = jax.vmap(over_owners, (0, None, None))
-    drawn = over_layers(jnp.arange(layers if per_layer else 1), owners, jnp.arange(environments))
+    over_contexts = jax.vmap(over_environments, (None, 0, None))
+    over_layers = jax.vmap(over_contexts, (0, None, None))
+    drawn = over_layers(jnp.arange(layers if per_layer else 1), contexts, jnp.arange(environments))
     base = pair_mask(tokens) if hide_own_x else jnp.tril(jnp.ones((tokens, tokens), bool))
     return base & drawn

@@ -1,4 +1,4 @@
-"""One step of training: a pure function, written for one device of an axis."""
+"""The optimizer and one training step: pure functions, written for one device of an axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.distributed.collectives import mean_over
@@ -16,7 +17,7 @@ from contextssl_jax.methods.base import Method, Metrics
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes; arrays only."""
+    """Everything that training changes; arrays only."""
 
     step: jax.Array  # steps taken, int32 []
     params: Any
@@ -25,14 +26,53 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What a method's functions read."""
+        """The variables that a method's functions take."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def build_schedule(train: ConfigDict) -> optax.Schedule:
+    """Return the learning rate by step: linear warm-up from 0, then cosine decay to 0.
+
+    Args:
+      train: the section, with `learning_rate` (the peak), `warmup_steps` and `steps`.
+
+    Raises:
+      UserError: the warm-up is not shorter than the training.
+    """
+    if not 0 <= train.warmup_steps < train.steps:
+        raise UserError(
+            f"--config.train.warmup_steps: {train.warmup_steps} is not below train.steps,"
+            f" {train.steps}"
+        )
+    return optax.warmup_cosine_decay_schedule(
+        0.0, train.learning_rate, train.warmup_steps, train.steps
+    )
+
+
+def build_optimizer(train: ConfigDict) -> optax.GradientTransformation:
+    """Build the optimizer from the section `train`.
+
+    "adam" adds the decay of all parameters to the gradient before the moments, as torch's Adam and
+    the official code do; "adamw" decouples it (arXiv 1711.05101).
+
+    Raises:
+      UserError: an unknown `optimizer`.
+    """
+    moments = optax.scale_by_adam(train.beta1, train.beta2, eps=1e-8)
+    decay = optax.add_decayed_weights(train.weight_decay)
+    if train.optimizer not in ("adam", "adamw"):
+        raise UserError(
+            f"--config.train.optimizer: {train.optimizer!r} is neither 'adam' nor 'adamw'"
+        )
+    clip = optax.clip_by_global_norm(train.clip) if train.clip else optax.identity()
+    order = (decay, moments) if train.optimizer == "adam" else (moments, decay)
+    return optax.chain(clip, *order, optax.scale_by_learning_rate(build_schedule(train)))
 
 
 def init_state(
     key: jax.Array, batch: ContextBatch, *, method: Method, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Draws the state before the first step; the batch gives the shapes."""
+    """Return the initial state; the batch gives the shapes."""
     variables = method.init(key, batch)
     return TrainState(
         jnp.int32(0),
@@ -53,27 +93,27 @@ def train_step(
     axis: str | None,
     parts: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step on this device's share of the global batch.
+    """Take one step on this device's share of the global batch.
 
-    In several parts, the update is that of the whole batch where the loss is a mean over contexts
-    that do not meet: negatives from the context, and nothing with batch statistics, neither
-    encoder nor projector nor VICReg's and SIE's terms. Else negatives and batch statistics are
-    those of a part on all devices, and the running statistics move once a part. Metrics are means
-    over the parts that tell them: those that are ratios, such as R² where parts show a group
-    unequally often, are not quite the whole batch's.
+    With several parts, the update equals that of the whole batch if the loss is a mean over
+    independent contexts: negatives from the context, and no batch statistics in the encoder, a
+    projector, or VICReg's and SIE's terms. Otherwise negatives and batch statistics are those of
+    one part on all devices, and running statistics are updated once per part. Metrics are means
+    over the parts that determine them; ratios, such as R² if parts observe a group unequally
+    often, differ slightly from the whole batch's.
 
-    Gradients cross devices once; statistics, gathered negatives and metrics, once a part.
+    Gradients cross devices once; statistics, gathered negatives and metrics, once per part.
 
     Args:
       state: the same on every device.
       batch: B contexts.
-      key: of the whole run; the step's own is folded from it.
+      key: of the whole run; the step's key is folded from it.
       method: gives the loss.
       optimizer: turns the mean gradient over devices into an update.
-      schedule: the learning rate by step, to be told.
+      schedule: the learning rate by step, as a metric.
       axis: name of the axis over devices, or None.
-      parts: how many the share is split into along its contexts, a divisor of B. Their gradients
-        are taken one after the other, in the memory of one part and one more gradient.
+      parts: number of parts that the share's contexts are split into, a divisor of B. Their
+        gradients are computed in sequence, in the memory of one part and one more gradient.
 
     Returns:
       The state after the step, and metrics of the parameters before it.
@@ -81,7 +121,7 @@ def train_step(
     key = jax.random.fold_in(key, state.step)
 
     def gradient(batch_stats: Any, part: ContextBatch) -> tuple[Any, Any, Metrics]:
-        # One key for all parts: what is random per context is keyed by its place in the batch.
+        # One key for all parts: randomness per context is keyed by its position in the batch.
         taken = jax.grad(method.loss, has_aux=True)(state.params, batch_stats, part, key)
         return taken[0], *taken[1]
 
@@ -100,19 +140,19 @@ def train_step(
 
 
 def check_parts(parts: int, share: int) -> None:
-    """Checks that every device can take its contexts in so many parts.
+    """Check that every device can split its contexts into the given number of parts.
 
     Args:
       parts: of each device's share.
-      share: contexts of each device.
+      share: number of contexts of each device.
 
     Raises:
       UserError: the parts would not be equal.
     """
     if parts < 1 or share % parts:
         raise UserError(
-            f"train.accumulate_steps: a device's {share} contexts do not split into {parts} equal"
-            " parts; choose a divisor, or other data.contexts"
+            f"--config.train.accumulate_steps: a device's {share} contexts do not split into"
+            f" {parts} equal parts. Choose a divisor, or a different --config.data.contexts"
         )
 
 
@@ -122,7 +162,7 @@ def _over_parts(
     batch: ContextBatch,
     parts: int,
 ) -> tuple[Any, Any, Metrics]:
-    """Returns the mean gradient, the statistics after the last part, and the mean metrics."""
+    """Return the mean gradient, the statistics after the last part, and the mean metrics."""
 
     def add(carry: tuple[Any, Any], part: ContextBatch) -> tuple[tuple[Any, Any], Metrics]:
         total, batch_stats = carry
@@ -134,7 +174,7 @@ def _over_parts(
     )
     start = jax.tree.map(jnp.zeros_like, state.params), state.batch_stats
     (total, batch_stats), metrics = jax.lax.scan(add, start, split)
-    # NaN is a metric that a part cannot tell; but of the loss, it is what stops the run.
+    # A part reports NaN for metrics it cannot determine; a NaN loss must stop the run.
     means = {name: jnp.nanmean(values) for name, values in metrics.items()}
     means["loss"] = metrics["loss"].mean()
     return jax.tree.map(lambda leaf: leaf / parts, total), batch_stats, means

@@ -6,7 +6,7 @@ import pytest
 
 from configs import base
 from contextssl_jax.errors import UserError
-from contextssl_jax.optimizer import build_optimizer, build_schedule
+from contextssl_jax.step import build_optimizer, build_schedule
 
 
 def naive(options, params: np.ndarray, grads: np.ndarray) -> np.ndarray:

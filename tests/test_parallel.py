@@ -15,8 +15,7 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.methods import METHODS
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.resnet import BasicBlock, ResNet
-from contextssl_jax.optimizer import build_optimizer, build_schedule
-from contextssl_jax.step import TrainState, train_step
+from contextssl_jax.step import TrainState, build_optimizer, build_schedule, train_step
 
 
 def setting(config, mode: str):

@@ -1,6 +1,6 @@
 """Encoders by name; a new one is one file and one line here.
 
-A builder takes the section `model` and the axis name of synchronised statistics.
+A builder takes the section `model` and the axis name of synchronized statistics.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,9 @@ from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
 def _resnet(stages: tuple[int, ...], block: type[BasicBlock] | type[BottleneckBlock]) -> Callable:
     def build(model: ConfigDict, axis: str | None) -> ResNet:
         if model.resnet.stem not in ("cifar", "imagenet"):
-            raise UserError(f"model.resnet.stem: {model.resnet.stem!r} is not cifar or imagenet")
+            raise UserError(
+                f"--config.model.resnet.stem: {model.resnet.stem!r} is not cifar or imagenet"
+            )
         options = dict(axis=axis, dtype=jnp.dtype(model.dtype), remat=model.remat)
         return ResNet(stages, block, model.resnet.stem, model.resnet.width, **options)
 

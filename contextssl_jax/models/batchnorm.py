@@ -1,4 +1,4 @@
-"""Batch normalisation (arXiv 1502.03167) in torch's conventions, over all devices."""
+"""Batch normalization (arXiv 1502.03167) with torch's conventions, over all devices."""
 
 import flax.linen as nn
 import jax
@@ -8,21 +8,21 @@ from jax.ad_checkpoint import checkpoint_name
 
 from contextssl_jax.distributed.collectives import mean_over
 
-MOMENTS = "moments"  # name of what crosses devices, so that recomputation need not do it again
+MOMENTS = "moments"  # checkpoint name of what crosses devices, which remat does not repeat
 
 _EPSILON = 1e-5
 _MOMENTUM = 0.1  # weight of the new batch in the running statistics
 
 
 class BatchNorm(nn.Module):
-    """Normalises each channel, with float32 statistics whatever the input's type.
+    """Normalize each channel, with float32 statistics for any input type.
 
     One pass over the input gives both moments, and the result is x * a + b, which XLA fuses with
     its neighbours. The running variance is the unbiased one, as in torch.
 
     Attributes:
-      train: take the batch's statistics and move the running ones ("batch_stats"); else the
-        running ones normalise.
+      train: normalize by the batch's statistics and update the running ones ("batch_stats");
+        else normalize by the running ones.
       axis: name of the axis over whose devices the batch extends; None: one device.
     """
 
@@ -31,7 +31,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x [..., C]."""
+        """Normalize x [..., C]."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))

@@ -1,7 +1,7 @@
-"""The masked causal transformer that reads a context (paper, Fig. 2c).
+"""The masked causal transformer over the tokens of a context (paper, Fig. 2c).
 
-Pre-LN blocks, exact GELU, linear read-in and read-out, and no positional embedding: order enters
-only through the mask, so nothing but causality tells one place of the context from another.
+Pre-LN blocks, exact GELU, linear read-in and read-out, and no positional embedding: only the causal
+mask distinguishes positions.
 """
 
 from typing import Any, NamedTuple
@@ -70,8 +70,8 @@ class Block(nn.Module):
     Attributes:
       width: D.
       heads: attention heads, a divisor of D.
-      initial: deviation of the initial weights.
-      residual: deviation of the initial weights of what adds to the residual stream.
+      initial: standard deviation of the initial weights.
+      residual: that of the layers that add to the residual stream.
       dtype: of the arithmetic; statistics and softmax are float32.
     """
 
@@ -92,39 +92,39 @@ class Block(nn.Module):
         self.down = nn.Dense(self.width, dtype=self.dtype, kernel_init=residual)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns what leaves the block, with its keys and values.
+        """Return the block's output, keys and values.
 
         Args:
           x: [M, S, D].
-          mask: where a row may look, bool, broadcastable to [M, S, S].
+          mask: True where a row may attend, bool, broadcastable to [M, S, S].
         """
         q, k, v = self.project(x)
         return self.finish(x, jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])), k, v
 
     def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns queries, keys and values [..., heads, width / heads] of x [..., D]."""
+        """Return queries, keys and values [..., heads, width / heads] of x [..., D]."""
         qkv = self.qkv(self.norm_1(x)).reshape(*x.shape[:-1], 3, self.heads, -1)
         return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
     def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
-        """Adds what attention brought, [..., heads, width / heads], and the MLP to x [..., D]."""
+        """Add the attention's output [..., heads, width / heads] and the MLP's to x [..., D]."""
         x = x + self.out(attended.reshape(x.shape))
         return x + self.down(nn.gelu(self.up(self.norm_2(x)), approximate=False))
 
 
 class ContextTransformer(nn.Module):
-    """Reads tokens (features and action) of contexts into embeddings.
+    """Map tokens (features and action) of contexts to embeddings.
 
     Attributes:
       width: D, of the residual stream.
       blocks: L.
       heads: attention heads.
       outputs: P, entries of an embedding.
-      initial: deviation of the initial weights; that of what adds to the residual stream is
-        divided by sqrt(2 L). The official 0.02 is about 1 / sqrt(D) of its width 2048; in a
-        narrower model it leaves attention too flat to be learnt in a short run.
+      initial: standard deviation of the initial weights; that of layers that add to the
+        residual stream is divided by sqrt(2 L). The official 0.02 is about 1 / sqrt(D) of its
+        width 2048; in a narrower model it leaves attention too uniform to learn in a short run.
       dtype: of the arithmetic; embeddings are float32.
-      remat: keep only what enters a block for the backward pass, which computes the rest again.
+      remat: save only the inputs of blocks for the backward pass, which recomputes the rest.
     """
 
     width: int
@@ -148,58 +148,59 @@ class ContextTransformer(nn.Module):
         self.read_out = nn.Dense(self.outputs, dtype=self.dtype, kernel_init=initial)
 
     def __call__(self, tokens: jax.Array, masks: jax.Array) -> jax.Array:
-        """Reads whole contexts.
+        """Embed every token of M contexts.
 
         Args:
           tokens: [M, S, F + A].
-          masks: where a row may look, bool, broadcastable to [L, M, S, S].
+          masks: True where a row may attend, bool, broadcastable to [L, M, S, S].
 
         Returns:
           Embeddings, float32 [M, S, P], not normalised.
         """
-        return self._read(tokens, masks)[0]
+        return self._embed(tokens, masks)[0]
 
     def prefix(self, tokens: jax.Array, masks: jax.Array) -> Cache:
-        """Reads one context once, for any number of queries.
+        """Return one context's keys and values, which serve any number of queries.
 
-        The masks are causal, so that the first c entries of the result are the cache of the
-        context's first c tokens.
+        The masks are causal, so the first c entries are the cache of the first c tokens.
 
         Args:
           tokens: [S, F + A].
           masks: bool [L or 1, S, S].
         """
-        _, keys, values = self._read(tokens[None], masks[:, None])
+        _, keys, values = self._embed(tokens[None], masks[:, None])
         return Cache(
             jnp.stack([k[0] for k in keys]),
             jnp.stack([v[0] for v in values]),
         )
 
-    def query(self, tokens: jax.Array, cache: Cache, seen: jax.Array) -> jax.Array:
-        """Reads single tokens, each on its own after one shared context.
+    def query(self, tokens: jax.Array, cache: Cache, visible: jax.Array) -> jax.Array:
+        """Embed N single tokens, each after one shared context.
 
         Args:
           tokens: [N, F + A].
           cache: of S tokens.
-          seen: which tokens of the context the queries see in each block, bool [L or 1, S].
+          visible: tokens of the context that queries may attend to in each block, bool [L or 1, S].
 
         Returns:
           Embeddings, float32 [N, P], not normalised.
         """
         x = self.read_in(tokens)
-        seen = jnp.broadcast_to(seen, cache.keys.shape[:2])
-        for layer, keys, values, sees in zip(self.layers, *cache, seen, strict=True):
+        visible = jnp.broadcast_to(visible, cache.keys.shape[:2])
+        for layer, keys, values, attends in zip(self.layers, *cache, visible, strict=True):
             q, k, v = layer.project(x)
             scale = q.shape[-1] ** -0.5
             context = jnp.einsum("nhd,shd->nhs", q, keys, preferred_element_type=jnp.float32)
             own = jnp.einsum("nhd,nhd->nh", q, k, preferred_element_type=jnp.float32)
-            logits = jnp.concatenate([jnp.where(sees, context, -jnp.inf), own[..., None]], axis=-1)
+            logits = jnp.concatenate(
+                [jnp.where(attends, context, -jnp.inf), own[..., None]], axis=-1
+            )
             weights = nn.softmax(logits * scale, axis=-1).astype(v.dtype)
             attended = jnp.einsum("nhs,shd->nhd", weights[..., :-1], values)
             x = layer.finish(x, attended + weights[..., -1:] * v)
         return self.read_out(self.norm(x)).astype(jnp.float32)
 
-    def _read(
+    def _embed(
         self, tokens: jax.Array, masks: jax.Array
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         x = self.read_in(tokens)

@@ -35,14 +35,14 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x [N, H, W, C] to [N, H/s, W/s, D]."""
+        """Map x [N, H, W, C] to [N, H/s, W/s, D]."""
         initial = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", initial, (self.size, self.size, x.shape[-1], self.channels))
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves x [N, H, W, C] with kernel [k, k, C, D], k odd, k // 2 zeros on every side."""
+    """Convolve x [N, H, W, C] with kernel [k, k, C, D], k odd, k // 2 zeros on every side."""
     if len(kernel) > 1 and (x.shape[1] % stride or x.shape[2] % stride):
         return _padded(x, kernel, stride)
     return _with_gradients(x, kernel, stride)
@@ -59,7 +59,7 @@ def _padded(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves x with kernel [1, 1, C, D] as a matrix product."""
+    """Convolve x with kernel [1, 1, C, D] as a matrix product."""
     return x[:, ::stride, ::stride] @ kernel[0, 0]
 
 
@@ -99,7 +99,7 @@ _with_gradients.defvjp(_forward, _backward)
 
 
 def _input_gradient(g: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Gradient by the input as one convolution of stride 1: [N, h, w, D] -> [N, s h, s w, C].
+    """Return the input's gradient as one convolution of stride 1: [N, h, w, D] -> [N, s h, s w, C].
 
     Row s m + a of the input meets row m + d of the output through tap a + k // 2 - s d. So one
     convolution makes the s x s phases (a, b) of each position as channels, which are then
@@ -119,7 +119,7 @@ def _input_gradient(g: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _filter_gradient(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:
-    """Gradient by the kernel as matrix products over chunks of N: float32 [k, k, C, D]."""
+    """Return the kernel's gradient as matrix products over chunks of N: float32 [k, k, C, D]."""
     product = partial(_filter_product, k=k, stride=stride)
     n = len(x)
     most = max(1, _CHUNK_BYTES // (k * x[0].size * x.dtype.itemsize))
@@ -133,7 +133,7 @@ def _filter_gradient(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Arr
 
 
 def _filter_product(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:
-    """One matrix product of shifted copies of x [N, H, W, C] and g [N, h, w, D]."""
+    """Return one matrix product of shifted copies of x [N, H, W, C] and g [N, h, w, D]."""
     (h, w), pad, c, d = g.shape[1:3], k // 2, x.shape[-1], g.shape[-1]
     if stride == 1:  # column shifts of x against row shifts of g: a balanced [k C, k D]
         x = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))

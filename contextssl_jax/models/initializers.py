@@ -1,4 +1,4 @@
-"""PyTorch's default initialisation of linear layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+"""PyTorch's default initialization of linear layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
 import flax.linen as nn
 import jax
@@ -8,12 +8,12 @@ torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
-    """Returns the initialiser of the bias of a layer with fan_in inputs."""
+    """Return the initializer of the bias of a layer with fan_in inputs."""
 
-    def initialise(
+    def initialize(
         key: ArrayLike, shape: tuple[int, ...], dtype: jax.typing.DTypeLike
     ) -> jax.Array:
         bound = fan_in**-0.5
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return initialise
+    return initialize

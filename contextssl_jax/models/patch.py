@@ -1,8 +1,8 @@
-"""A small patch-stem encoder that two CPU cores can train in minutes.
+"""A small patch-stem encoder that two CPU cores train in minutes.
 
-Convolutions at full resolution are what a CPU is slowest at. This encoder has none: a patch stem
-as one matrix product, one strided convolution, residual blocks on the small grid, and a dense
-layer that keeps places apart. LayerNorm, so there is no state and no dependence on the batch.
+CPUs are slowest at convolutions at full resolution. This encoder has none: it has a patch stem as
+one matrix product, one strided convolution, residual blocks on the small grid, and a dense layer on
+the flattened grid. LayerNorm makes it stateless and independent of the rest of the batch.
 """
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from contextssl_jax.models.convolution import Conv
 
 
 class PatchEncoder(nn.Module):
-    """Encodes images without state.
+    """Encode images without state.
 
     Attributes:
       patch: side of a patch in pixels, a divisor of half the image's side.
@@ -22,7 +22,7 @@ class PatchEncoder(nn.Module):
       blocks: pre-activation residual blocks on the small grid.
       features: F.
       dtype: of the arithmetic; features are float32.
-      remat: keep only what enters a block for the backward pass, which computes the rest again.
+      remat: save only the inputs of blocks for the backward pass, which recomputes the rest.
     """
 
     patch: int
@@ -34,12 +34,14 @@ class PatchEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Encodes images [N, H, W, 3] to features [N, F]; training makes no difference."""
+        """Encode images [N, H, W, 3] to features [N, F]; `train` has no effect."""
         del train
         n, h, w, c = images.shape
         s = self.patch
         if h % (2 * s) or w % (2 * s):
-            raise UserError(f"model.patch.size: twice {s} does not divide images of {h} x {w}")
+            raise UserError(
+                f"--config.model.patch.size: 2 x {s} does not divide images of {h} x {w}"
+            )
         x = images.reshape(n, h // s, s, w // s, s, c).swapaxes(2, 3)
         x = x.reshape(n, h // s, w // s, s * s * c)
         x = nn.Dense(self.widths[0], dtype=self.dtype)(x)

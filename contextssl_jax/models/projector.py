@@ -1,4 +1,4 @@
-"""What baselines put on the encoder: a projector, and what an action makes of its output."""
+"""The baselines' heads: a projector, and a predictor of an action's effect on projections."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class Projector(nn.Module):
 
     Attributes:
       widths: of the layers; the last is P.
-      axis: name of the axis of synchronised statistics, or None.
+      axis: name of the axis of synchronized statistics, or None.
       dtype: of the arithmetic; the result is float32.
     """
 
@@ -27,7 +27,7 @@ class Projector(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
-        """Projects features [..., F] to [..., P], normalised over all leading axes in training."""
+        """Project features [..., F] to [..., P]; batch statistics are over all leading axes."""
         for width in self.widths[:-1]:
             bias = torch_bias(z.shape[-1])
             z = nn.Dense(width, dtype=self.dtype, kernel_init=torch_kernel, bias_init=bias)(z)
@@ -37,14 +37,14 @@ class Projector(nn.Module):
 
 
 class ActionProjector(nn.Module):
-    """A projector of views, and a predictor of where an action takes what it projects.
+    """A projector of views, and a predictor of the projection that an action leads to.
 
     Attributes:
       widths: of the projector.
-      predictor: "linear", one layer that reads the action beside the projection; or
-        "hypernetwork", which turns the action into the matrix that is applied to it (SIE, arXiv
-        2302.10283).
-      axis: name of the axis of synchronised statistics, or None.
+      predictor: "linear", one layer on the concatenated action and projection; or
+        "hypernetwork", a map from the action to a matrix that multiplies the projection (SIE,
+        arXiv 2302.10283).
+      axis: name of the axis of synchronized statistics, or None.
       dtype: of the arithmetic; results are float32.
     """
 
@@ -56,16 +56,16 @@ class ActionProjector(nn.Module):
     def setup(self) -> None:
         self.projector = Projector(self.widths, self.axis, self.dtype)
         outputs = self.widths[-1]
-        action = _Beside if self.predictor == "linear" else _Hypernetwork
+        action = _Linear if self.predictor == "linear" else _Hypernetwork
         self.action = action(outputs, self.dtype)
 
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
-        """Projects features [..., F] to [..., P]."""
+        """Project features [..., F] to [..., P]."""
         projected: jax.Array = self.projector(z, train)
         return projected
 
     def predict(self, projected: jax.Array, actions: jax.Array) -> jax.Array:
-        """Predicts the target's projection.
+        """Predict the target's projection.
 
         Args:
           projected: of the source, [..., P].
@@ -75,19 +75,19 @@ class ActionProjector(nn.Module):
         return predicted.astype(jnp.float32)
 
     def project_and_predict(self, z: jax.Array, actions: jax.Array) -> jax.Array:
-        """Projects and acts, so that all parameters are drawn."""
+        """Project and predict, so that all parameters are initialized."""
         return self.predict(self(z), actions)
 
 
-class _Beside(nn.Module):
+class _Linear(nn.Module):
     outputs: int
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, projected: jax.Array, actions: jax.Array) -> jax.Array:
         lead = jnp.broadcast_shapes(projected.shape[:-1], actions.shape[:-1])
-        told = [jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (actions, projected)]
-        x = jnp.concatenate(told, axis=-1)
+        parts = [jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (actions, projected)]
+        x = jnp.concatenate(parts, axis=-1)
         bias = torch_bias(x.shape[-1])
         return nn.Dense(self.outputs, dtype=self.dtype, kernel_init=torch_kernel, bias_init=bias)(x)
 
@@ -95,9 +95,9 @@ class _Beside(nn.Module):
 class _Hypernetwork(nn.Module):
     """W(a) p, with W affine in a.
 
-    SIE's W is linear in a quaternion, whose identity is not 0. Of standardised actions 0 is the
-    mean, and of differences the identity, where a linear W would predict 0: hence the constant
-    entry, with which an affine W of the standardised quaternion is the linear one of the plain.
+    SIE's W is linear in a quaternion, whose identity is not 0. A standardized action of 0 is the
+    mean, which for differences is the identity, and a linear W would predict 0 there. With the
+    constant entry W is affine, and that of a standardized quaternion includes SIE's.
     """
 
     outputs: int
@@ -111,5 +111,5 @@ class _Hypernetwork(nn.Module):
         kernel = self.param("kernel", initial, shape).astype(self.dtype)
         # By entry first: the matrices themselves, one a row, would be P times larger.
         by_entry = jnp.einsum("...p,apq->...aq", projected.astype(self.dtype), kernel)
-        told = jnp.concatenate([actions, jnp.ones_like(actions[..., :1])], axis=-1)
-        return jnp.sum(by_entry * told[..., None], axis=-2)
+        extended = jnp.concatenate([actions, jnp.ones_like(actions[..., :1])], axis=-1)
+        return jnp.sum(by_entry * extended[..., None], axis=-2)

@@ -26,7 +26,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to [N, H / stride, W / stride, channels]."""
+        """Map [N, H, W, C] to [N, H / stride, W / stride, channels]."""
         y = self.conv(self.channels, 3, self.stride, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.channels, 3, 1, name="conv2")(y)
@@ -49,7 +49,7 @@ class BottleneckBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to [N, H / stride, W / stride, 4 * channels]."""
+        """Map [N, H, W, C] to [N, H / stride, W / stride, 4 * channels]."""
         y = self.conv(self.channels, 1, 1, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.channels, 3, self.stride, name="conv2")(y)
@@ -63,16 +63,16 @@ class BottleneckBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Encodes images to the average of the last stage.
+    """Encode images to the spatial average of the last stage.
 
     Attributes:
       stages: residual blocks of each stage.
       block: BasicBlock or BottleneckBlock.
       stem: "cifar", a 3x3 convolution; or "imagenet", a strided 7x7 one and a max-pool.
       width: channels of the first stage; each next one has twice as many.
-      axis: name of the axis over whose devices batch statistics are taken; None: one device.
+      axis: name of the axis over devices that share batch statistics; None: one device.
       dtype: of the arithmetic; statistics and features are float32.
-      remat: keep only what enters a block for the backward pass, which computes the rest again.
+      remat: save only the inputs of blocks for the backward pass, which recomputes the rest.
     """
 
     stages: tuple[int, ...]
@@ -90,9 +90,9 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Encodes images [N, H, W, 3] to features, float32 [N, F].
+        """Encode images [N, H, W, 3] to features, float32 [N, F].
 
-        In training, batch statistics normalise and the running ones ("batch_stats") move.
+        With `train`, batch statistics normalize and the running ones ("batch_stats") are updated.
         """
         norm, conv = partial(BatchNorm, train, self.axis), partial(Conv, dtype=self.dtype)
         kept = jax.checkpoint_policies.save_only_these_names(MOMENTS)

@@ -1,0 +1,1 @@
+"""Evaluation of features and embeddings on held-out data, and the monitor during training."""
