@@ -95,9 +95,7 @@ class EncodedContexts:
             )
             for name in conditions.environments:
                 observed = self._mask(name, actions)
-                self._contexts[name] = reader.encode_context(
-                    variables, features, observed, key
-                )
+                self._contexts[name] = reader.encode_context(variables, features, observed, key)
 
     def view_embeddings(self, features: np.ndarray) -> np.ndarray:
         """Return z⁺ of (view, no action): features [..., F] -> [U, ..., P]."""

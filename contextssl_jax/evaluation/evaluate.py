@@ -135,7 +135,9 @@ def _embed(context: EncodedContexts, inputs: EvalInputs) -> Embeddings:
     sources = np.broadcast_to(z.retrieval[:, :1], z.retrieval.shape)
     actions = np.asarray(inputs.space.actions(t[:, :1], t))
     return Embeddings(
-        *(context.view_embeddings(x) for x in (z.fit, z.test, z.retrieval)),
+        context.view_embeddings(z.fit),
+        context.view_embeddings(z.test),
+        context.view_embeddings(z.retrieval),
         context.predicted_targets(sources, actions),
     )
 

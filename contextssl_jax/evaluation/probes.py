@@ -44,7 +44,7 @@ def ridge_predict(
 
 
 def standardize(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return vectors [..., n, D] with entries of mean 0 and deviation 1; the deviation; the mean."""
+    """Return vectors [..., n, D] with mean 0 and deviation 1; also the deviation and the mean."""
     mean, std = x.mean(axis=-2, keepdims=True), x.std(axis=-2, keepdims=True) + 1e-6
     return (x - mean) / std, std, mean
 

@@ -36,7 +36,7 @@ class Views(NamedTuple):
         )
 
     def rows(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
-        """Return record leaves [m, ...] and parameters [m, T + unconditioned] of rows [m] of the n V."""
+        """Return record leaves [m, ...] and parameters [m, T + unconditioned] of m of n V rows."""
         record, view = np.divmod(rows, self.transform_params.shape[1])
 
         def take(leaf: np.ndarray) -> np.ndarray:
@@ -98,7 +98,9 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
         ("images", images[1], test, "test"),
     ):
         if needed > split.size:
-            raise UserError(f"eval.{name}: {needed} records, but the {where} split has {split.size}")
+            raise UserError(
+                f"eval.{name}: {needed} records, but the {where} split has {split.size}"
+            )
 
     def untransformed(split: Split, stream: int, n: int) -> Views:
         views = draw_views(split, (seed, stream), n, 1)
@@ -115,7 +117,8 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     if pairs > free:
         raise UserError(
             f"eval.lengths: a context of {longest} tokens needs {pairs} records, but the"
-            f" {options.context_split} split has {free} outside the evaluated views. Use shorter contexts"
+            f" {options.context_split} split has {free} outside the evaluated views."
+            " Use shorter contexts"
         )
     contexts = (
         draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used)

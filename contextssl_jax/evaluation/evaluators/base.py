@@ -143,10 +143,10 @@ class Metric:
     required: bool = False
     pooled: bool = True
 
-    @property
-    def by_length(self) -> bool:
-        """Whether the innermost keys are lengths of contexts, in tokens."""
-        return self.levels[-1] == LENGTH
+    def __post_init__(self) -> None:
+        """Check that compared metrics are by length and have a table, whose title is reused."""
+        if self.comparison is not None and (self.levels[-1] != LENGTH or self.table is None):
+            raise ValueError(f"{self.key}: a compared metric needs a table and lengths as keys")
 
 
 def _no_values(inputs: EvalInputs) -> Tree:

@@ -1,6 +1,6 @@
 """Accuracy of classes: linear and kNN probes of features and embeddings, also with few labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +124,7 @@ def few_labels(labels: np.ndarray, fraction: float) -> np.ndarray:
     return np.sort(np.concatenate([i[: int(np.ceil(fraction * len(i)))] for i in indices]))
 
 
-def _by_fraction(values: Sequence[np.ndarray] | np.ndarray) -> Mapping[str, np.ndarray]:
+def _by_fraction(values: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
     return {str(fraction): value for fraction, value in zip(FRACTIONS, values, strict=True)}
 
 

@@ -107,6 +107,7 @@ def _quadratic(t: np.ndarray) -> np.ndarray:
     rows, columns = np.triu_indices(t.shape[1])
     return np.concatenate([t, t[:, rows] * t[:, columns]], axis=1)
 
+
 EVALUATOR = Evaluator(
     metrics=(
         Metric(
