@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from contextssl_jax.config import to_json
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.sweeps.runs import Run
 

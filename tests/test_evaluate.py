@@ -10,7 +10,8 @@ import pytest
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.evaluate import build_conditions, build_evaluation
 from contextssl_jax.evaluation.evaluators import EVALUATORS, all_metrics
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS, adaptivity
+from contextssl_jax.evaluation.evaluators.r2_probes import adaptivity
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.methods.base import Predictions, mask_actions
 from contextssl_jax.reports.tables import describe_source, tables

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
 from contextssl_jax.evaluation.neighbours import Neighbours
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.figures import adaptation, comparison, curves, neighbours
 from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.comparison import draw_comparison

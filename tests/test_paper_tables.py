@@ -2,8 +2,8 @@
 
 import pytest
 
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
 from contextssl_jax.evaluation.evaluators.retrieval import chance
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import LENGTHS, PAPER_TABLES
 from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
 

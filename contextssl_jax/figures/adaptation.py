@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.figures.style import (
     GREY,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from contextssl_jax.evaluation.contexts import other_environments
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.figures.style import (
     GREY,
     Style,

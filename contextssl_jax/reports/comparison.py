@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from contextssl_jax.errors import Parser, UserError
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.evaluation.stored import read_report
 from contextssl_jax.figures.comparison import draw_comparison
 from contextssl_jax.reports.command import REPORT

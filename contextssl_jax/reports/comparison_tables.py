@@ -5,8 +5,8 @@ from typing import Any
 
 from contextssl_jax.evaluation.evaluators import all_metrics
 from contextssl_jax.evaluation.evaluators.base import Comparison, Metric
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS
 from contextssl_jax.evaluation.evaluators.trees import display_name, values
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.reports.page import Cell, Table
 
 Reports = Mapping[str, Mapping[str, Any]]  # by the run's name
@@ -59,7 +59,7 @@ def _metric_tables(
         chosen = [describe_choice(probe, target)]
     tables = []
     for part, rows in split.items():
-        title = metric.table.title + (f" of {part}" if part else "")
+        title = metric.table.title + (f": {part}" if part else "")
         lines: list[list[Cell]] = [
             [
                 *(display_name(metric, n, key) for n, key in zip(row_levels, row, strict=True)),

@@ -17,7 +17,7 @@ class Table(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]  # floats are shown with 3 decimals, None as an en dash
+    rows: Sequence[Sequence[Cell]]  # floats have 3 decimals, None is an en dash
     caption: str = ""  # what the values are, and of which views
     quoted: frozenset[int] = frozenset()  # indices of the rows that are quoted from the paper
 
@@ -213,13 +213,13 @@ th { border-bottom: 1px solid var(--ink); vertical-align: bottom; --mark: "↕";
 td { white-space: nowrap; }
 tr + tr td { border-top: 1px solid var(--line); }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-/* Rows keep their names while a wide table scrolls. */
+/* The first column stays in place while a wide table scrolls. */
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
 button { padding: 0; border: 0; background: none; color: inherit; font: inherit;
   text-align: inherit; cursor: pointer; outline-offset: 2px; }
 th[aria-sort=ascending] { --mark: "▲"; --tint: var(--link); }
 th[aria-sort=descending] { --mark: "▼"; --tint: var(--link); }
-/* The mark stands on the side away from the figures, so that names end where they end. */
+/* The mark is on the side away from the numbers, so that headings align with them. */
 th:not(.number) button::after, .number button::before { padding: 0 .25em;
   content: var(--mark); color: var(--tint); font-weight: normal; }
 @media print {

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
 from contextssl_jax.evaluation.evaluators.retrieval import NAMES, chance
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.reports.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES, RETRIEVAL_KEYS

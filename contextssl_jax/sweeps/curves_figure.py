@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from contextssl_jax.evaluation.contexts import other_environments
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.figures.comparison import OTHER, OWN, mean_over, r2_label
 from contextssl_jax.figures.style import (
     GREY,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contextssl_jax.errors import UserError, lookup
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import PAPER_BY_NAME
 from contextssl_jax.storage.safe_json import truncate
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from contextssl_jax.evaluation.evaluators.base import Comparison, Metric
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES
 from contextssl_jax.evaluation.evaluators.trees import display_name, values
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.sweeps.cells import SEEDS, by_length
 from contextssl_jax.sweeps.pooled import Result

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.reports.paper import LENGTHS, PaperTable
 from contextssl_jax.sweeps.pooled import Result
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from contextssl_jax.evaluation.evaluators import all_metrics, metric_by_key
-from contextssl_jax.evaluation.evaluators.r2_probes import PROBES, TARGETS
 from contextssl_jax.evaluation.evaluators.retrieval import NAMES
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.reports.paper import (
     PAPER_RETRIEVALS,

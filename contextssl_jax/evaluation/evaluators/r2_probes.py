@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -25,34 +24,19 @@ from contextssl_jax.evaluation.evaluators.base import (
     map_tree,
     nest,
 )
-from contextssl_jax.evaluation.probes import ridge_predict
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS, Scores, probe_scores
 from contextssl_jax.evaluation.scores import score
-from contextssl_jax.evaluation.trained_probes import (
-    Training,
-    apply_layers,
-    fit_parameter_probes,
-    inputs_of,
-)
 from contextssl_jax.evaluation.views import EvalData
 
-# Display names by key in report.json.
-PROBES = {
-    "ridge_weak": "weak ridge",
-    "ridge_strong": "strong ridge",
-    "linear": "linear",
-    "mlp": "MLP",
-}
-TARGETS = {"single": "parameters of a view", "pair": "action between two views"}
 _KEY = 0
 _DEFINITIONS = {"mean": "", "global": "_global"}  # see scores.score; suffixes of keys
-Scores = dict[str, dict[str, dict[str, np.ndarray]]]  # by probe, target, see scores.score
 
 
 def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
     """Return R² from view embeddings in both definitions and of each entry, and adaptivity."""
     conditions, groups = inputs.conditions, inputs.space.names
     environments = conditions.environments
-    scores = probe_scores(inputs, embeddings.fit, embeddings.test)
+    scores = _scores(inputs, embeddings.fit, embeddings.test)
 
     def of_entries(e: str, group: str, probe: str, t: str) -> Tree:
         own, values = inputs.targets[t].group_ids, scores[probe][t]["entries"]
@@ -79,7 +63,7 @@ def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
 def evaluate_features(inputs: EvalInputs) -> Tree:
     """Return R² from the encoder's features, and of the best constant prediction."""
     z, groups = inputs.features, inputs.space.names
-    scores = probe_scores(inputs, z.fit[None], z.test[None])
+    scores = _scores(inputs, z.fit[None], z.test[None])
     floor = {t: score(x, x.constant(), len(groups)) for t, x in inputs.targets.items()}
     tree: Tree = {
         "r2_floor": nest(
@@ -98,38 +82,9 @@ def evaluate_features(inputs: EvalInputs) -> Tree:
     return tree
 
 
-def probe_scores(inputs: EvalInputs, fit: np.ndarray, test: np.ndarray) -> Scores:
-    """Fit all probes and score them.
-
-    Args:
-      inputs: of which targets, random key and the probes' options.
-      fit: vectors of two views of n records under U conditions, [U, n, 2, D].
-      test: [U, m, 2, D].
-
-    Returns:
-      Scores (see `score`, with U in front) by probe and target.
-    """
-    options, targets = inputs.options.probe, inputs.targets
-    groups = len(inputs.space.names)
-    x, x_test = (inputs_of(jnp.asarray(h)) for h in (fit, test))
-    scores: Scores = {probe: {} for probe in PROBES}
-    penalties = options.weak, options.strong
-    for name, target in targets.items():
-        predicted = np.asarray(ridge_predict(x[name], target.fit, x_test[name], penalties))
-        for probe, one in zip(("ridge_weak", "ridge_strong"), predicted, strict=True):
-            scores[probe][name] = score(target, one, groups)
-    layers = fit_parameter_probes(
-        jax.random.fold_in(inputs.key, _KEY),
-        jnp.asarray(fit),
-        {name: jnp.asarray(target.fit) for name, target in targets.items()},
-        tuple(options.hidden),
-        Training.of(options),
-    )
-    for probe, by_target in layers.items():
-        for name, target in targets.items():
-            predicted = np.asarray(apply_layers(by_target[name], x_test[name]))
-            scores[probe][name] = score(target, predicted, groups)
-    return scores
+def _scores(inputs: EvalInputs, fit: np.ndarray, test: np.ndarray) -> Scores:
+    key, options = jax.random.fold_in(inputs.key, _KEY), inputs.options.probe
+    return probe_scores(key, fit, test, inputs.targets, options, len(inputs.space.names))
 
 
 def adaptivity(r2: Mapping[str, Tree], groups: Iterable[str]) -> Tree:

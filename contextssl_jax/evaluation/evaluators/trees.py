@@ -12,8 +12,8 @@ def values(
     """Yield every value with its key of each level; nothing where the report lacks the metric.
 
     Args:
-      metric: to read.
-      report: a report.json, or the same tree of other leaves.
+      metric: whose tree.
+      report: a report.json.
       suffix: of the metric's key, such as "_std".
     """
 
