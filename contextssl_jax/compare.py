@@ -1,4 +1,4 @@
-"""Compare reports of several runs: python -m contextssl_jax.compare runs/one runs/two."""
+"""Comparison of several runs' reports: python -m contextssl_jax.compare runs/one runs/two."""
 
 import sys
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from contextssl_jax.config import to_json
-from contextssl_jax.evaluation.measures import PROBES, TARGETS
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.sweeps.runs import Run
 
@@ -19,7 +19,7 @@ def report(
     *,
     lengths: Sequence[int] = LENGTHS,
     groups: Sequence[str] | None = None,
-    told: bool = False,
+    predicted: bool = False,
     **provenance: Any,
 ) -> dict[str, Any]:
     """A report of the run with figure(name, key, key, ...) at each place."""
@@ -53,7 +53,7 @@ def report(
     measures = ("mrr", "hit@1", "hit@5")
     made["retrieval"] = tree(("retrieval",), environments, measures, lengths)
     made["accuracy_features"] = tree(("accuracy_features",), ("linear", "knn"), ("1.0", "0.1"))
-    if told:
+    if predicted:
         made["accuracy_told"] = tree(("accuracy_told",), environments, lengths)
     return made
 

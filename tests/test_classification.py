@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from contextssl_jax.evaluation.classification import accuracies, few_labels
+from contextssl_jax.evaluation.evaluators.classification import accuracies, few_labels
 from contextssl_jax.evaluation.trained_probes import Training
 
 RNG = np.random.default_rng(0)

@@ -71,15 +71,19 @@ def test_steps_of_one_run_are_told_apart(runs, capsys):
     steps = [str(runs / "first" / "eval" / step) for step in ("5", "40")]
     assert main(["", *steps, f"--out={runs / 'out'}", "--probe=mlp", "--target=pair"]) == 0
     printed = capsys.readouterr().out
-    assert "0.111" in printed and "0.222" in printed and "probe mlp, told from pair" in printed
+    assert (
+        "0.111" in printed
+        and "0.222" in printed
+        and "MLP probe, action between two views" in printed
+    )
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ((), "RUN"),
-        (("{}/nowhere",), "nowhere: has no report; make one with --mode=eval"),
-        (("{0}/first", "{0}/first/eval/40"), "named twice"),
+        (("{}/nowhere",), "nowhere: has no report. Make one with --mode=eval"),
+        (("{0}/first", "{0}/first/eval/40"), "a report is named twice"),
         (("{}/first", "--probe=knn"), "--probe"),
         (("{}/first", "--out=/dev/null/x"), "--out: cannot write"),
         (("{}/cut",), "cannot be read"),

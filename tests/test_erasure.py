@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from contextssl_jax.evaluation.erasure import explained_variance, linear_r2
+from contextssl_jax.evaluation.evaluators.erasure import explained_variance, linear_r2
 from contextssl_jax.evaluation.scores import Target
 
 RNG = np.random.default_rng(0)

@@ -5,17 +5,16 @@ import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.evaluate import build_conditions, build_evaluation
-from contextssl_jax.evaluation.measures import PROBES, TARGETS
-from contextssl_jax.evaluation.report import adaptivity
+from contextssl_jax.evaluation.evaluators import EVALUATORS, all_metrics
+from contextssl_jax.evaluation.evaluators.r2_probes import adaptivity
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.methods.base import Predictions, mask_actions
-from contextssl_jax.reports.tables import tables
+from contextssl_jax.reports.tables import describe_source, tables
 
 
 class Oracle:
@@ -108,10 +107,14 @@ def test_a_report_has_every_figure_by_its_name_and_says_where_it_is_from(config)
     told = report["provenance"]
     assert (told["step"], told["seed"], told["draws"]) == (7, 0, 3) and len(told["config"]) == 12
     assert told["views"]["test"] == {"split": "test", "records": 48, "views": 96}
-    assert {"encoding", "embedding", "Adam probes"} <= told["seconds"].keys()
-    for table in tables(report).values():
+    assert {"encoding", "embedding", *EVALUATORS} <= told["seconds"].keys()
+    # Every declared table has rows, except of what this method does not predict.
+    found = tables(report)
+    declared = {metric.key for metric in all_metrics() if metric.table is not None}
+    assert declared - found.keys() == {"accuracy_told"}
+    for table in found.values():
         assert all(len(row) == len(table.header) for row in table.rows)
-        assert told["config"] in table.caption and "step 7" in table.caption
+    assert told["config"] in describe_source(report) and "step 7" in describe_source(report)
 
 
 def test_evaluating_twice_or_on_more_draws_keeps_the_first(config):
@@ -124,21 +127,17 @@ def test_evaluating_twice_or_on_more_draws_keeps_the_first(config):
 
 
 def test_adaptivity_is_own_minus_the_mean_of_the_others():
-    def shown(*on):
-        return np.isin(np.arange(3), on)
-
-    environments = {"a": shown(0), "b": shown(1), "c": shown(2), "a+b": shown(0, 1)}
+    environments = ("a", "b", "c", "a+b")
     r2 = {
         e: {g: {"linear": {"single": {"2": value}}} for g in "abc"}
         for e, value in zip(environments, (0.9, 0.5, 0.1, 77.0), strict=True)
     }
-    found = adaptivity(r2, Conditions(environments, (2,)), "abc")
+    found = adaptivity(r2, "abc")
     assert found["a"]["linear"]["single"]["2"] == pytest.approx(0.9 - (0.5 + 0.1) / 2)
     # One group: the others show none.
-    one = {"a": np.array([True]), "none": np.array([False])}
-    found = adaptivity({"a": r2["a"], "none": r2["b"]}, Conditions(one, (2,)), "a")
+    found = adaptivity({"a": r2["a"], "none": r2["b"]}, "a")
     assert found["a"]["linear"]["single"]["2"] == pytest.approx(0.4)
-    assert adaptivity({"a": r2["a"]}, Conditions({"a": shown(0)}, (2,)), "a") == {}
+    assert adaptivity({"a": r2["a"]}, "a") == {}
 
 
 def test_environments_are_each_group_all_and_none_unless_told(config):

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from contextssl_jax.evaluation.neighbours import Neighbours
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.figures import adaptation, comparison, curves, neighbours
 from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.comparison import draw_comparison
@@ -90,7 +91,7 @@ def test_adaptation_holds_the_report(groups, environments, lengths, draws):
     axes = np.reshape(figure.axes, (2, len(groups)))
     for row, probe in zip(axes, ("linear", "ridge_weak"), strict=True):
         for axis, group in zip(row, groups, strict=True):
-            assert axis.get_title().startswith(f"{group}: {probe.split('_')[0]} probe")
+            assert axis.get_title() == f"{group}: {PROBES[probe]} probe"
             features = told["r2_features"][group][probe]["single"]
             assert set(drawn(axis, "encoder's features").values()) == {features}
             looks, widths = set(), {}

@@ -1,16 +1,27 @@
-"""Measures keep records, views, labels and conditions together."""
+"""Evaluators keep records, views, labels and conditions together."""
+
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from contextssl_jax.evaluation.contexts import Conditions
-from contextssl_jax.evaluation.measures import ProbeOptions, classes, retrievals
-from contextssl_jax.evaluation.retrieval import rank_targets, score_ranks
-from contextssl_jax.evaluation.trained_probes import Training
+from contextssl_jax.evaluation.evaluators.classification import accuracies_of_views
+from contextssl_jax.evaluation.evaluators.retrieval import (
+    rank_targets,
+    score_conditions,
+    score_ranks,
+)
 
 RNG = np.random.default_rng(0)
-PROBING = ProbeOptions(1e-3, 0.1, (8,), Training(300, 32, 1e-2), 5)
+PROBE = ConfigDict(dict(steps=300, batch=32, learning_rate=1e-2, neighbours=5))
+INPUTS = SimpleNamespace(key=jax.random.key(0), options=ConfigDict(dict(probe=PROBE)))
+
+
+def views(labels):
+    return SimpleNamespace(labels=labels)
 
 
 def test_every_view_has_its_records_label():
@@ -19,14 +30,14 @@ def test_every_view_has_its_records_label():
         np.eye(4)[y][None, :, None] + 0.1 * RNG.normal(size=(2, len(y), 3, 4)).astype(np.float32)
         for y in labels
     ]
-    found = classes(jax.random.key(0), *h, labels, PROBING)["accuracy"]
+    found = accuracies_of_views(INPUTS, *h, *map(views, labels))
     assert (found["linear"]["1.0"] > 0.95).all() and (found["knn"]["1.0"] > 0.95).all()
 
 
 @pytest.mark.parametrize("labels", [(None, np.zeros(3, int)), (None, None)])
 def test_a_data_set_without_labels_has_no_classes(labels):
     h = np.zeros((1, 3, 2, 4), np.float32)
-    assert classes(jax.random.key(0), h, h, labels, PROBING) == {}
+    assert accuracies_of_views(INPUTS, h, h, *map(views, labels)) is None
 
 
 @pytest.mark.parametrize("exclude_source", [False, True])
@@ -35,7 +46,7 @@ def test_each_query_is_compared_with_the_bank_of_its_own_condition(exclude_sourc
     conditions = Conditions(environments, (0, 2, 4))
     bank = RNG.normal(size=(5, 3, 8, 4)).astype(np.float32)
     queries = RNG.normal(size=(2, 3, 3, 8, 4)).astype(np.float32)
-    found = retrievals(bank, queries, conditions, exclude_source)
+    found = score_conditions(bank, queries, conditions, exclude_source)
     rows = {("a", 0): 0, ("a", 2): 1, ("a", 4): 2, ("none", 0): 0, ("none", 2): 3, ("none", 4): 4}
     for (environment, length), row in rows.items():
         e, c = list(environments).index(environment), conditions.lengths.index(length)

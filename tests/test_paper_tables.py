@@ -2,11 +2,11 @@
 
 import pytest
 
-from contextssl_jax.evaluation.retrieval import chance
+from contextssl_jax.evaluation.evaluators.retrieval import chance
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import LENGTHS, PAPER_TABLES
 from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
 
-PROBES = {"ridge_weak": "ridge, weak", "linear": "linear, Adam", "mlp": "MLP, Adam"}
 GROUPS = ["rotation", "color"]
 
 
@@ -43,7 +43,7 @@ def rows(table) -> dict[str, list]:
 
 
 def test_r2_of_both_groups_by_the_probes_that_the_paper_used():
-    table = beside_r2(report(), PROBES, "Caption.")
+    table = beside_r2(report(), "Caption.")
     assert table.title == "Beside the paper's Table 1" and table.caption.endswith("Caption.")
     expected = [f"{group} {c}" for group in GROUPS for c in LENGTHS]
     assert table.header == ("", *expected, "top-1 %")
@@ -54,13 +54,13 @@ def test_r2_of_both_groups_by_the_probes_that_the_paper_used():
     assert by_name["paper: SIE, color"] == [0.304, *[None] * 4, 0.975, *[None] * 4, 70.3]
     for environment in GROUPS:
         name = f"this run: {environment} context; "
-        used = by_name[f"{name}the paper's probes (rotation MLP, Adam, color linear, Adam)"]
+        used = by_name[f"{name}the paper's probes (rotation MLP, color linear)"]
         assert used == [
             *(figure(environment, "rotation", "mlp", c) for c in LENGTHS),
             *(figure(environment, "color", "linear", c) for c in LENGTHS),
             50.0,
         ]
-        assert by_name[f"{name}ridge, weak"][5] == figure(environment, "color", "ridge_weak", "0")
+        assert by_name[f"{name}weak ridge"][5] == figure(environment, "color", "ridge_weak", "0")
     quoted = {table.rows[i][0] for i in table.quoted}
     assert quoted == {name for name in by_name if name.startswith("paper: ")}
 
@@ -71,10 +71,10 @@ def test_a_method_without_contexts_has_one_figure_of_its_encoder():
     told["r2_features_global"] = {
         g: {p: {"pair": figure("features", g, p)} for p in PROBES} for g in GROUPS
     }
-    by_name = rows(beside_r2(told, PROBES, ""))
+    by_name = rows(beside_r2(told, ""))
     ours = {name: row for name, row in by_name.items() if name.startswith("this run")}
-    assert len(ours) == 4  # the paper's probes, and each
-    assert ours["this run: sie; linear, Adam"] == [
+    assert len(ours) == 5  # the paper's probes, and each
+    assert ours["this run: sie; linear"] == [
         *(figure("features", "rotation", "linear"), *[None] * 4),
         *(figure("features", "color", "linear"), *[None] * 4),
         50.0,
@@ -83,7 +83,7 @@ def test_a_method_without_contexts_has_one_figure_of_its_encoder():
 
 def test_probes_that_the_paper_does_not_name_are_not_chosen():
     groups = ["crop", "blur"]
-    table = beside_r2(report(groups, environments=groups), PROBES, "")
+    table = beside_r2(report(groups, environments=groups), "")
     ours = [row[0] for row in table.rows if row[0].startswith("this run")]
     assert ours == [f"this run: {e} context; {name}" for e in groups for name in PROBES.values()]
 
@@ -113,15 +113,15 @@ def test_retrieval_under_the_rotation_context():
 def test_what_a_report_lacks_is_left_out():
     some = report(lengths=("0", "60", "126"), environments=["color", "none"])
     del some["accuracy_features"]
-    by_name = rows(beside_r2(some, PROBES, ""))
+    by_name = rows(beside_r2(some, ""))
     assert not any("rotation context; " in name for name in by_name)
-    row = by_name["this run: color context; linear, Adam"]
+    row = by_name["this run: color context; linear"]
     assert row[:5] == [figure("color", "rotation", "linear", "0"), None, None, None,
                        figure("color", "rotation", "linear", "126")]  # fmt: skip
     assert row[-1] is None
     assert beside_retrieval(some, "") is None
     for other in (report(["crop", "color"]), report(lengths=("60",))):
-        assert beside_r2(other, PROBES, "") is None and beside_retrieval(other, "") is None
+        assert beside_r2(other, "") is None and beside_retrieval(other, "") is None
 
 
 def test_the_paper_tells_every_length_or_one_figure():

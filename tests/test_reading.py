@@ -86,7 +86,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     method, space = experiment.method, experiment.dataset.space
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(5, 2, 5)).astype(np.float32)
-    plain, asked = contexts.plain(z), contexts.asked(z, actions)
+    plain, asked = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)
     assert plain.shape == (5 + 2, 5, 2, 16) == (CONDITIONS.size, 5, 2, 16)
     assert asked.shape == (3, 3, 5, 2, 16)
     z_pairs = method.encode(variables, *pairs.rows(np.arange(6))).reshape(3, 2, -1)
@@ -117,8 +117,8 @@ def test_length_zero_depends_on_no_context(experiment, variables):
     second, _, _, _ = read(experiment, variables, CONDITIONS, seed=4)
     zero = [CONDITIONS.row(name, 0) for name in ENVIRONMENTS]
     assert zero == [0, 0, 0]
-    np.testing.assert_array_equal(first.plain(z)[0], second.plain(z)[0])
-    assert np.abs(first.plain(z)[1:] - second.plain(z)[1:]).max() > 1e-3
+    np.testing.assert_array_equal(first.view_embeddings(z)[0], second.view_embeddings(z)[0])
+    assert np.abs(first.view_embeddings(z)[1:] - second.view_embeddings(z)[1:]).max() > 1e-3
 
 
 def test_sparse_contexts_are_drawn_by_their_key(config, variables):
@@ -126,12 +126,12 @@ def test_sparse_contexts_are_drawn_by_their_key(config, variables):
     experiment = build_experiment(config)
     dense, z, _, _ = read(experiment, variables, CONDITIONS)
     one, other, again = (
-        read(experiment, variables, CONDITIONS, key=jax.random.key(k))[0].plain(z)
+        read(experiment, variables, CONDITIONS, key=jax.random.key(k))[0].view_embeddings(z)
         for k in (0, 1, 0)
     )
     np.testing.assert_array_equal(one, again)
-    assert np.abs(one - other).max() > 1e-3 and np.abs(one - dense.plain(z)).max() > 1e-3
-    np.testing.assert_allclose(one[0], dense.plain(z)[0], atol=1e-6)
+    assert np.abs(one - other).max() > 1e-3 and np.abs(one - dense.view_embeddings(z)).max() > 1e-3
+    np.testing.assert_allclose(one[0], dense.view_embeddings(z)[0], atol=1e-6)
 
 
 def test_contexts_of_the_test_split_are_of_other_records(config, experiment):

@@ -5,7 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from contextssl_jax.evaluation.retrieval import HITS, chance, nearest, rank_targets, score_ranks
+from contextssl_jax.evaluation.evaluators.retrieval import (
+    HITS,
+    chance,
+    nearest,
+    rank_targets,
+    score_ranks,
+)
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from small_methods import small, small_config
 from contextssl_jax.data import DATASETS
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.contexts import Conditions
-from contextssl_jax.evaluation.measures import predicted_class_accuracy
+from contextssl_jax.evaluation.evaluators.predictor import predicted_class_accuracy
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import observed_actions
 

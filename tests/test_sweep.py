@@ -176,7 +176,7 @@ def test_a_failure_is_told_at_the_end_and_the_others_go_on(place, capfd):
     page = place.page()
     assert "1 of 4 runs are done" in page
     assert "cold, seed 0 (failed: with status 1: error: that was wrong)" in page
-    assert "hot, seed 0 (failed: killed by SIGKILL: it said nothing)" in page
+    assert "hot, seed 0 (failed: killed by SIGKILL: no output)" in page
     # Later pages know, until it is mended.
     assert place.start("--report") == 0 and place.page() == page
     place.todo()
@@ -299,7 +299,7 @@ def test_options_of_the_command_line_are_the_strongest(place, capfd):
     [
         ('"loss.temperature": 0.5', '"loss.temperature": 0.6', "loss.temperature (0.5 there"),
         ('"train.steps": 4', '"train.steps": 5', "train.steps (4 there, 5 here)"),
-        ('"hot"', '"warm"', "holds points that the sweep has not (hot)"),
+        ('"hot"', '"warm"', "holds variants that the sweep has not (hot)"),
     ],
 )
 def test_a_sweep_that_has_changed_is_refused_and_nothing_lost(before, after, message, place, capfd):

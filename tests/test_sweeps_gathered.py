@@ -70,7 +70,7 @@ def test_a_damaged_sweep_is_one_line(tmp_path, capsys, changes):
 
 def test_a_folder_without_a_sweep_and_a_page_that_cannot_be_are_one_line(tmp_path, capsys):
     assert main(["sweeps", str(tmp_path), "--out=x"]) == 2
-    assert "make it with python -m launch.sweep" in capsys.readouterr().err
+    assert "Make it with python -m launch.sweep" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     one = write(tmp_path / "one")
     assert main(["sweeps", one, f"--out={tmp_path / 'file'}"]) == 2

@@ -21,18 +21,18 @@ from contextssl_jax.sweeps import Sweep, Variant, plane_figure
 from contextssl_jax.sweeps import curves_figure as figures
 from contextssl_jax.sweeps.definition import check_sweep, load_sweep
 from contextssl_jax.sweeps.layout import overview
-from contextssl_jax.sweeps.measure import Measure
 from contextssl_jax.sweeps.page import write_page
 from contextssl_jax.sweeps.plane_figure import can_draw_plane
 from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, list_runs, read_state
+from contextssl_jax.sweeps.selection import R2Selection
 from contextssl_jax.sweeps.tables import tables
 
 DEBUG = "configs/debug.py"
 LONG = {"eval.lengths": LENGTHS}
 ONE = Variant("one", DEBUG, LONG)
 OTHER = Variant("other", DEBUG, {"loss.temperature": 0.3} | LONG)
-PLAIN = Measure({}, None, False)
+PLAIN = R2Selection({}, None, False)
 
 
 def figure(seed: int, *path: str) -> float:
@@ -120,7 +120,7 @@ def test_a_method_without_contexts_has_one_row_and_no_adaptivity():
 
 
 def test_probes_are_chosen_by_group():
-    found = by_name(tables([result()], Measure({"blur": "mlp"}, None, False)))
+    found = by_name(tables([result()], R2Selection({"blur": "mlp"}, None, False)))
     for group, probe in (("crop", "linear"), ("blur", "mlp")):
         row = found[f"R² of {group}"]["one", "crop"]
         assert row[3] == pooled("r2_features", group, probe, "single")
@@ -131,7 +131,7 @@ def test_probes_are_chosen_by_group():
 
 
 def test_the_paper_s_rows_stand_beside_by_its_measure():
-    measure = Measure({}, PAPER_BY_NAME["Table 3"], True)
+    measure = R2Selection({}, PAPER_BY_NAME["Table 3"], True)
     made = tables([result()], measure)
     found = by_name(made)
     assert found["R² of crop"]["paper: SimCLR", None] == [
@@ -160,7 +160,7 @@ def test_the_paper_s_rows_stand_beside_by_its_measure():
 
 def test_one_table_is_laid_out_as_the_paper_s():
     plain = result(OTHER, lengths=(0,))
-    table = overview([result(), plain], Measure({}, PAPER_BY_NAME["Table 3"], True))
+    table = overview([result(), plain], R2Selection({}, PAPER_BY_NAME["Table 3"], True))
     assert table.header[3:9] == (*(f"crop, {c}" for c in (0, 2, 14, 30, 126)), "blur, 0")
     rows = {(row[0], row[1]): list(row[2:]) for row in table.rows}
     assert rows["paper: SimCLR", None] == [
@@ -181,8 +181,8 @@ def test_one_table_is_laid_out_as_the_paper_s():
 
 def test_classes_that_models_tell_stand_in_the_layout_by_length():
     groups = ("rotation", "color")
-    some = result(environments=groups, groups=groups, told=True)
-    table = overview([some], Measure({}, PAPER_BY_NAME["Table 5"], False))
+    some = result(environments=groups, groups=groups, predicted=True)
+    table = overview([some], R2Selection({}, PAPER_BY_NAME["Table 5"], False))
     assert table.header[-5:] == tuple(f"top-1 %, {c}" for c in (0, 2, 14, 30, 126))
     rows = {(row[0], row[1]): list(row[-5:]) for row in table.rows}
     assert rows["paper: ContextSSL", "color"] == ["8.9", "82.4", "82.7", "82.8", "83.0"]
@@ -221,7 +221,7 @@ def test_a_plane_has_points_and_ways():
 
 
 def test_the_paper_s_rows_may_stand_beside_another_measure():
-    found = by_name(tables([result()], Measure({}, PAPER_BY_NAME["Table 3"], False)))
+    found = by_name(tables([result()], R2Selection({}, PAPER_BY_NAME["Table 3"], False)))
     assert found["R² of crop"]["paper: SimCLR", None][3] == 0.459
     ours = found["R² of crop"]["one", "crop"]
     assert ours[4] == pooled("r2", "crop", "crop", "linear", "single", "0")
@@ -229,8 +229,8 @@ def test_the_paper_s_rows_may_stand_beside_another_measure():
 
 def test_tables_4_and_5_and_the_retrieval_of_table_1():
     groups = ("rotation", "color")
-    some = result(environments=groups, groups=groups, told=True)
-    five = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 5"], True)))
+    some = result(environments=groups, groups=groups, predicted=True)
+    five = by_name(tables([some], R2Selection({}, PAPER_BY_NAME["Table 5"], True)))
     classes = five["Classes, top-1 %"]
     assert classes["paper: SimCLR+", "rotation"][2:] == [
         *(None, None, None, "56.1", "58.2", "58.4", "58.4", "59.1")
@@ -238,25 +238,27 @@ def test_tables_4_and_5_and_the_retrieval_of_table_1():
     assert classes["paper: SimCLR", "color"][2:] == [None, None, None, "72.0", *[None] * 4]
     told = [pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS]
     assert classes["one", "color"][5:] == told
-    plain = result(OTHER, environments=groups, groups=groups, told=True, lengths=(0,))
-    made = by_name(tables([plain], Measure({}, None, False)))
+    plain = result(OTHER, environments=groups, groups=groups, predicted=True, lengths=(0,))
+    made = by_name(tables([plain], R2Selection({}, None, False)))
     assert list(made["R² of color"]) == [("other", None)]
     told = pooled("accuracy_told", "color", "0", factor=100, digits=1)
     assert made["Classes, top-1 %"]["other", "color"][5:] == [told]
-    (retrieval,) = (t for t in tables([plain], Measure({}, None, False)) if t.title == "Retrieval")
+    (retrieval,) = (
+        t for t in tables([plain], R2Selection({}, None, False)) if t.title == "Retrieval"
+    )
     assert [row[2] for row in retrieval.rows] == 3 * list(groups)
     row = five["R² of rotation"]["one", "rotation"]
     assert row[4] == pooled("r2_global", "rotation", "rotation", "mlp", "pair", "0")
     assert (
         "moves by 10"
-        in next(iter(tables([some], Measure({}, PAPER_BY_NAME["Table 5"], True)))).caption
+        in next(iter(tables([some], R2Selection({}, PAPER_BY_NAME["Table 5"], True)))).caption
     )
-    four = by_name(tables([some], Measure({}, PAPER_BY_NAME["Table 4"], True)))
+    four = by_name(tables([some], R2Selection({}, PAPER_BY_NAME["Table 4"], True)))
     assert four["R² of rotation"]["paper: ContextSSL", "none"][4:] == [
         *("0.737", "0.717", "0.477", "0.377", "0.473")
     ]
     assert not any("paper" in name for name, _ in four["R² of color"])
-    one = tables([some], Measure({}, PAPER_BY_NAME["Table 1"], True))[-1]
+    one = tables([some], R2Selection({}, PAPER_BY_NAME["Table 1"], True))[-1]
     assert ["H@1", "paper: EquiMod", None, None, "0.050", *[None] * 5] in one.rows
     assert len(one.quoted) == 9 and "released script" in one.caption
     assert all("paper" in str(one.rows[i][1]) for i in one.quoted)
@@ -277,9 +279,9 @@ def folder(tmp_path_factory):
 
 def test_what_is_not_done_is_listed(folder):
     text = (folder / "sweep.md").read_text()
-    assert "4 of 6 runs are done: 2 points, 3 seeds; for all of them" in text
+    assert "4 of 6 runs are done: 2 variants, 3 seeds; options of all variants" in text
     assert "train.steps=9.\n" in text
-    left = text.partition("Not in the figures: ")[2].splitlines()[0]
+    left = text.partition("Not in the tables: ")[2].splitlines()[0]
     assert "one, seed 0 (failed: " in left and "is no report of an evaluation" in left
     assert left.endswith("other, seed 2 (not begun).")
     rows = [line for line in text.splitlines() if "configs/debug.py" in line]
@@ -317,8 +319,8 @@ def test_without_any_result_the_page_says_so(tmp_path):
     sweep = Sweep("A sweep", (ONE,))
     write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (5, 7)))
     text = (tmp_path / "sweep.md").read_text()
-    assert "0 of 2 runs are done: 1 point, 2 seeds.\n" in text
-    assert "Not in the figures: one, seeds 5, 7 (not begun).\n" in text
+    assert "0 of 2 runs are done: 1 variant, 2 seeds.\n" in text
+    assert "Not in the tables: one, seeds 5, 7 (not begun).\n" in text
     assert not (tmp_path / "sweep.png").exists()
 
 
@@ -334,7 +336,7 @@ def test_reports_that_were_measured_otherwise_are_told(tmp_path):
         finish(run, report(run, lambda *path: 0.5, draws=1 + run.seed))
     write_page(epath.Path(tmp_path), sweep, runs_of(sweep, tmp_path, (0, 1)))
     text = (tmp_path / "sweep.md").read_text()
-    assert "seed 1 (failed: its report was not made as the sweep says: draws 2, not 1)" in text
+    assert "seed 1 (failed: its report has other settings than the sweep: draws 2, not 1)" in text
     points = Variant("one", DEBUG, LONG), Variant("two", DEBUG, {**LONG, "eval.draws": 3})
     sweep = Sweep("A sweep", points)
     runs = runs_of(sweep, tmp_path / "two", (0, 1))
@@ -342,7 +344,7 @@ def test_reports_that_were_measured_otherwise_are_told(tmp_path):
         finish(run, report(run, lambda *path: 0.5))
     write_page(epath.Path(tmp_path / "two"), sweep, runs)
     text = (tmp_path / "two" / "sweep.md").read_text()
-    assert "not all reports were measured alike: they differ in draws (1 or 3)" in text
+    assert "the evaluations of these reports differ in draws (1 or 3)" in text
     assert "each seed the mean over 1 or 3 train contexts, " in text
 
 
@@ -357,7 +359,7 @@ def test_how_contexts_were_drawn_is_nothing_to_a_report_without_any(tmp_path):
             finish(run, report(run, lambda *path: 0.5, lengths=lengths))
         write_page(epath.Path(folder), sweep, runs)
         text = (folder / "sweep.md").read_text()
-        assert "measured alike" not in text
+        assert "Warning" not in text
         assert ("each seed the mean over 3 train contexts, " in text) == (other is LONG)
         assert ("the mean over" in text.split("##")[0]) == (other is LONG)
 
@@ -419,7 +421,7 @@ WITHOUT = ("adaptivity", "adaptivity_global")
 
 def test_a_report_without_contexts_is_read_and_compared(tmp_path, capsys):
     one, other = runs_of(Sweep("A sweep", (ONE, OTHER)), tmp_path, (0,))
-    made = report(one, lambda *path: figure(0, *path), lengths=(0,), told=True)
+    made = report(one, lambda *path: figure(0, *path), lengths=(0,), predicted=True)
     assert made["adaptivity"] == {} and "predictor_r2" not in made
     finish(one, made)
     finish(other, report(other, lambda *path: figure(1, *path)))
@@ -449,7 +451,7 @@ def test_a_report_without_contexts_is_read_and_compared(tmp_path, capsys):
 )
 def test_a_report_without_contexts_is_checked_as_the_others(damage: Callable, tmp_path):
     (run,) = runs_of(Sweep("A sweep", (ONE,)), tmp_path, (0,))
-    made = report(run, lambda *path: figure(0, *path), lengths=(0,), told=True)
+    made = report(run, lambda *path: figure(0, *path), lengths=(0,), predicted=True)
     damage(made)
     finish(run, made)
     with pytest.raises(UserError, match="is no report of an evaluation"):
@@ -506,8 +508,8 @@ P = 'Variant("p", "configs/debug.py"'
         ("Sweep('t', ())", "points: name at least one"),
         ("Sweep('t', ('p',))", "points: p is no"),
         (f"Sweep('$', ({P}),))", "title: '$' is none"),
-        (f"Sweep('t', ({P}), {P})))", "'p' and 'p' are too much alike"),
-        (f"Sweep('t', ({P}), Variant('P', 'x')))", "'p' and 'P' are too much alike"),
+        (f"Sweep('t', ({P}), {P})))", "'p' and 'p' have the same folder"),
+        (f"Sweep('t', ({P}), Variant('P', 'x')))", "'p' and 'P' have the same folder"),
         *(
             (f"Sweep('t', (Variant({label!r}, ''),))", "points: label: ")
             for label in ("", "_a", " a", "a\n", "a$b", "../x", "/x", ".", "x" * 61, "a ", None, 3)

@@ -1,8 +1,9 @@
-"""Seconds of a whole report, part by part, beside one pass of the encoder over the same views.
+"""Seconds of a report by part, relative to one pass of the encoder over the same views.
 
     python -m contextssl_jax.benchmarks.evaluation --config=configs/cifar10_crop_blur.py
 
-The model is untrained, which changes no part's time. Compiling is included. Prints one JSON line.
+The model is untrained, which does not affect the time. Compilation is included. Prints one JSON
+line.
 """
 
 import json
@@ -19,7 +20,7 @@ from contextssl_jax.experiment import build_experiment
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures the report of the command line's config."""
+    """Time the report of the command line's config and return the exit status."""
     try:
         config = parse_command_line(argv, ("eval",)).config
         experiment = build_experiment(config)
@@ -29,19 +30,19 @@ def main(argv: Sequence[str]) -> int:
         return 2
     variables = experiment.init().variables
     began = time.perf_counter()
-    told = evaluate(variables, 0).report["provenance"]
-    total, parts = time.perf_counter() - began, told["seconds"]
+    provenance = evaluate(variables, 0).report["provenance"]
+    total, parts = time.perf_counter() - began, provenance["seconds"]
     result = {
         "seconds": round(total, 1),
         "of_one_encoding_pass": round(total / parts["encoding"], 2),
         "parts": {name: round(seconds, 1) for name, seconds in parts.items()},
-        "views": sum(views["views"] for views in told["views"].values()),
+        "views": sum(views["views"] for views in provenance["views"].values()),
         "probe_steps": config.eval.probe.steps,
         "draws": config.eval.draws,
         "encoder": config.model.encoder,
         "width": config.model.transformer.width,
         "dtype": config.model.dtype,
-        "device": told["device"],
+        "device": provenance["device"],
         "jax": jax.__version__,
     }
     print(json.dumps(result))

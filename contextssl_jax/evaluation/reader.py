@@ -1,8 +1,8 @@
 """A method's forward passes over any number of views, in batches, on all devices of all processes.
 
-Every batch has the same shape, so that each pass is compiled once; what the last one lacks is
-filled up and cut off again. Every process calls the same passes in the same order, works on its
-share of each batch, and gets the results of all.
+All batches have the same shape, so that each pass is compiled once; the last one is padded. Every
+process calls the same passes in the same order, computes its part of each batch, and receives the
+whole result.
 """
 
 import functools
@@ -20,37 +20,34 @@ from contextssl_jax.methods.base import Method, Predictions, Variables
 
 
 class ForwardPasses:
-    """Encodes views, reads contexts and embeds queries with one set of variables.
-
-    Results are host arrays, float32.
-    """
+    """Encodes views and contexts, and embeds queries. Results are float32 arrays on the host."""
 
     def __init__(self, method: Method, batch: int) -> None:
-        """Compiles nothing yet.
+        """Define the passes; each is compiled at its first call.
 
         Args:
-          method: whose functions to run.
-          batch: views at once, over all devices; rounded up to a multiple of their number.
+          method: the method to evaluate.
+          batch: views per batch over all devices; rounded up to a multiple of their number.
         """
         devices = jax.devices()
         self._batch = -(-batch // len(devices)) * len(devices)
         self._mesh = make_mesh(devices, "views")
         self._split = NamedSharding(self._mesh, PartitionSpec("views"))
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        self._features = jax.jit(method.encode, out_shardings=whole)
-        self._read = jax.jit(method.encode_context, out_shardings=whole)
-        # One call embeds after several lengths: what comes before the first attention is shared.
+        replicated = NamedSharding(self._mesh, PartitionSpec())
+        self._features = jax.jit(method.encode, out_shardings=replicated)
+        self._encode_context = jax.jit(method.encode_context, out_shardings=replicated)
+        # One call embeds after several lengths: layers before the first attention are shared.
         embed = jax.vmap(method.embed, in_axes=(None, None, 0, None, None))
-        self._embed = jax.jit(embed, out_shardings=whole)
-        self._tell = jax.jit(method.predict, out_shardings=whole)
+        self._embed = jax.jit(embed, out_shardings=replicated)
+        self._predict = jax.jit(method.predict, out_shardings=replicated)
 
     def place(self, variables: Variables) -> Variables:
-        """Copies variables, the same on all processes, to every device."""
+        """Copy variables, equal on all processes, to every device."""
         placed: Variables = replicate_on(variables, self._mesh)
         return placed
 
     def encode(self, variables: Variables, views: Views) -> np.ndarray:
-        """Encodes every view once, [n, V, F]."""
+        """Encode every view once, [n, V, F]."""
 
         def run(rows: np.ndarray) -> jax.Array:
             return self._features(variables, *self._shard(views.rows(rows)))
@@ -65,8 +62,8 @@ class ForwardPasses:
         actions: np.ndarray,
         key: jax.Array | None = None,
     ) -> Any:
-        """Reads one context for all queries; see Method.read."""
-        return self._read(variables, *replicate_on((features, actions), self._mesh), key)
+        """Encode one context for all queries; see Method.encode_context."""
+        return self._encode_context(variables, *replicate_on((features, actions), self._mesh), key)
 
     def embed(
         self,
@@ -76,56 +73,56 @@ class ForwardPasses:
         features: np.ndarray,
         actions: np.ndarray | None,
     ) -> np.ndarray:
-        """Embeds queries after each of C lengths of one context, [C, N, P].
+        """Embed queries after each of C lengths of one context, [C, N, P].
 
         Args:
           variables: placed.
-          context: that was read.
-          lengths: tokens of it that are seen.
+          context: the encoded context.
+          lengths: tokens of it that queries attend to.
           features: [N, F].
-          actions: [N, A], or None of views alone; see Method.embed.
+          actions: [N, A], or None for view embeddings; see Method.embed.
         """
 
         def run(rows: np.ndarray) -> jax.Array:
-            told = None if actions is None else actions[rows]
-            queries = self._shard((features[rows], told))
+            batch_actions = None if actions is None else actions[rows]
+            queries = self._shard((features[rows], batch_actions))
             return self._embed(variables, context, np.asarray(lengths, np.int32), *queries)
 
         embeddings: np.ndarray = self._run(run, len(features), "embedding")
         return embeddings
 
     def predict(self, variables: Variables, embeddings: np.ndarray) -> Predictions:
-        """Tells what the method can from embeddings [..., P], by the same leading axes."""
+        """Return the method's predictions from embeddings [..., P], with the same leading axes."""
         flat = embeddings.reshape(-1, embeddings.shape[-1])
 
         def run(rows: np.ndarray) -> Predictions:
-            told: Predictions = self._tell(variables, self._shard(flat[rows]))
-            return told
+            predictions: Predictions = self._predict(variables, self._shard(flat[rows]))
+            return predictions
 
-        told = self._run(run, len(flat), "telling")
-        return jax.tree.map(lambda x: x.reshape(*embeddings.shape[:-1], -1), told)
+        predictions = self._run(run, len(flat), "predicting")
+        return jax.tree.map(lambda x: x.reshape(*embeddings.shape[:-1], -1), predictions)
 
     def _shard(self, tree: Any) -> Any:
-        """Splits this process's share of a batch over its devices."""
+        """Split this process's part of a batch over its devices."""
         place = functools.partial(jax.make_array_from_process_local_data, self._split)
         return jax.tree.map(place, tree)
 
-    def _run(self, run: Callable[[np.ndarray], Any], n: int, what: str) -> Any:
-        """Runs all n rows in batches; the last batch is filled up with its last row.
+    def _run(self, run: Callable[[np.ndarray], Any], n: int, description: str) -> Any:
+        """Run all n rows in batches; the last batch is padded with its last row.
 
-        Results are trees of [..., n, D]. One is fetched while the devices work on the next batch.
+        Results are trees of [..., n, D], each fetched while the devices compute the next batch.
         """
-        share = self._batch // jax.process_count()
-        own = np.arange(share) + jax.process_index() * share
+        size = self._batch // jax.process_count()
+        own = np.arange(size) + jax.process_index() * size
         chunks: list[Any] = []
-        before: Any = None
+        previous: Any = None
         starts = range(0, n, self._batch)
-        for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
+        for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
             result = run(np.minimum(start + own, n - 1))
             if start:
-                chunks.append(_fetch(before))
-            before = result
-        chunks.append(_fetch(before))
+                chunks.append(_fetch(previous))
+            previous = result
+        chunks.append(_fetch(previous))
         return jax.tree.map(lambda *x: np.concatenate(x, axis=-2)[..., :n, :], *chunks)
 
 

@@ -1,27 +1,53 @@
-"""R² of told latents by group, in both of its definitions, and what a constant would score."""
+"""R² of predicted parameters by group, in two definitions, and that of a constant prediction."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from contextssl_jax.evaluation.views import Views
+from contextssl_jax.transforms import ParameterSpace
+
 
 class Target(NamedTuple):
-    """What probes are to tell: latents of single views, or actions of pairs of them."""
+    """Targets of probes: parameters of single views, or actions between two views."""
 
     names: tuple[str, ...]  # of the entries
-    owner: np.ndarray  # which group owns each entry, int [T]
+    group_ids: np.ndarray  # group of each entry, int [T]
     mean: np.ndarray  # of the entries in their own units, [T]
-    std: np.ndarray  # likewise
-    fit: np.ndarray  # standardised, to fit on, [n, T]
-    test: np.ndarray  # standardised, to score on, [m, T]
+    std: np.ndarray  # in the same units, [T]
+    fit: np.ndarray  # standardized, to fit on, [n, T]
+    test: np.ndarray  # standardized, to score on, [m, T]
 
     def constant(self) -> np.ndarray:
-        """The best constant's prediction: the mean of what probes are fitted on, [1, m, T]."""
+        """Return the best constant prediction, the mean of `fit`, [1, m, T]."""
         return np.broadcast_to(self.fit.mean(axis=0), (1, *self.test.shape))
 
 
+def probe_targets(space: ParameterSpace, fit: Views, test: Views) -> dict[str, Target]:
+    """Return the targets of probes from two views of each record, by name."""
+    flat = [
+        views.transform_params.reshape(-1, views.transform_params.shape[-1])
+        for views in (fit, test)
+    ]
+    single = (np.asarray(space.standardize(t)) for t in flat)
+    pair = (
+        np.asarray(space.actions(v.transform_params[:, 0], v.transform_params[:, 1]))
+        for v in (fit, test)
+    )
+    entries = [f"{group.name} {entry}" for group in space.groups for entry in group.latent]
+    actions = [f"{group.name} {entry}" for group in space.groups for entry in group.action]
+    return {
+        "single": Target(
+            tuple(entries), space.param_group_ids, space.param_mean, space.param_std, *single
+        ),
+        "pair": Target(
+            tuple(actions), space.action_group_ids, space.action_mean, space.action_std, *pair
+        ),
+    }
+
+
 def r2_per_entry(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Coefficient of determination of each entry; the target's own mean scores 0.
+    """Return the coefficient of determination of each entry; the target's own mean scores 0.
 
     Args:
       target: [m, T].
@@ -36,7 +62,9 @@ def r2_per_entry(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def r2_global(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The official code's R²: one mean over samples and entries, so a constant may score above 0.
+    """Return the official code's R², of one mean over samples and entries.
+
+    A constant prediction may score above 0.
 
     Args:
       target: [m, T].
@@ -51,18 +79,18 @@ def r2_global(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def score(target: Target, predicted: np.ndarray, groups: int) -> dict[str, np.ndarray]:
-    """Scores standardised predictions [..., m, T].
+    """Score standardized predictions [..., m, T].
 
     Returns:
       entries: R² of each entry, [..., T].
       mean: the mean of a group's entries, [..., G].
-      global: the official R² of a group, in the latents' own units, [..., G].
+      global: the official R² of a group, in the parameters' own units, [..., G].
     """
     entries = r2_per_entry(target.test, predicted)
-    own = [np.flatnonzero(target.owner == group) for group in range(groups)]
-    true, told = (x * target.std + target.mean for x in (target.test, predicted))
+    own = [np.flatnonzero(target.group_ids == group) for group in range(groups)]
+    true, raw = (x * target.std + target.mean for x in (target.test, predicted))
     return {
         "entries": entries,
         "mean": np.stack([entries[..., e].mean(axis=-1) for e in own], axis=-1),
-        "global": np.stack([r2_global(true[:, e], told[..., e]) for e in own], axis=-1),
+        "global": np.stack([r2_global(true[:, e], raw[..., e]) for e in own], axis=-1),
     }

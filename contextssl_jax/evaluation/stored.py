@@ -1,40 +1,28 @@
-"""Reports that are read back: checked as a whole, since anyone may have written them."""
+"""Stored reports: reading report.json and validating it as untrusted input."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.evaluation.measures import PROBES, TARGETS
+from contextssl_jax.evaluation.evaluators import all_metrics
+from contextssl_jax.evaluation.evaluators.base import LENGTH, Level
 from contextssl_jax.storage.safe_json import read_json, truncate
 
-_LARGEST = 1e15  # number, either way
-_MOST, _LONGEST = 64, 200  # entries of a level, characters of a name
+_MAX_ABS = 1e15  # of a number
+_MAX_ENTRIES, _MAX_NAME = 64, 200  # entries of a level, characters of a name
 _NAMES = ("method", "data", "config", "context_split")
 _COUNTS = ("step", "draws")
-# The depth of the trees that are compared, and whether their last keys are lengths of contexts.
-_TREES = {
-    "adaptivity": (4, True),
-    "r2": (5, True),
-    "r2_features": (3, False),
-    "retrieval": (3, True),
-    "adaptivity_global": (4, True),
-    "r2_global": (5, True),
-    "r2_features_global": (3, False),
-    "accuracy_features": (2, False),
-    "accuracy_told": (2, True),
-}
-_OPTIONAL = frozenset(list(_TREES)[4:])
 
 
 def report_uses_context(provenance: Mapping[str, Any]) -> bool:
-    """Says whether a report is of a method that reads contexts, by the report's provenance."""
+    """Return whether a report is of a method that uses contexts, by the report's provenance."""
     return any(provenance["lengths"])
 
 
 def read_report(file: epath.Path) -> dict[str, Any]:
-    """Reads a report.json.
+    """Read and validate a report.json.
 
     Raises:
       UserError: it cannot be read, or is no report of an evaluation.
@@ -44,16 +32,16 @@ def read_report(file: epath.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({truncate(error)})") from error
     try:
-        _check(report)
+        _validate(report)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise UserError(f"{file}: is no report of an evaluation ({truncate(told)})") from error
-    checked: dict[str, Any] = report
-    return checked
+        reason = truncate(f"{type(error).__name__}: {error}")
+        raise UserError(f"{file}: is no report of an evaluation ({reason})") from error
+    validated: dict[str, Any] = report
+    return validated
 
 
-def _check(report: Any) -> None:
-    """Raises what is wrong with a report."""
+def _validate(report: Any) -> None:
+    """Raise an error that describes the first problem of a report."""
     p = _mapping(report)["provenance"]
     for name in _NAMES:
         _name(p[name])
@@ -64,62 +52,59 @@ def _check(report: Any) -> None:
     _name(p["views"]["test"]["split"])
     for value in _mapping(p.get("retrieval_chance", {})).values():
         _number(value)
-    if not isinstance(p["lengths"], list) or not 0 < len(p["lengths"]) <= _MOST:
+    if not isinstance(p["lengths"], list) or not 0 < len(p["lengths"]) <= _MAX_ENTRIES:
         raise ValueError("provenance.lengths")
     lengths = {str(_count(length)) for length in p["lengths"]}
-    for name, (depth, by_length) in _TREES.items():
-        if name in report or name not in _OPTIONAL:
-            _tree(report[name], depth, lengths if by_length else None)
-        if f"{name}_std" in report:
-            _same(report[name], report[f"{name}_std"])
-    for name in ("r2", "r2_global"):
-        for by_group in report.get(name, {}).values():
-            for by_probe in by_group.values():
-                for probe in PROBES:
-                    for target in TARGETS:
-                        by_probe[probe][target]
+    for metric in all_metrics():
+        if metric.key in report or metric.required:
+            _validate_tree(report[metric.key], metric.levels, lengths)
+        if f"{metric.key}_std" in report:
+            _validate_deviations(report[metric.key], report[f"{metric.key}_std"])
 
 
-def _tree(tree: Any, depth: int, lengths: set[str] | None) -> None:
-    if depth == 0:
+def _validate_tree(tree: Any, levels: Sequence[Level], lengths: set[str]) -> None:
+    if not levels:
         _number(tree)
         return
+    level = levels[0]
     for key, branch in _mapping(tree).items():
         _name(key)
-        _tree(branch, depth - 1, lengths)
-    if depth == 1 and lengths is not None and set(tree) != lengths:
-        raise ValueError("its figures are not of the lengths that it names")
+        _validate_tree(branch, levels[1:], lengths)
+    if level == LENGTH and set(tree) != lengths:
+        raise ValueError("lengths of contexts differ from provenance.lengths")
+    if level.complete and not set(level.names) <= set(tree):
+        raise ValueError(f"level {level.name} lacks keys")
 
 
-def _same(tree: Any, other: Any) -> None:
-    """Raises ValueError unless the other tree has the same keys, and numbers that are no less."""
+def _validate_deviations(tree: Any, other: Any) -> None:
+    """Raise ValueError unless the other tree has the same keys, and numbers of at least 0."""
     if not isinstance(tree, dict):
         if not _number(other) >= 0:
-            raise ValueError("a deviation is below 0")
+            raise ValueError("a deviation is negative")
         return
     if tree.keys() != _mapping(other).keys():
-        raise ValueError("its deviations are not those of its figures")
+        raise ValueError("keys of values and deviations differ")
     for key, branch in tree.items():
-        _same(branch, other[key])
+        _validate_deviations(branch, other[key])
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or len(value) > _MOST:
-        raise TypeError(f"{truncate(value)} is no object of at most {_MOST} entries")
+    if not isinstance(value, dict) or len(value) > _MAX_ENTRIES:
+        raise TypeError(f"{truncate(value)} is no object of at most {_MAX_ENTRIES} entries")
     return value
 
 
 def _name(value: Any) -> None:
-    # Pictures take dollars for formulas.
-    good = isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
-    if not good or "$" in value:
+    # Matplotlib parses text between dollar signs as a formula.
+    valid = isinstance(value, str) and len(value) <= _MAX_NAME and value.isprintable()
+    if not valid or "$" in value:
         raise ValueError(f"{truncate(value)} is no name")
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{truncate(value)} is no number")
-    if not abs(value) < _LARGEST:
+    if not abs(value) < _MAX_ABS:
         raise ValueError("a number is out of range")
     return value
 

@@ -1,8 +1,8 @@
-"""Linear and MLP probes trained with Adam, all of them together in one compiled loop.
+"""Linear and MLP probes trained with Adam, all together in one compiled loop.
 
-Every probe of every condition takes the same steps on the same views in the same order, from the
-same initial weights: between two conditions nothing differs but the embeddings. Adam works entry
-by entry and the losses are summed, so that probes do not touch one another.
+The probes of all conditions have the same initial weights and see the same views in the same order:
+conditions differ in nothing but the embeddings. Losses are summed and Adam is elementwise, so that
+probes do not affect each other.
 """
 
 import functools
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 Layers = list[dict[str, jax.Array]]  # of U probes: w [U, in, out], b [U, 1, out]
 
@@ -21,12 +22,17 @@ class Training(NamedTuple):
     """How probes are trained."""
 
     steps: int
-    batch: int  # records a step
+    batch: int  # records per step
     learning_rate: float
+
+    @classmethod
+    def of(cls, options: ConfigDict) -> "Training":
+        """Return the settings of the section `eval.probe`."""
+        return cls(options.steps, options.batch, options.learning_rate)
 
 
 def init_layers(key: jax.Array, probes: int, widths: Sequence[int]) -> Layers:
-    """Draws the layers of a linear probe (two widths) or an MLP, the same for all U probes."""
+    """Draw the layers of a linear probe (two widths) or an MLP, the same for all U probes."""
     layers = []
     for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
         w = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, i), (before, after))
@@ -37,14 +43,14 @@ def init_layers(key: jax.Array, probes: int, widths: Sequence[int]) -> Layers:
 
 
 def apply_layers(layers: Layers, x: jax.Array) -> jax.Array:
-    """Applies U probes to their inputs, [U, n, in] -> [U, n, out]."""
+    """Apply U probes to their inputs, [U, n, in] -> [U, n, out]."""
     for i, layer in enumerate(layers):
         x = (jax.nn.relu(x) if i else x) @ layer["w"] + layer["b"]
     return x
 
 
 def inputs_of(h: jax.Array) -> dict[str, jax.Array]:
-    """What probes of each target read of two views' embeddings [U, n, 2, P].
+    """Return the inputs of probes by target, from two views' embeddings [U, n, 2, P].
 
     Returns:
       single: every view by itself, [U, 2n, P].
@@ -61,12 +67,12 @@ def fit_parameter_probes(
     hidden: Sequence[int],
     training: Training,
 ) -> dict[str, dict[str, Layers]]:
-    """Trains linear and MLP probes of latents by mean squared error, as the official code does.
+    """Train linear and MLP probes by mean squared error, as the official code does.
 
     Args:
       key: draws initial weights and the order of records.
       h: embeddings of two views of n records under U conditions, [U, n, 2, P].
-      targets: standardised latents `single` [2n, T] and actions `pair` [n, A].
+      targets: standardized parameters `single` [2n, T] and actions `pair` [n, A].
       hidden: widths of the MLP's hidden layers.
       training: steps of Adam.
 
@@ -85,12 +91,12 @@ def fit_parameter_probes(
             for target, t in targets.items()
         }
     order = epochs(jax.random.fold_in(key, 4), n, training)
-    return _fit_latent(params, order, h, dict(targets), training.learning_rate)
+    return _fit_parameters(params, order, h, dict(targets), training.learning_rate)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def epochs(key: jax.Array, n: int, training: Training) -> jax.Array:
-    """Draws which of n records each step sees, every one once an epoch, int [steps, batch]."""
+    """Draw the records of each step, each of n records once per epoch, int [steps, batch]."""
     needed = training.steps * training.batch
     keys = jax.random.split(key, -(-needed // n))
     orders = jax.vmap(lambda one: jax.random.permutation(one, n))(keys)
@@ -98,7 +104,7 @@ def epochs(key: jax.Array, n: int, training: Training) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=4)
-def _fit_latent(
+def _fit_parameters(
     params: Any, order: jax.Array, h: jax.Array, targets: dict[str, jax.Array], rate: float
 ) -> Any:
     n = h.shape[1]
@@ -107,14 +113,14 @@ def _fit_latent(
     def loss(params: Any, rows: jax.Array) -> jax.Array:
         inputs = inputs_of(h[:, rows])
         errors = [
-            jnp.mean((apply_layers(layers, inputs[target]) - aims) ** 2, axis=(1, 2)).sum()
+            jnp.mean((apply_layers(layers, inputs[target]) - expected) ** 2, axis=(1, 2)).sum()
             for by_target in params.values()
             for target, layers in by_target.items()
-            for aims in [by_record[target][rows].reshape(-1, by_record[target].shape[-1])]
+            for expected in [by_record[target][rows].reshape(-1, by_record[target].shape[-1])]
         ]
         return sum(errors, jnp.float32(0))
 
-    return _descend(loss, params, order, rate)
+    return _minimize(loss, params, order, rate)
 
 
 def fit_classifiers(
@@ -124,13 +130,13 @@ def fit_classifiers(
     subsets: Sequence[np.ndarray],
     training: Training,
 ) -> Layers:
-    """Trains linear classifiers by cross-entropy on several subsets of the labels at once.
+    """Train linear classifiers by cross-entropy on several subsets of the labels at once.
 
     Args:
       key: draws initial weights and orders.
-      x: vectors under U conditions, standardised, [U, n, D].
+      x: vectors under U conditions, standardized, [U, n, D].
       labels: int [n], classes from 0.
-      subsets: places in n that each of S classifiers may learn from.
+      subsets: indices of the vectors that each of S classifiers is fitted on.
       training: steps of Adam.
 
     Returns:
@@ -156,16 +162,16 @@ def _fit_classifiers(
     def loss(layers: Layers, rows: jax.Array) -> jax.Array:
         u, subsets = len(x), len(rows)
         inputs = x[:, rows].swapaxes(0, 1).reshape(subsets * u, -1, x.shape[-1])
-        aims = jnp.repeat(labels[rows], u, axis=0)
+        expected = jnp.repeat(labels[rows], u, axis=0)
         logits = apply_layers(layers, inputs)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, aims).mean(axis=1).sum()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, expected).mean(axis=1).sum()
 
-    fitted: Layers = _descend(loss, layers, order, rate)
+    fitted: Layers = _minimize(loss, layers, order, rate)
     return fitted
 
 
-def _descend(loss: Any, params: Any, order: jax.Array, rate: float) -> Any:
-    """Takes one step of Adam for each row of the order."""
+def _minimize(loss: Any, params: Any, order: jax.Array, rate: float) -> Any:
+    """Take one Adam step for each row of the order."""
     optimizer = optax.adam(rate)
 
     def step(carry: Any, rows: jax.Array) -> tuple[Any, None]:

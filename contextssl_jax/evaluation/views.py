@@ -1,4 +1,4 @@
-"""The views that an evaluation looks at: which records of a split, and which latents."""
+"""The views of an evaluation: records of a split, and transform parameters."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.dataset import Dataset, Split
 from contextssl_jax.errors import UserError, lookup
 
-# Streams of randomness, apart from those of data.contexts and of the monitor.
+# Random streams, disjoint from those of data.contexts and of the monitor.
 _FIT, _TEST, _CONTEXT, _RETRIEVAL, _FIT_IMAGES, _TEST_IMAGES = range(20, 26)
 
 
@@ -17,17 +17,17 @@ class Views(NamedTuple):
     """V drawn views of each of n records, on the host."""
 
     record: Any  # leaves [n, 1 or V, ...], see Split.draw
-    transform_params: np.ndarray  # in their own units, float32 [n, V, T + nuisances]
-    indices: np.ndarray  # the records' places in the split, int [n]
+    transform_params: np.ndarray  # in their own units, float32 [n, V, T + unconditioned]
+    indices: np.ndarray  # the records' indices in the split, int [n]
     labels: np.ndarray | None  # int32 [n]
 
     @property
     def total(self) -> int:
-        """Views in all, n V."""
+        """Return the number of views, n V."""
         return self.transform_params.shape[0] * self.transform_params.shape[1]
 
     def part(self, records: slice) -> "Views":
-        """Returns the views of some of the records."""
+        """Return the views of some of the records."""
         return Views(
             jax.tree.map(lambda leaf: leaf[records], self.record),
             self.transform_params[records],
@@ -36,7 +36,7 @@ class Views(NamedTuple):
         )
 
     def rows(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
-        """Returns record leaves [m, ...] and latents [m, T + nuisances] of rows [m] of the n V."""
+        """Return record leaves [m, ...] and parameters [m, T + unconditioned] of m of n V rows."""
         record, view = np.divmod(rows, self.transform_params.shape[1])
 
         def take(leaf: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ class Views(NamedTuple):
 def draw_views(
     split: Split, seed: tuple[int, ...], n: int, views: int, exclude: np.ndarray | None = None
 ) -> Views:
-    """Draws views of n different records of the split, of none whose index is excluded."""
+    """Draw views of n different records of the split, except the excluded indices."""
     rng = np.random.default_rng(seed)
     free = split.size if exclude is None else np.setdiff1d(np.arange(split.size), exclude)
     indices = rng.choice(free, n, replace=False)
@@ -58,7 +58,7 @@ def draw_views(
 
 
 def identity_views(views: Views, identity: np.ndarray) -> Views:
-    """Returns the records as they are, one view each, by the latent vector that leaves them so."""
+    """Return one untransformed view of each record, by the parameters of the identity."""
     n = len(views.indices)
     record = jax.tree.map(lambda leaf: leaf[:, :1], views.record)
     return views._replace(record=record, transform_params=np.tile(identity, (n, 1, 1)))
@@ -67,41 +67,42 @@ def identity_views(views: Views, identity: np.ndarray) -> Views:
 class EvalData(NamedTuple):
     """All views of an evaluation."""
 
-    fit: Views  # two views of records of the train split, on which probes are fitted
-    test: Views  # two views of records of the test split, on which they are scored
-    fit_images: Views  # one untouched view each, where there is such a thing, for classes
+    fit: Views  # two views each of records of the train split, to fit probes on
+    test: Views  # two views each of records of the test split, to score probes on
+    fit_images: Views  # one untransformed view each, where such views exist, for classes
     test_images: Views
     retrieval: Views  # V views each of records of the test split
-    contexts: tuple[Views, ...]  # two views each of as many records as the longest context has
+    contexts: tuple[Views, ...]  # two views each of the records of the longest context
 
 
 def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalData:
-    """Draws the views of an evaluation.
+    """Draw the views of an evaluation.
 
-    Contexts of the test split are of none of the records that are embedded after them.
+    Contexts and the views embedded after them have no record of the test split in common.
 
     Args:
       options: the section `eval`.
       dataset: whose splits to draw from.
-      longest: tokens of the longest context, even; 0 where contexts are not read, so that drawing
-        several would be of no use.
+      longest: tokens of the longest context, even; 0 draws a single, empty context.
 
     Raises:
       UserError: a split has too few records.
     """
     seed, train, test = options.seed, dataset.splits["train"], dataset.splits["test"]
     images = [split.size if options.images is None else options.images for split in (train, test)]
-    for name, asked, split, where in (
+    for name, needed, split, where in (
         ("fit_records", options.fit_records, train, "train"),
         ("test_records", options.test_records, test, "test"),
         ("retrieval.records", options.retrieval.records, test, "test"),
         ("images", images[0], train, "train"),
         ("images", images[1], test, "test"),
     ):
-        if asked > split.size:
-            raise UserError(f"eval.{name}: {asked} records, but the {where} split has {split.size}")
+        if needed > split.size:
+            raise UserError(
+                f"eval.{name}: {needed} records, but the {where} split has {split.size}"
+            )
 
-    def still(split: Split, stream: int, n: int) -> Views:
+    def untransformed(split: Split, stream: int, n: int) -> Views:
         views = draw_views(split, (seed, stream), n, 1)
         identity = dataset.space.identity
         return views if identity is None else identity_views(views, identity)
@@ -116,7 +117,8 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     if pairs > free:
         raise UserError(
             f"eval.lengths: a context of {longest} tokens needs {pairs} records, but the"
-            f" {options.context_split} split has {free} that are not looked at themselves"
+            f" {options.context_split} split has {free} outside the evaluated views."
+            " Use shorter contexts"
         )
     contexts = (
         draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used)
@@ -125,8 +127,8 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     return EvalData(
         draw_views(train, (seed, _FIT), options.fit_records, 2),
         scored,
-        still(train, _FIT_IMAGES, images[0]),
-        still(test, _TEST_IMAGES, images[1]),
+        untransformed(train, _FIT_IMAGES, images[0]),
+        untransformed(test, _TEST_IMAGES, images[1]),
         ranked,
         tuple(contexts),
     )

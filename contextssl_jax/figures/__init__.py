@@ -1,1 +1,1 @@
-"""Pictures of runs and reports, each drawn from plain data to a PNG."""
+"""Figures of runs and reports, each drawn from plain data to a PNG."""

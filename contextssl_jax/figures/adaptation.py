@@ -1,4 +1,4 @@
-"""The paper's story in one picture: R² against the length of the context."""
+"""R² of each group against the length of the context, by environment."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.figures.style import (
     GREY,
-    PROBES,
     Style,
     band,
     context_name,
@@ -26,7 +26,7 @@ from contextssl_jax.figures.style import (
     stroke,
 )
 
-# What Adam finds in its steps, and what is still there to be found.
+# One that misses directions of small variance, and one that uses them.
 _ROWS = ("linear", "ridge_weak")
 _TARGET = "single"
 _FEATURES: Style = {"color": GREY, "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
@@ -34,10 +34,10 @@ _WIDE, _THIN = 3.4, 1.5
 
 
 def draw_adaptation(report: Mapping[str, Any], path: epath.Path) -> None:
-    """Draws how well probes tell each group after contexts of each environment, by length.
+    """Draw how well probes predict each group after contexts of each environment, by length.
 
     Args:
-      report: see `evaluation.report`.
+      report: a report.json.
       path: of the PNG.
     """
     save(_figure(report), path, dpi=160)
@@ -66,14 +66,16 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
     axis.axhline(features, label="encoder's features", **_FEATURES)
     lengths: set[int] = set()
     # Without a context all environments are the same.
-    some = report["r2"] if report_uses_context(report["provenance"]) else list(report["r2"])[:1]
-    for i, environment in enumerate(some):
+    environments = list(report["r2"])
+    if not report_uses_context(report["provenance"]):
+        environments = environments[:1]
+    for i, environment in enumerate(environments):
         r2 = report["r2"][environment]
         values = r2[group][probe][_TARGET]
         x, y = curve(values)
         lengths.update(x)
         own = environment == group
-        # The own, wide line lies below the others, which it would hide where they agree.
+        # The wide line of the own environment is below the others, which it would hide.
         line: Style = {"linewidth": _WIDE if own else _THIN, "zorder": 2.1 if own else 2.5}
         axis.plot(
             x, y, label=context_name(environment), clip_on=False, **line, **stroke(i), **marker(i)
@@ -82,12 +84,12 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
             spread = report["r2_std"][environment][group][probe][_TARGET]
             band(axis, values, spread, stroke(i)["color"])
     length_axis(axis, lengths)
-    finish(axis, f"{group}: {PROBES[probe]}")
+    finish(axis, f"{group}: {PROBES[probe]} probe")
 
 
-def _legend(environments: Sequence[str], read: bool) -> list[Line2D]:
+def _legend(environments: Sequence[str], uses_context: bool) -> list[Line2D]:
     features = Line2D([], [], label="encoder's features", **_FEATURES)
-    if not read:
+    if not uses_context:
         dot = {"color": stroke(0)["color"], "linestyle": ""}
         return [Line2D([], [], label="embeddings", **dot, **marker(0)), features]
     lines = [

@@ -1,4 +1,4 @@
-"""Several runs in one picture: each group's R² under its own context, and under the others'."""
+"""Several runs in one figure: each group's R² in its own environment and in the others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from contextssl_jax.evaluation.contexts import other_environments
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.figures.style import (
     GREY,
-    PROBES,
     Style,
     band,
     color_of,
@@ -27,7 +28,6 @@ from contextssl_jax.figures.style import (
 
 OWN: Style = {"linestyle": "-"}
 OTHER: Style = {"linestyle": (0, (3, 1.5))}
-TARGETS = {"single": "latents", "pair": "actions"}
 Values = dict[str, float]  # by length
 
 
@@ -37,13 +37,13 @@ def draw_comparison(
     probe: str = "linear",
     target: str = "single",
 ) -> None:
-    """Draws what runs keep of each group under its own context and under the other groups'.
+    """Draw each group's R² in its own environment and in those of the other groups.
 
     Args:
       reports: by the run's name; their lengths, groups and environments may differ.
       path: of the PNG.
-      probe: one of the report's.
-      target: "single" for latents, "pair" for actions.
+      probe: a key of PROBES.
+      target: a key of TARGETS.
     """
     save(_figure(reports, probe, target), path, dpi=160)
 
@@ -53,7 +53,7 @@ def _figure(reports: Mapping[str, Mapping[str, Any]], probe: str, target: str) -
     size = max(3.6, 2.4 * len(groups)), 3.2 + 0.3 * len(reports)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    axes[0].set_ylabel(f"R² of {TARGETS[target]}, held out", fontsize=9)
+    axes[0].set_ylabel(r2_label(target), fontsize=9)
     for axis, group in zip(axes, groups, strict=True):
         _panel(axis, reports, group, probe, target)
     runs = [
@@ -77,34 +77,33 @@ def _panel(
         drawn = False
         for kind, dashes, environments in (
             ("own", OWN, [group]),
-            ("other", OTHER, others_of(report, group)),
+            ("other", OTHER, other_environments(report["r2"], group)),
         ):
             values = mean_over(report["r2"], environments, group, probe, target)
             if not values or (kind == "other" and drawn and set(values) == {"0"}):
-                continue  # no context is nobody's: it would lie upon the own
+                continue  # without a context all environments are the same
             drawn = True
             x, y = curve(values)
             lengths.update(x)
             line: Style = {"color": color_of(i), "linewidth": 1.8} | dashes | marker(i)
             axis.plot(x, y, label=f"{name}, {kind}", clip_on=False, **line)
-            # The mean of deviations: at least that of the mean, which the report does not hold.
+            # The mean of deviations, an upper bound of the unknown deviation of the mean.
             spread = mean_over(report.get("r2_std", {}), environments, group, probe, target)
             if spread:
                 band(axis, values, spread, color_of(i))
     length_axis(axis, lengths)
     axis.set_ylim(min(0.0, axis.dataLim.y0), 1)
-    finish(axis, f"{group}: {PROBES[probe]}")
+    finish(axis, f"{group}: {PROBES[probe]} probe")
 
 
-def others_of(report: Mapping[str, Any], group: str) -> list[str]:
-    """Environments that show exactly one other group; where there is none, that show none."""
-    alone = [e for e in report["r2"] if "+" not in e and e not in ("none", group)]
-    return alone or ["none"]
+def r2_label(target: str) -> str:
+    """Return the label of an axis of R²."""
+    return f"R² ({TARGETS[target]}), held out"
 
 
 def mean_over(
     tree: Mapping[str, Any], environments: list[str], group: str, probe: str, target: str
 ) -> Values:
-    """The mean over those of the environments that are in the tree with the group, by length."""
+    """Return the mean over the environments that have the group, by length."""
     found = [tree[e][group][probe][target] for e in environments if group in tree.get(e, {})]
     return {n: float(np.mean([values[n] for values in found])) for n in found[0]} if found else {}

@@ -1,4 +1,4 @@
-"""A run's curves: what its monitor saw, and its losses, by step."""
+"""A run's curves by step: values of the monitor, and losses."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from contextssl_jax.figures.style import GREY, finish, save, stroke
 from contextssl_jax.storage.safe_json import parse_json
 
 Line = Mapping[str, float]
-_LARGEST = 1e15
-_PANELS = 16
+_MAX_ABS = 1e15
+_MAX_PANELS = 16
 _LOSSES = {"loss_contrastive": "InfoNCE", "loss_predictor": "predictor MSE"}
-# What a line may tell; anything else is not of a run, and not drawn.
+# Names that a line may have; others are not drawn.
 _WORD = r"[\w+.-]{1,50}"
 _NAME = re.compile(
     rf"step|{_WORD}|predictor_r2/{_WORD}|monitor/knn|monitor/r2/{_WORD}/{_WORD}/[0-9]{{1,9}}"
@@ -25,10 +25,10 @@ _NAME = re.compile(
 
 
 def draw_curves(workdir: epath.Path, path: epath.Path) -> bool:
-    """Draws workdir/metrics.jsonl, and says whether it had any lines to draw.
+    """Draw workdir/metrics.jsonl and return whether it had any lines.
 
-    Above, what the monitor saw on held-out data: R² of each group under each environment at both
-    context lengths, and classes. Below, the training's losses, alignment and predictor.
+    Top: the monitor's values on held-out data, R² of each group in each environment at both
+    context lengths, and kNN accuracy. Bottom: losses, alignment and predictor in training.
 
     Args:
       workdir: of the run.
@@ -41,30 +41,30 @@ def draw_curves(workdir: epath.Path, path: epath.Path) -> bool:
 
 
 def _read(file: epath.Path) -> list[Line]:
-    """Reads the lines that a run may have written; not one that a kill cut short, nor others."""
+    """Return the valid lines, without one that was truncated by a kill."""
     text = file.read_bytes().decode(errors="replace") if file.exists() else ""
     return [line for line in map(_line, text.splitlines()) if line]
 
 
 def _line(row: str) -> Line:
     try:
-        read = parse_json(row)
+        values = parse_json(row)
     except ValueError:
         return {}
-    if not isinstance(read, dict):
+    if not isinstance(values, dict):
         return {}
-    line = {k: v for k, v in read.items() if _NAME.fullmatch(k) and _plotted(v)}
+    line = {k: v for k, v in values.items() if _NAME.fullmatch(k) and _is_plottable(v)}
     return line if "step" in line else {}
 
 
-def _plotted(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < _LARGEST
+def _is_plottable(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _MAX_ABS
 
 
 def _figure(lines: Sequence[Line]) -> Figure:
     names = list(dict.fromkeys(name for line in lines for name in line))
     seen = [name.split("/")[2:] for name in names if name.startswith("monitor/r2/")]
-    groups = list(dict.fromkeys(group for _, group, _ in seen))[:_PANELS]
+    groups = list(dict.fromkeys(group for _, group, _ in seen))[:_MAX_PANELS]
     columns = max(3, len(groups) + 1)
     figure = Figure(figsize=(3.6 * columns, 5.6), layout="constrained")
     axes = figure.subplots(2, columns)
@@ -99,12 +99,12 @@ def _figure(lines: Sequence[Line]) -> Figure:
 def _draw_group(
     axis: Axes, lines: Sequence[Line], group: str, rows: Sequence[tuple[str, str]]
 ) -> None:
-    """One group's R² without context, the same in all environments, and after each's context."""
+    """Draw one group's R² without context, the same everywhere, and after each context."""
     longest = max((length for _, length in rows), key=int)
     first = rows[0][0]
-    alone = {"color": GREY, "linestyle": ":"} if int(longest) else stroke(0)
-    _plot(axis, lines, f"monitor/r2/{first}/{group}/0", "no context", alone)
-    # A method that reads no contexts has nothing after 0 tokens.
+    style = {"color": GREY, "linestyle": ":"} if int(longest) else stroke(0)
+    _plot(axis, lines, f"monitor/r2/{first}/{group}/0", "no context", style)
+    # A method without contexts has only 0 tokens.
     for i, environment in enumerate(dict.fromkeys(e for e, n in rows if int(n))):
         name = f"monitor/r2/{environment}/{group}/{longest}"
         _plot(axis, lines, name, f"{environment} context, {longest} tokens", stroke(i))

@@ -1,4 +1,4 @@
-"""Which views come nearest under each context, in the manner of the paper's Figures 1 and 6."""
+"""The views nearest to a predicted target under each context, as in the paper's Figures 1, 6."""
 
 import textwrap
 
@@ -18,10 +18,10 @@ _HEADING = 0.3
 
 
 def draw_neighbours(neighbours: Neighbours, path: epath.Path) -> None:
-    """Draws each record's source and target, and the views nearest to them under each context.
+    """Draw each record's source and target, and the views nearest under each context.
 
     Args:
-      neighbours: of some records; those that one page has room for are drawn, at least one.
+      neighbours: of some records, of which those that fit one page are drawn, at least one.
       path: of the PNG.
     """
     save(_figure(neighbours), path, dpi=102)
@@ -29,13 +29,13 @@ def draw_neighbours(neighbours: Neighbours, path: epath.Path) -> None:
 
 def _figure(neighbours: Neighbours) -> Figure:
     environments, lengths, groups = neighbours[:3]
-    shown = neighbours.near.shape[3]
-    block = shown * (_SIDE + _GAP) - _GAP
+    nearest = neighbours.near.shape[3]
+    block = nearest * (_SIDE + _GAP) - _GAP
     first = _APART + 2 * _SIDE + _GAP + _APART + _LABEL  # left end of the first block
     width = first + len(lengths) * (block + _APART)
     row = _SIDE + _LINE * len(groups) + 0.08
     record = len(environments) * row + _APART
-    words = textwrap.wrap(_explanation(shown), int((width - 2 * _APART) * 72 / (8 * 0.55)))
+    words = textwrap.wrap(_explanation(nearest), int((width - 2 * _APART) * 72 / (8 * 0.55)))
     top = _APART + 0.16 * len(words) + _HEADING
     records = max(1, min(len(neighbours.near), int((_TALLEST - top) / record)))
     height = top + records * record
@@ -55,7 +55,7 @@ def _figure(neighbours: Neighbours) -> Figure:
         pair = {"source": neighbours.sources[m], "target": neighbours.targets[m]}
         for i, (name, image) in enumerate(pair.items()):
             x = _APART + i * (_SIDE + _GAP)
-            _show(page, image, x, middle)
+            _draw_image(page, image, x, middle)
             page.text(x + _SIDE / 2, middle + _SIDE + _LINE, name, fontsize=8, ha="center")
         for e in range(len(environments)):
             _draw_row(page, neighbours, (m, e), y + e * row, lefts)
@@ -63,26 +63,27 @@ def _figure(neighbours: Neighbours) -> Figure:
 
 
 def _page(figure: Figure) -> Axes:
-    """Axes over the whole figure, in inches from its upper left corner."""
+    """Return axes over the whole figure, in inches from its upper left corner."""
     page = figure.add_axes((0, 0, 1, 1))
     page.set(xlim=(0, figure.get_figwidth()), ylim=(figure.get_figheight(), 0), autoscale_on=False)
     page.set_axis_off()
     return page
 
 
-def _explanation(shown: int) -> str:
+def _explanation(nearest: int) -> str:
     return (
-        "The model is given the source and, of the action that leads to the target, what the row's"
-        f" context shows. Right: the record's {shown} views whose embeddings are nearest to what it"
-        " makes of them, nearest first. Numbers: a view's distance from the target in each group's"
-        " parameters, in standard deviations (0 = same); bold: what the context shows."
+        "The model is given the source and the part of the action to the target that the row's"
+        " environment shows, and predicts the target's embedding. Right: the record's"
+        f" {nearest} views nearest to this prediction, nearest first. Numbers: a view's distance"
+        " from the target in each group's parameters, in standard deviations (0 = same); bold:"
+        " observed groups."
     )
 
 
 def _draw_row(
     page: Axes, neighbours: Neighbours, place: tuple[int, int], y: float, lefts: list[float]
 ) -> None:
-    """Draws the nearest views of one record in one environment, after each length."""
+    """Draw the nearest views of one record in one environment, after each length."""
     environment = neighbours.environments[place[1]]
     x = lefts[0] - _LABEL / 2
     label = context_name(environment)
@@ -90,7 +91,7 @@ def _draw_row(
     for c, left in enumerate(lefts):
         for k, image in enumerate(neighbours.near[place][c]):
             x = left + k * (_SIDE + _GAP)
-            _show(page, image, x, y)
+            _draw_image(page, image, x, y)
             for g, group in enumerate(neighbours.groups):
                 page.text(
                     x + _SIDE / 2,
@@ -102,6 +103,6 @@ def _draw_row(
                 )
 
 
-def _show(page: Axes, image: np.ndarray, x: float, y: float) -> None:
+def _draw_image(page: Axes, image: np.ndarray, x: float, y: float) -> None:
     extent = (x, x + _SIDE, y + _SIDE, y)
     page.imshow(np.clip(image, 0, 1), extent=extent, aspect="auto", interpolation="bicubic")

@@ -1,6 +1,6 @@
-"""A sheet of what objects3d draws: python -m contextssl_jax.figures.objects3d --out=objects3d.png.
+"""A sheet of objects3d's images: python -m contextssl_jax.figures.objects3d --out=objects3d.png.
 
-Each row changes one thing and keeps the rest; the last ones show every class in the same scene.
+Each row varies one factor; the last ones have every class in the same scene.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from contextssl_jax.transforms.quaternion import from_euler
 
 _COLUMNS, _CLASSES = 8, 24
 _SIDE, _SAMPLES = 128, 2
-_SPLIT = 1  # whose instances are drawn
+_SPLIT = 1  # of the instances
 _INCHES, _GAP, _LABEL = 0.95, 0.03, 1.05
-_REST = dict(rotation=(0.2, -0.3, 0.5), floor=0.55, light=0.12, polar=0.55, azimuth=5.5)
+_DEFAULT = dict(rotation=(0.2, -0.3, 0.5), floor=0.55, light=0.12, polar=0.55, azimuth=5.5)
 
 
 class Row(NamedTuple):
@@ -34,11 +34,11 @@ class Row(NamedTuple):
     label: str
     classes: np.ndarray  # int [n]
     instances: np.ndarray  # int [n]
-    scene: dict[str, np.ndarray]  # what differs from the scene at rest, [n, ...]
+    scene: dict[str, np.ndarray]  # factors that differ from the default scene, [n, ...]
 
 
 def draw_sheet(path: epath.Path) -> None:
-    """Draws the sheet as a PNG."""
+    """Draw the sheet as a PNG."""
     rows = _rows()
     recipes = draw_recipes(_CLASSES)
     figure = Figure(
@@ -60,7 +60,7 @@ def draw_sheet(path: epath.Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draws the sheet where the command line says."""
+    """Run the command line and return the exit status, 2 for a user error."""
     parser = argparse.ArgumentParser(
         prog="python -m contextssl_jax.figures.objects3d", description="Draws a sheet of objects."
     )
@@ -82,11 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _rows() -> list[Row]:
     rng = np.random.default_rng(0)
-    turn, same = np.arange(_COLUMNS) / _COLUMNS, np.zeros(_COLUMNS, int)
+    turns, same = np.arange(_COLUMNS) / _COLUMNS, np.zeros(_COLUMNS, int)
     any_scene = dict(floor=rng.random((3, 8)), light=rng.random((3, 8)))
     any_scene |= dict(rotation=rng.uniform(-np.pi / 2, np.pi / 2, (3, 8, 3)))
     any_scene |= dict(
-        polar=rng.uniform(0, np.pi / 4, (3, 8)), azimuth=2 * np.pi * turn[None] + any_scene["floor"]
+        polar=rng.uniform(0, np.pi / 4, (3, 8)),
+        azimuth=2 * np.pi * turns[None] + any_scene["floor"],
     )
     rows = [
         Row(
@@ -96,12 +97,12 @@ def _rows() -> list[Row]:
     ]
     angle = np.linspace(-np.pi / 2, np.pi / 2, _COLUMNS)
     for axis, name in enumerate("xyz"):
-        euler = np.where(np.arange(3) == axis, angle[:, None], np.array(_REST["rotation"]))
+        euler = np.where(np.arange(3) == axis, angle[:, None], np.array(_DEFAULT["rotation"]))
         rows.append(Row(f"rotation\nabout {name}", same + 3, same, {"rotation": euler}))
     rows += [
-        Row("floor hue", same + 3, same, {"floor": turn}),
-        Row("light hue", same + 3, same, {"light": turn}),
-        Row("light\ndirection", same + 3, same, {"azimuth": 2 * np.pi * turn}),
+        Row("floor hue", same + 3, same, {"floor": turns}),
+        Row("light hue", same + 3, same, {"light": turns}),
+        Row("light\ndirection", same + 3, same, {"azimuth": 2 * np.pi * turns}),
         Row("instances\nof a class", same + 3, np.arange(8), {}),
     ]
     for first in range(0, _CLASSES, _COLUMNS):
@@ -111,11 +112,11 @@ def _rows() -> list[Row]:
 
 
 def _scene(changed: dict[str, np.ndarray]) -> Scene:
-    """Puts what a row changes over the scene at rest."""
+    """Return the default scene with a row's changes."""
 
     def of(name: str) -> np.ndarray:
-        rest = np.asarray(_REST[name], float)
-        return np.broadcast_to(changed.get(name, rest), (_COLUMNS, *rest.shape))
+        default = np.asarray(_DEFAULT[name], float)
+        return np.broadcast_to(changed.get(name, default), (_COLUMNS, *default.shape))
 
     def circle(turns: np.ndarray) -> np.ndarray:
         return np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)], axis=1)

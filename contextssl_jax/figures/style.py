@@ -1,4 +1,4 @@
-"""What all pictures share: colours, dashes, markers, and how axes are finished."""
+"""Common style of all figures: colors, dashes, markers, axes, legends and footers."""
 
 import io
 import math
@@ -18,32 +18,25 @@ from contextssl_jax.evaluation.stored import report_uses_context
 
 Style = dict[str, Any]  # options of `Axes.plot`
 
-# Okabe and Ito's colors, told apart by all eyes and in print; dashes tell them apart again.
+# Okabe and Ito's colors, distinct with color blindness and in print; dashes differ as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#777777"
 
-PROBES = {
-    "ridge_weak": "ridge probe (weak)",
-    "ridge_strong": "ridge probe (strong)",
-    "linear": "linear probe (Adam)",
-    "mlp": "MLP probe (Adam)",
-}
-
 
 def color_of(i: int) -> str:
-    """Returns the color of the i-th line."""
+    """Return the color of the i-th line."""
     return COLORS[i % len(COLORS)]
 
 
 def stroke(i: int) -> Style:
-    """Returns the color and dashes of the i-th line, for `Axes.plot`."""
+    """Return the color and dashes of the i-th line, for `Axes.plot`."""
     return {"color": color_of(i), "linestyle": DASHES[i % len(DASHES)]}
 
 
 def marker(i: int) -> Style:
-    """Returns the marker of the i-th line, for `Axes.plot`; hollow where its color comes again."""
+    """Return the marker of the i-th line, for `Axes.plot`; hollow where its color repeats."""
     shape = MARKERS[i % len(MARKERS)]
     size = 9 if shape == "*" else 5  # a star is mostly air
     if i // len(COLORS) % 2:
@@ -55,24 +48,24 @@ def marker(i: int) -> Style:
 
 
 def context_name(environment: str) -> str:
-    """Returns what pictures call an environment."""
-    plain = "+" in environment or environment == "none"
-    return environment if plain else f"{environment} context"
+    """Return the label of an environment."""
+    single = "+" not in environment and environment != "none"
+    return f"{environment} context" if single else environment
 
 
 def finish(axis: Axes, title: str) -> None:
-    """Sets title, ticks' size and grid."""
+    """Set title, tick size and grid."""
     axis.set_title(title, fontsize=10)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
 
 
 def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
-    """Makes x the context's length: logarithmic, with 0 at the left, a tick at each length."""
+    """Set x to the context's length: logarithmic, 0 at the left, a tick at each length."""
     axis.set_xlabel("tokens of context", fontsize=9)
     ticks = sorted(set(lengths))
     shortest = min((length for length in ticks if length), default=1)
-    # From 0 to the shortest is linear, and as wide as half a decade.
+    # Linear from 0 to the shortest, about as wide as half a decade.
     axis.set_xscale("symlog", linthresh=shortest, linscale=0.45)
     places = axis.xaxis.get_transform().transform(np.array(ticks, float))
     axis.set_xticks(ticks, spaced(places, list(map(str, ticks))))
@@ -80,12 +73,12 @@ def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
 
 
 def spaced(places: np.ndarray, labels: Sequence[str], gap: float = 0.125) -> list[str]:
-    """Empties labels that would touch the next; the last always stays.
+    """Replace labels that would touch the next by empty ones; the last always stays.
 
     Args:
-      places: of the labels, rising.
-      labels: to show there.
-      gap: between two, as a share of the whole.
+      places: positions of the labels, rising.
+      labels: one for each position.
+      gap: the least distance of two, as a fraction of the axis.
     """
     kept: list[str] = []
     free = math.inf
@@ -96,13 +89,13 @@ def spaced(places: np.ndarray, labels: Sequence[str], gap: float = 0.125) -> lis
 
 
 def curve(values: Mapping[str, float]) -> tuple[list[int], list[float]]:
-    """Returns a report's {length: value} as rising lengths and their values."""
+    """Return a report's {length: value} as rising lengths and their values."""
     lengths = sorted(map(int, values))
     return lengths, [values[str(length)] for length in lengths]
 
 
 def band(axis: Axes, values: Mapping[str, float], spread: Mapping[str, float], color: str) -> None:
-    """Draws a light band of one standard deviation about the values."""
+    """Draw a light band of one standard deviation about the values."""
     lengths, middle = curve(values)
     _, std = curve(spread)
     low, high = np.subtract(middle, std), np.add(middle, std)
@@ -110,7 +103,7 @@ def band(axis: Axes, values: Mapping[str, float], spread: Mapping[str, float], c
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Puts one legend above all panels, in as few even rows as the figure has room for."""
+    """Add one legend above all panels, in the fewest even rows that fit the figure's width."""
     for rows in range(1, len(handles) + 1):
         legend = figure.legend(
             handles=handles,
@@ -127,7 +120,7 @@ def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def footer(figure: Figure, lines: Iterable[str]) -> None:
-    """Writes small lines below all panels, those that are too long broken at semicolons."""
+    """Write small lines below all panels; long ones are broken at semicolons."""
     characters = int(figure.get_figwidth() * 72 / (6.5 * 0.55))
     parts = [
         textwrap.fill(part, characters)
@@ -138,7 +131,7 @@ def footer(figure: Figure, lines: Iterable[str]) -> None:
 
 
 def origin(provenance: Mapping[str, Any]) -> str:
-    """Says in one line what a report is of."""
+    """Return one line on the run and views of a report."""
     p, test = provenance, provenance["views"]["test"]
     contexts = "no context"
     if report_uses_context(p):
@@ -151,8 +144,8 @@ def origin(provenance: Mapping[str, Any]) -> str:
 
 
 def save(figure: Figure, path: epath.Path, dpi: int) -> None:
-    """Writes a figure, made without pyplot so that none needs a display or closing, as a PNG."""
+    """Write a figure as a PNG, without pyplot and thus without a display."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
-    with path.open("wb") as file:  # without alpha, which nothing uses, a tenth smaller
+    with path.open("wb") as file:  # a tenth smaller without the unused alpha channel
         Image.open(drawn).convert("RGB").save(file, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""--mode=eval: from a checkpoint to a folder with its report, pictures and page."""
+"""--mode=eval: evaluate a checkpoint and write its report, pictures and page."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from contextssl_jax.figures.adaptation import draw_adaptation
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.figures.neighbours import draw_neighbours
 from contextssl_jax.reports.page import Picture, Table, html, markdown
-from contextssl_jax.reports.tables import source, tables
+from contextssl_jax.reports.tables import describe_source, tables
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.run.workdir import check_workdir
 from contextssl_jax.storage.paths import resolve_path
@@ -28,31 +28,31 @@ REPORT = "report.json"
 
 
 def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> None:
-    """Evaluates a checkpoint of the folder, and writes <folder>/eval/<step>/.
+    """Evaluate a checkpoint of the folder and write <folder>/eval/<step>/.
 
     Args:
-      config: of the run; the section `eval` may differ from the one that it was trained with.
-      folder: of the run; nothing else in it changes.
-      step: of the checkpoint; None is the newest.
+      config: of the run; its section `eval` may differ from that of the training.
+      folder: of the run; no other file of it changes.
+      step: of the checkpoint; None for the newest.
 
     Raises:
-      UserError: no such checkpoint, one of another config, or a mistake in the options.
+      UserError: no such checkpoint, a checkpoint of another config, or a wrong option.
     """
     run_on_primary(lambda: check_workdir(folder, config))
     workdir = resolve_path(folder, "--workdir")
-    # Views are split over devices by the reader, whatever trained.
+    # The reader splits views over devices, independently of the training's parallelism.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)
     step, variables = load_checkpoint(workdir, experiment.template().variables, step)
-    place = _folder(workdir, step)
+    target = _folder(workdir, step)
 
-    def make() -> None:  # before the work, not after it
+    def create() -> None:  # before the evaluation, so that errors come early
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"--workdir: cannot write {place} ({error})") from error
+            raise UserError(f"--workdir: cannot write {target} ({error})") from error
 
-    run_on_primary(make)
+    run_on_primary(create)
     _log.info("evaluating step %d of %s", step, workdir)
     with reraise_out_of_memory("lower eval.batch"):
         evaluation = run(variables, step)
@@ -61,20 +61,20 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
         try:
             write_report(workdir, step, evaluation)
         except OSError as error:
-            raise UserError(f"--workdir: cannot write {place} ({error})") from error
+            raise UserError(f"--workdir: cannot write {target} ({error})") from error
 
     run_on_primary(write)
 
 
 def report_exists(workdir: epath.Path, step: int) -> bool:
-    """Says whether the step's report is there, whole."""
+    """Return whether the step's report is complete."""
     return (_folder(workdir, step) / REPORT).exists()
 
 
 def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None:
-    """Writes report.json, report.md, report.html and the pictures to <workdir>/eval/<step>/.
+    """Write report.json, report.md, report.html and the pictures to <workdir>/eval/<step>/.
 
-    report.json comes last, so that where it lies all else does too.
+    report.json is written last: where it exists, all other files do.
     """
     folder = _folder(workdir, step)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,9 +85,10 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
     p = report["provenance"]
     title = f"{p['method']} on {p['data']}, step {p['step']}"
     introduction = [
-        "Does one model become equivariant or invariant to a transformation by what its context"
-        " shows? Every figure below names its probe: what a group's R² falls to depends on it.",
-        source(report),
+        "Does one model become equivariant to a transformation group, or invariant to it, by what"
+        " its context shows? Probes predict the transformations from embeddings after contexts of"
+        " each environment. Terms are defined in the glossary at the end.",
+        describe_source(report),
     ]
     parts = _parts(report, curves)
     (folder / "report.md").write_text(markdown(title, introduction, parts))
@@ -104,51 +105,53 @@ def _folder(workdir: epath.Path, step: int) -> epath.Path:
 
 
 def _parts(report: dict[str, Any], curves: bool) -> list[Table | Picture]:
+    """Return the page's tables and pictures in their order."""
     by_name = tables(report)
     adaptation = Picture(
         "Adaptation",
         "adaptation.png",
-        "R² of each group after contexts of growing length, by environment. Above, a linear probe"
-        " trained with Adam; below, weakly regularised ridge regression, which also reads what the"
-        f" model has squeezed to a small variance. {source(report)}",
+        "How well a probe predicts each group's parameters after contexts of growing length, one"
+        " line for each environment. A model that adapts keeps a group after contexts that show it"
+        " and loses it after contexts that show another one. Top: linear probe trained with Adam;"
+        " bottom: weak ridge, which also uses directions of small variance.",
         "R² of each group against context length, one line for each environment",
     )
     neighbours = Picture(
         "Nearest neighbours",
         "neighbours.png",
-        "Views nearest to (source, action to target) under each context and for growing context,"
-        " among the other views of the same record, and how far they lie from the target. First"
-        f" drawn context. {source(report)}",
+        "The views nearest to the predicted target of (source, action to target) under each"
+        " environment and for growing context, among the other views of the same record, and their"
+        " distance from the target. First drawn context.",
         "Source, target and nearest views under each context",
     )
     history = Picture(
         "Training", "curves.png", "From metrics.jsonl.", "Losses and held-out R² by step"
     )
-    run_on_primary = [by_name.pop(name) for name in ("paper", "adaptivity") if name in by_name]
-    last = [by_name.pop("seconds")]
+    first = [by_name.pop(name) for name in ("paper", "adaptivity") if name in by_name]
+    last = [by_name.pop("seconds"), by_name.pop("glossary")]
     pictures = [history] if curves else []
-    return [adaptation, *run_on_primary, neighbours, *by_name.values(), *pictures, *last]
+    return [adaptation, *first, neighbours, *by_name.values(), *pictures, *last]
 
 
 def _summary(report: dict[str, Any]) -> list[str]:
-    """The console's lines: adaptivity at the longest length, in the linear probe's words."""
+    """Return the console's lines: R² of the linear probe by length, and adaptivity."""
     p = report["provenance"]
     longest = str(p["lengths"][-1])
-    lines = [f"step {p['step']}, {sum(p['seconds'].values()):.0f} s; linear probe, single views:"]
+    lines = [f"step {p['step']}, {sum(p['seconds'].values()):.0f} s; R² of the linear probe:"]
     for environment, groups in report["r2"].items():
-        told = (
+        cells = (
             f"{group} {' -> '.join(f'{v:5.2f}' for v in by['linear']['single'].values())}"
             for group, by in groups.items()
         )
         if not report_uses_context(p):  # without a context all environments are the same
-            lines.append(f"  {'embeddings':18s} {'   '.join(told)}")
+            lines.append(f"  {'embeddings':18s} {'   '.join(cells)}")
             break
-        lines.append(f"  {environment + ' context':18s} {'   '.join(told)}")
-    told = (f"{g} {by['linear']['single']:5.2f}" for g, by in report["r2_features"].items())
-    lines.append(f"  {'features':18s} {'   '.join(told)}")
+        lines.append(f"  {environment + ' context':18s} {'   '.join(cells)}")
+    cells = (f"{g} {by['linear']['single']:5.2f}" for g, by in report["r2_features"].items())
+    lines.append(f"  {'features':18s} {'   '.join(cells)}")
     if report["adaptivity"]:
-        told = (
+        cells = (
             f"{g} {by['linear']['single'][longest]:.2f}" for g, by in report["adaptivity"].items()
         )
-        lines.append(f"  adaptivity after {longest} tokens: {', '.join(told)}")
+        lines.append(f"  adaptivity after {longest} tokens: {', '.join(cells)}")
     return lines

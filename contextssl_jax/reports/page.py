@@ -1,4 +1,4 @@
-"""A report's tables and pictures as Markdown, and as one HTML page that needs no network."""
+"""A report's tables and pictures as Markdown, and as one self-contained HTML page."""
 
 import re
 from base64 import b64encode
@@ -17,9 +17,9 @@ class Table(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]  # floats are shown with 3 decimals, None as an en dash
-    caption: str = ""  # what the figures are: split, views, seed, step
-    quoted: frozenset[int] = frozenset()  # places of the rows that are quoted from the paper
+    rows: Sequence[Sequence[Cell]]  # floats have 3 decimals, None is an en dash
+    caption: str = ""  # what the values are, and of which views
+    quoted: frozenset[int] = frozenset()  # indices of the rows that are quoted from the paper
 
 
 class Picture(NamedTuple):
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 
 
 def markdown(title: str, introduction: Sequence[str], parts: Sequence[Table | Picture]) -> str:
-    """Returns the report in GitHub's Markdown.
+    """Return the report in GitHub's Markdown.
 
     Args:
       title: of the report.
@@ -53,8 +53,8 @@ def markdown(title: str, introduction: Sequence[str], parts: Sequence[Table | Pi
 
 
 def aligned(table: Table) -> str:
-    """Returns a table's header and rows in columns, for a console."""
-    lines = [table.header, *([_show(cell) for cell in row] for row in table.rows)]
+    """Return a table's header and rows in aligned columns, for a console."""
+    lines = [table.header, *([_format(cell) for cell in row] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numeric = _numeric_columns(table)
     return "\n".join(
@@ -72,7 +72,7 @@ def html(
     parts: Sequence[Table | Picture],
     images: Mapping[str, bytes],
 ) -> str:
-    """Returns the report as one HTML page with sortable tables and all pictures inside.
+    """Return the report as one HTML page with sortable tables and embedded pictures.
 
     Args:
       title: of the report.
@@ -102,14 +102,14 @@ def html(
     )
 
 
-def _show(cell: Cell) -> str:
+def _format(cell: Cell) -> str:
     if cell is None:
         return _MISSING
     return str(cell) if isinstance(cell, str | int) else f"{cell:z.3f}"  # z: never -0.000
 
 
 def _number(cell: Cell) -> float | None:
-    """Returns what to sort by; "0.91 ± 0.02" and "14" are numbers too."""
+    """Return the value to sort by; "0.91 ± 0.02" and "14" are numbers too."""
     try:
         return float(str(cell).split("±")[0])
     except ValueError:
@@ -122,9 +122,9 @@ def _numeric_columns(table: Table) -> list[bool]:
 
 
 def _plain(text: str) -> str:
-    """Returns text as one line in which Markdown sees nothing but text."""
+    """Return text as one line without Markdown syntax."""
     line = " ".join(text.split())
-    # Underscores inside words mean nothing, and names are easier to read without escapes.
+    # Underscores inside words are no syntax, and names are easier to read without escapes.
     special = r"[\\`*<|\[\]&~$]|^[#>+-](?= )|(?<![^\W_])_+|_+(?![^\W_])"
     return re.sub(special, lambda match: "".join(f"\\{c}" for c in match[0]), line)
 
@@ -133,7 +133,7 @@ def _markdown_table(table: Table) -> str:
     rules = ["---:" if numeric else "---" for numeric in _numeric_columns(table)]
     lines = [[_plain(name) for name in table.header], rules]
     for i, row in enumerate(table.rows):
-        cells = [_plain(_show(c)) for _, c in zip(table.header, row, strict=True)]
+        cells = [_plain(_format(c)) for _, c in zip(table.header, row, strict=True)]
         lines.append([f"*{c}*" if c and i in table.quoted else c for c in cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -149,7 +149,7 @@ def _html_table(table: Table) -> str:
     for i, row in enumerate(table.rows):
         cells = "".join(_html_cell(c, n) for c, n in zip(row, numeric, strict=True))
         lines.append(f"<tr{' class=quoted' if i in table.quoted else ''}>{cells}</tr>")
-    # Only what can have the focus can be scrolled with the keyboard.
+    # Only elements with focus can be scrolled with the keyboard.
     attributes = f'class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}"'
     return "\n".join([f"<div {attributes}>", *lines, "</tbody>\n</table>\n</div>"])
 
@@ -157,12 +157,12 @@ def _html_table(table: Table) -> str:
 def _html_cell(cell: Cell, numeric: bool) -> str:
     kind = " class=number" if numeric else ""
     value = f' data-value="{_number(cell)}"' if numeric and cell is not None else ""
-    return f"<td{kind}{value}>{escape(_show(cell))}</td>"
+    return f"<td{kind}{value}>{escape(_format(cell))}</td>"
 
 
 _LEGEND = '<p class="quoted">Rows in grey are quoted from the paper.</p>\n'
 
-# The policy forbids the page to load anything, whatever is in it.
+# The content security policy forbids the page to load anything.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -213,13 +213,13 @@ th { border-bottom: 1px solid var(--ink); vertical-align: bottom; --mark: "↕";
 td { white-space: nowrap; }
 tr + tr td { border-top: 1px solid var(--line); }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-/* Rows keep their names while a wide table scrolls. */
+/* The first column stays in place while a wide table scrolls. */
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
 button { padding: 0; border: 0; background: none; color: inherit; font: inherit;
   text-align: inherit; cursor: pointer; outline-offset: 2px; }
 th[aria-sort=ascending] { --mark: "▲"; --tint: var(--link); }
 th[aria-sort=descending] { --mark: "▼"; --tint: var(--link); }
-/* The mark stands on the side away from the figures, so that names end where they end. */
+/* The mark is on the side away from the numbers, so that headings align with them. */
 th:not(.number) button::after, .number button::before { padding: 0 .25em;
   content: var(--mark); color: var(--tint); font-weight: normal; }
 @media print {

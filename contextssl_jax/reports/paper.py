@@ -1,27 +1,28 @@
-"""The paper's own figures (arXiv 2405.18193), to stand beside a run's, and why they differ."""
+"""The paper's values (arXiv 2405.18193), displayed beside a run's, and why they differ."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 LENGTHS = ("0", "2", "14", "30", "126")  # tokens of context
+RETRIEVAL_KEYS = ("mrr", "hit@1", "hit@5")  # scores that the paper reports, as in report.json
 
 
 class PaperRow(NamedTuple):
-    """One method's row; R² by group is one figure, or one for each of LENGTHS."""
+    """One method's row; R² by group is one value, or one for each of LENGTHS."""
 
     method: str
     r2: dict[str, tuple[float, ...]]
     accuracy: float | None  # top-1, per cent
-    told: tuple[float, ...] = ()  # top-1 of classes that the model itself tells, per cent
+    predicted: tuple[float, ...] = ()  # top-1 of classes that the model itself predicts, per cent
 
 
 class PaperTable(NamedTuple):
-    """One table of the paper: R² of told latents by context length, and linear accuracy."""
+    """One table of the paper: R² of predicted parameters by context length, linear accuracy."""
 
     name: str
     rows: tuple[PaperRow, ...]
-    difference: str  # why it is not the same thing as this project's figures
-    probes: Mapping[str, str] = {}  # the one that each group is told by, where that is known
+    difference: str  # why its values are not comparable with this project's
+    probes: Mapping[str, str] = {}  # by group, where it is known
 
 
 class PaperRetrieval(NamedTuple):
@@ -30,7 +31,7 @@ class PaperRetrieval(NamedTuple):
     name: str
     environment: str
     candidates: int
-    rows: tuple[tuple[str, dict[str, tuple[float, ...]]], ...]  # method, figures by measure
+    rows: tuple[tuple[str, dict[str, tuple[float, ...]]], ...]  # method, scores by key
     difference: str
 
 
@@ -58,9 +59,9 @@ _TABLE_3 = PaperTable(
         ),
     ),
     "The paper does not publish its CIFAR-10 set-up: neither the ranges of crops and blurs, nor the"
-    " nuisances, the training time, or the probes are known, and this run's are its config's. Crop"
-    " and blur are therefore not the same tasks here and there, and a difference between a paper's"
-    " row and ours says nothing by itself; what compares is the pattern over context lengths.",
+    " unconditioned transforms, the training time or the probes are known; this run's are those of"
+    " its config. Crop and blur are thus different tasks in the paper and here: compare patterns"
+    " over context lengths, not values.",
 )
 _TABLE_1 = PaperTable(
     "Table 1 (3DIEBench, rotation and color)",
@@ -94,11 +95,11 @@ _TABLE_1 = PaperTable(
             80.4,
         ),
     ),
-    "The paper tells rotations with an MLP of two hidden layers of 1024 and colors with a linear"
+    "The paper predicts rotations with an MLP of two hidden layers of 1024 and colors with a linear"
     " probe, trained for hundreds of epochs on pairs of all objects of 3DIEBench, drawn anew each"
-    " epoch; this run's data and probes are its config's, and its pairs stay the same. Its targets"
-    " are the paper's where scene.hue is 'linear' and scene.canonical is False: of other targets,"
-    " even a constant scores another R².",
+    " epoch; this run's data and probes are those of its config, and its pairs are fixed. Targets"
+    " equal the paper's if scene.hue is 'linear' and scene.canonical is False; for other targets"
+    " even a constant prediction scores another R².",
     {"rotation": "mlp", "color": "linear"},
 )
 _TABLE_2 = PaperRetrieval(
@@ -117,10 +118,10 @@ _TABLE_2 = PaperRetrieval(
             },
         ),
     ),
-    "The paper says that it ranks views of the validation split; the released script ranks those of"
-    " train objects, and leaves the query's own view among the candidates and the targets. Figures"
-    " compare only where as many views compete: see the chance of both. This run's objects and"
-    " training are its config's.",
+    "The paper states that it ranks views of the validation split; the released script ranks those"
+    " of train objects, and includes the query's own view among candidates and targets. Scores are"
+    " comparable only for equal numbers of candidates: compare the rows of chance. This run's"
+    " objects and training are those of its config.",
 )
 _TABLE_4 = PaperTable(
     "Table 4 (3DIEBench, rotation or none)",
@@ -188,9 +189,9 @@ _TABLE_5 = PaperTable(
             (73.5, 82.7, 82.6, 82.6, 83.0),
         ),
     ),
-    "Trained to tell classes, whose labels the paper moves by 10 where the context shows rotations;"
-    " no pairs are hidden from contexts. The paper does not say what its SimCLR is here, nor how"
-    f" its labels of one context score the other's. {_TABLE_1.difference}",
+    "Trained to predict classes, whose labels the paper moves by 10 where the context shows"
+    " rotations; no pairs are masked in contexts. The paper defines neither its SimCLR here, nor"
+    f" how labels of one context score predictions under the other. {_TABLE_1.difference}",
     {"rotation": "mlp", "color": "linear"},
 )
 _3DIEBENCH = frozenset(("rotation", "color"))

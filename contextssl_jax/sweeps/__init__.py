@@ -1,4 +1,4 @@
-"""Sweeps: configs with options changed, times seeds, and one page of them all."""
+"""Sweeps: variants of configs times seeds, and one page of all results."""
 
 from contextssl_jax.sweeps.definition import Sweep, Variant
 

@@ -1,7 +1,7 @@
 """Several sweeps on one page: python -m contextssl_jax.sweeps FOLDER FOLDER ... --out=FOLDER
 
-Of each sweep's folder, the table in the paper's layout and the first picture, with the command,
-seeds, steps and hardware that they are of. Written to --out as tables.md and tables.html.
+The page has, of each sweep, the table in the paper's layout and the first picture, with command,
+seeds, steps and hardware. It is written to --out as tables.md and tables.html.
 """
 
 import os
@@ -18,16 +18,16 @@ from contextssl_jax.sweeps.page import PICTURES
 from contextssl_jax.sweeps.stored import read_layout
 
 _TITLE = "The paper's tables, at the size of two CPU cores"
-_SAID = (
-    "Rows of the paper are quoted; they are of other data, models and training, as each caption"
-    " says, so that what compares is the pattern and not the figure.",
-    "Each sweep's own page beside its figures has every table, probe and run, and sweep.json each"
-    " figure of each seed with the run that it is from.",
+_INTRODUCTION = (
+    "Rows of the paper are quoted. They are of other data, models and training (see each caption):"
+    " compare patterns, not values.",
+    "Each sweep's own page has all tables, probes and runs; its sweep.json has the values of each"
+    " seed and the runs that they are from.",
 )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the command line says; returns the exit status, 2 for a mistake in it."""
+    """Run the command line and return the exit status, 2 for a user error."""
     parser = Parser(prog="python -m contextssl_jax.sweeps", description=__doc__)
     parser.add_argument("sweeps", nargs="+", metavar="FOLDER", help="of a sweep, with its page")
     parser.add_argument("--out", required=True, help="folder to write to")
@@ -42,11 +42,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def gather(folders: Sequence[epath.Path], out: epath.Path) -> None:
-    """Writes one page of several sweeps' tables and pictures.
+    """Write one page of several sweeps' tables and pictures.
 
     Args:
       folders: of the sweeps, each with a sweep.json.
-      out: where the page is written.
+      out: folder of the page.
 
     Raises:
       UserError: a sweep cannot be read, or the page cannot be written.
@@ -58,13 +58,13 @@ def gather(folders: Sequence[epath.Path], out: epath.Path) -> None:
         pictures = (name for name in PICTURES if (folder / name).exists())
         parts.append(table)
         for name in [*pictures][:1]:
-            place = os.path.relpath(folder / name, out)
-            images[place] = (folder / name).read_bytes()
-            parts.append(Picture(f"{table.title}: picture", place, "", table.title))
+            file = os.path.relpath(folder / name, out)
+            images[file] = (folder / name).read_bytes()
+            parts.append(Picture(f"{table.title}: picture", file, "", table.title))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "tables.md", markdown(_TITLE, _SAID, parts))
-        write_atomic(out / "tables.html", html(_TITLE, _SAID, parts, images))
+        write_atomic(out / "tables.md", markdown(_TITLE, _INTRODUCTION, parts))
+        write_atomic(out / "tables.html", html(_TITLE, _INTRODUCTION, parts, images))
     except io_errors() as error:
         raise UserError(f"--out: cannot write {out} ({error_reason(error)})") from error
     print(f"see {out / 'tables.html'}")

@@ -1,4 +1,4 @@
-"""Cells of a sweep's tables: pooled figures by length, and the paper's rows."""
+"""Cells of a sweep's tables: pooled values by length, and the paper's rows."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ def by_length(
     factor: float = 1.0,
     digits: int = 3,
 ) -> list[Cell]:
-    """Returns a point's figures at a path, one cell for each length."""
+    """Return a variant's values at a path, one cell for each length."""
     return [result.at(*path, length).cell(factor, digits) for length in lengths]
 
 
 def split_name(method: str) -> tuple[str, str | None]:
-    """Splits the paper's name of a row into the method and its context."""
+    """Split the paper's name of a row into the method and its context."""
     if not method.endswith(" context"):
         return method, None
     name, _, context = method.removesuffix(" context").rpartition(", ")
@@ -29,12 +29,12 @@ def split_name(method: str) -> tuple[str, str | None]:
 
 
 def quoted_row(row: PaperRow, cells: Sequence[Cell]) -> list[Cell]:
-    """One of the paper's rows: method, context, no seeds, and the cells."""
+    """Return one of the paper's rows: method, context, no seeds, and the cells."""
     name, context = split_name(row.method)
     return [f"paper: {name}", context, None, *cells]
 
 
-def paper_by_length(figures: Sequence[float], lengths: Sequence[str], form: str) -> list[Cell]:
-    """Returns the paper's figures at the lengths that it has."""
-    known = dict(zip(LENGTHS, figures, strict=False))
+def paper_by_length(values: Sequence[float], lengths: Sequence[str], form: str) -> list[Cell]:
+    """Return the paper's values, None for lengths that it does not have."""
+    known = dict(zip(LENGTHS, values, strict=False))
     return [form.format(known[n]) if n in known else None for n in lengths]

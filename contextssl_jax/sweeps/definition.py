@@ -1,4 +1,4 @@
-"""What a sweep is: points (a config with options changed) times seeds; a file of Python says it."""
+"""Sweeps as Python files: variants (a config with options changed) times seeds."""
 
 import hashlib
 import importlib.util
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from contextssl_jax.errors import UserError, lookup
-from contextssl_jax.evaluation.measures import PROBES
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import PAPER_BY_NAME
 from contextssl_jax.storage.safe_json import truncate
 
-_LONGEST = 60  # characters of a label
-_PLAIN = re.compile(r"(?!sweep\.)[a-z0-9._=+ -]+", re.IGNORECASE)  # labels that name folders
+_MAX_LABEL = 60  # characters of a label
+_PLAIN = re.compile(
+    r"(?!sweep\.)[a-z0-9._=+ -]+", re.IGNORECASE
+)  # labels that are valid folder names
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,10 @@ class Variant:
     """One setting.
 
     Attributes:
-      label: what pages call it.
+      label: its name on pages.
       config: path of the config file.
       overrides: values by option, such as {"mask.probability": 0.5}.
-      value: its place on the sweep's axis.
+      value: its value on the sweep's axis.
     """
 
     label: str
@@ -36,7 +38,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """The name of its folder: the label as far as it is plain, else one made of it."""
+        """Return the name of its folder: the label if it is valid, else one derived from it."""
         if _PLAIN.fullmatch(self.label):
             return self.label.replace(" ", "_")
         readable = re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.label).strip("_.-")[:40]
@@ -45,18 +47,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points times seeds, and how they are shown.
+    """Variants times seeds, and how they are displayed.
 
     Attributes:
       title: of the page.
-      points: in the order in which pages show them.
-      seeds: that each point is run with, if the command line names no others.
-      axis: what the points' `value` is; the figure then has it as its x.
-      overrides: values by option, common to all points; a point's own win.
-      probes: the probe whose R² is shown, by group; "linear", or the paper's, of groups not named.
-      paper: the paper's table whose rows stand beside, a name in evaluation.paper.PAPER_BY_NAME.
-      official: R² is told as in the paper: of relative actions from pairs, by the official
-        definition; else of latents from single views, the mean over entries.
+      points: the variants, in their order on pages.
+      seeds: of each variant, unless the command line names others.
+      axis: name of the variants' `value`, the x axis of the figure.
+      overrides: values by option for all variants; a variant's own take precedence.
+      probes: the displayed probe by group; for other groups "linear", or the paper's.
+      paper: the paper's table displayed beside, a name in reports.paper.PAPER_BY_NAME.
+      official: R² as in the paper, of actions between two views by the official definition; else
+        of parameters of single views, the mean over entries.
     """
 
     title: str
@@ -70,13 +72,13 @@ class Sweep:
 
 
 def load_sweep(path: str) -> Sweep:
-    """Runs a sweep file, which is trusted as a config is, and returns its checked sweep.
+    """Execute a sweep file, which is trusted as a config is, and return its validated sweep.
 
     Raises:
-      UserError: there is none, or it is wrong.
+      UserError: the file does not exist, or its sweep is invalid.
     """
     if not Path(path).is_file():
-        raise UserError(f"--sweep: cannot read {path!r}; is it a sweep file?")
+        raise UserError(f"--sweep: cannot read {path!r}. Name a sweep file")
     try:
         spec = importlib.util.spec_from_file_location("sweep_file", path)
         assert spec and spec.loader, "its name does not end in .py"
@@ -84,8 +86,8 @@ def load_sweep(path: str) -> Sweep:
         spec.loader.exec_module(module)
         sweep = module.get_sweep()
     except Exception as error:
-        told = truncate(f"{type(error).__name__}: {error}")
-        raise UserError(f"--sweep: {path} cannot be run ({told})") from error
+        reason = truncate(f"{type(error).__name__}: {error}")
+        raise UserError(f"--sweep: {path} cannot be run ({reason})") from error
     try:
         check_sweep(sweep)
     except UserError as error:
@@ -95,10 +97,10 @@ def load_sweep(path: str) -> Sweep:
 
 
 def check_sweep(sweep: Any) -> None:
-    """Checks what can be checked without the configs.
+    """Validate a sweep without its configs.
 
     Raises:
-      UserError: what is wrong with the sweep, in one line.
+      UserError: the sweep is invalid.
     """
     if not isinstance(sweep, Sweep):
         raise UserError("get_sweep() returns no contextssl_jax.sweeps.Sweep")
@@ -110,10 +112,10 @@ def check_sweep(sweep: Any) -> None:
     folders: dict[str, str] = {}
     for point in sweep.points:
         _check_point(point, sweep.axis)
-        folder = point.folder.casefold()  # some systems do not tell A from a
+        folder = point.folder.casefold()  # some file systems ignore case
         if folder in folders:
             both = f"{folders[folder]!r} and {point.label!r}"
-            raise UserError(f"points: the labels {both} are too much alike for two folders")
+            raise UserError(f"points: the labels {both} have the same folder. Rename one")
         folders[folder] = point.label
     check_seeds("seeds", sweep.seeds)
     _check_overrides("overrides", sweep.overrides)
@@ -124,14 +126,14 @@ def check_sweep(sweep: Any) -> None:
 
 
 def check_seeds(name: str, seeds: Any) -> None:
-    """Raises UserError unless they are different whole numbers, none below 0, and at least one."""
-    good = isinstance(seeds, Sequence) and all(type(s) is int and s >= 0 for s in seeds)
-    if not good or not seeds or len(set(seeds)) < len(seeds):
+    """Raise UserError unless they are distinct integers of at least 0, and at least one."""
+    valid = isinstance(seeds, Sequence) and all(type(s) is int and s >= 0 for s in seeds)
+    if not valid or not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"{name}: name different whole numbers from 0 up, not {truncate(seeds)}")
 
 
 def as_text(value: Any) -> str:
-    """Returns an option's value as a command line states it."""
+    """Return an option's value as on a command line."""
     return value if isinstance(value, str) else repr(tuple(value) if _listed(value) else value)
 
 
@@ -146,18 +148,20 @@ def _check_point(point: Any, axis: str | None) -> None:
     _check_overrides(f"{point.label!r}: overrides", point.overrides)
     value = point.value
     if axis is None and value is not None:
-        raise UserError(f"{point.label!r}: has a value, but the sweep no axis; say what it is")
+        raise UserError(f"{point.label!r}: has a value, but the sweep no axis. Name the axis")
     if axis is not None and not (type(value) in (int, float) and math.isfinite(value or 0)):
-        raise UserError(f"{point.label!r}: value: the sweep has an axis, so each point needs one")
+        raise UserError(
+            f"{point.label!r}: value: the sweep has an axis. Give each variant a number"
+        )
 
 
 def _check_name(name: str, value: Any) -> None:
-    # Pictures take dollars for formulas, and leave out what begins with an underscore.
-    good = isinstance(value, str) and value.isprintable() and "$" not in value
-    if not good or not value[:1].isalnum() or len(value) > _LONGEST or value != value.strip():
+    # Matplotlib parses text between dollars as a formula, and omits labels that start with "_".
+    valid = isinstance(value, str) and value.isprintable() and "$" not in value
+    if not valid or not value[:1].isalnum() or len(value) > _MAX_LABEL or value != value.strip():
         raise UserError(
-            f"{name}: {truncate(value)!r} is none: at most {_LONGEST} printable characters without"
-            " $, a letter or digit first"
+            f"{name}: {truncate(value)!r} is none. Use at most {_MAX_LABEL} printable characters"
+            " without $, a letter or digit first"
         )
 
 
@@ -168,9 +172,11 @@ def _check_overrides(name: str, overrides: Any) -> None:
         if not isinstance(option, str) or not re.fullmatch(r"[\w.]+", option):
             raise UserError(f"{name}: {truncate(option)!r} is no option")
         if option == "seed":
-            raise UserError(f"{name}: seed: the sweep's seeds decide it")
+            raise UserError(f"{name}: seed: cannot be overridden. Use the sweep's seeds")
         if value is None:
-            raise UserError(f"{name}: {option}: None cannot be set; leave it out, or change a file")
+            raise UserError(
+                f"{name}: {option}: None cannot be set. Leave it out, or set it in a config"
+            )
         if not isinstance(value, str | bool | int | float) and not _listed(value):
             raise UserError(f"{name}: {option}: {truncate(value)!r} is no value of an option")
 

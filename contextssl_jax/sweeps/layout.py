@@ -1,68 +1,67 @@
-"""One table in the paper's layout: a method and context a row, groups and lengths the columns."""
+"""One table in the paper's layout: methods and contexts as rows, groups and lengths as columns."""
 
 from collections.abc import Sequence
 
 from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.sweeps.cells import SEEDS, by_length, paper_by_length, quoted_row
-from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of
 from contextssl_jax.sweeps.pooled import Result
+from contextssl_jax.sweeps.selection import R2Selection, groups_of, lengths_of
 
 
-def overview(results: Sequence[Result], measure: Measure) -> Table:
-    """Returns one table in the paper's layout, its rows before ours.
+def overview(results: Sequence[Result], selection: R2Selection) -> Table:
+    """Return one table in the paper's layout, the paper's rows first.
 
     Args:
-      results: points that are done, in their order.
-      measure: whose R² is shown.
+      results: variants with reports, in their order.
+      selection: the displayed R².
     """
-    groups, lengths = groups_of(results), lengths_of(results, measure)
-    theirs = measure.paper.rows if measure.paper else ()
+    groups, lengths = groups_of(results), lengths_of(results, selection.paper)
+    paper_rows = selection.paper.rows if selection.paper else ()
     reports = [report for result in results for report in result.reports.values()]
-    # Where models tell classes by themselves, these stand in the place of the encoder's.
-    tells = any("accuracy_told" in report for report in reports)
+    # Classes that models predict themselves replace those from the encoder's features.
+    predicts = any("accuracy_told" in report for report in reports)
     quoted: list[list[Cell]] = []
-    for row in theirs:
+    for row in paper_rows:
         cells = [cell for group in groups for cell in _in_layout(row.r2.get(group), lengths)]
-        classes = paper_by_length(row.told, lengths, "{:.1f}")
+        classes = paper_by_length(row.predicted, lengths, "{:.1f}")
         top1 = None if row.accuracy is None else f"{row.accuracy:.1f}"
-        quoted.append(quoted_row(row, [*cells, *(classes if tells else [top1])]))
+        quoted.append(quoted_row(row, [*cells, *(classes if predicts else [top1])]))
     rows: list[list[Cell]] = []
     for result in results:
-        for name, shown in result.contexts.items():
+        for name, label in result.contexts.items():
             cells = []
             for group in groups:
                 if result.adapts:
-                    cells += by_length(result, measure.path(name, group), lengths)
+                    cells += by_length(result, selection.path(name, group), lengths)
                 else:
-                    encoder = result.at(*measure.features(group)).cell()
+                    encoder = result.at(*selection.features_path(group)).cell()
                     cells += [encoder, *(None for _ in lengths[1:])]
-            if tells:
+            if predicts:
                 cells += by_length(result, ("accuracy_told", name), lengths, 100, 1)
             else:
                 cells.append(result.at("accuracy_features", "linear", "1.0").cell(100, 1))
-            rows.append([result.label, shown, len(result.reports), *cells])
+            rows.append([result.label, label, len(result.reports), *cells])
     untrained = any(name not in r.environments for r in results if r.adapts for name in r.contexts)
-    told = " Not trained: contexts that training never showed." if untrained else ""
-    measured = " ".join(f"{group}: {measure.described(group)}" for group in groups)
-    paper = f" {measure.paper.name}. {measure.paper.difference}" if measure.paper else ""
+    note = " 'not trained': environments that are not of the training." if untrained else ""
+    descriptions = " ".join(f"{group}: {selection.describe(group)}" for group in groups)
+    paper = f" {selection.paper.name}. {selection.paper.difference}" if selection.paper else ""
     return Table(
         "In the paper's layout",
         (
             *("method", "context", "seeds"),
             *(f"{group}, {length}" for group in groups for length in lengths),
-            *([f"top-1 %, {length}" for length in lengths] if tells else ["top-1 %"]),
+            *([f"top-1 %, {length}" for length in lengths] if predicts else ["top-1 %"]),
         ),
         [*quoted, *rows],
-        "R² of each group by tokens of context, of embeddings; of methods that read no contexts, or"
-        " those of one environment alone, a single figure, of the encoder's features, as in the"
-        " paper. Top-1:"
-        f" {'told by the model itself' if tells else 'linear, from features'}.{told} {measured}"
-        f" {SEEDS}{paper}",
+        "R² of each group from embeddings by tokens of context. Methods without contexts, or with"
+        " contexts of a single environment, have one value, from the encoder's features, as in the"
+        f" paper. Top-1: {'predicted by the model' if predicts else 'linear probe of features'}."
+        f"{note} {descriptions} {SEEDS}{paper}",
         frozenset(range(len(quoted))),
     )
 
 
-def _in_layout(figures: Sequence[float] | None, lengths: Sequence[str]) -> list[Cell]:
-    if figures is None or len(figures) == 1:
-        return [figures[0] if figures else None, *(None for _ in lengths[1:])]
-    return paper_by_length(figures, lengths, "{:.3f}")
+def _in_layout(r2: Sequence[float] | None, lengths: Sequence[str]) -> list[Cell]:
+    if r2 is None or len(r2) == 1:
+        return [r2[0] if r2 else None, *(None for _ in lengths[1:])]
+    return paper_by_length(r2, lengths, "{:.3f}")

@@ -1,4 +1,4 @@
-"""Figures of several seeds as one: their mean, and the standard deviation over seeds."""
+"""Values of several seeds pooled: their mean and standard deviation over seeds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,36 +6,34 @@ from typing import Any
 
 import numpy as np
 
+from contextssl_jax.evaluation.evaluators import all_metrics
+from contextssl_jax.evaluation.evaluators.base import Metric
+from contextssl_jax.evaluation.evaluators.trees import values
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.page import Cell
 
 Report = Mapping[str, Any]
-# The parts of a report that are pooled; what follows their names leads to numbers.
-TREES = (
-    *("r2", "r2_features", "adaptivity", "r2_global", "r2_features_global", "adaptivity_global"),
-    *("accuracy_features", "accuracy_told", "retrieval", "erasure"),
-)
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """One figure by seed; each seed's may itself be a mean over drawn contexts."""
+    """One value by seed; each may itself be a mean over drawn contexts."""
 
     by_seed: Mapping[int, float]
 
     @property
     def mean(self) -> float:
-        """The mean over seeds, of which there is at least one."""
+        """Return the mean over seeds, of which there is at least one."""
         return float(np.mean(list(self.by_seed.values())))
 
     @property
     def std(self) -> float | None:
-        """The standard deviation over seeds (n - 1); None of a single seed."""
-        values = list(self.by_seed.values())
-        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+        """Return the standard deviation over seeds (n - 1); None for a single seed."""
+        by_seed = list(self.by_seed.values())
+        return float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
 
     def cell(self, factor: float = 1.0, digits: int = 3) -> Cell:
-        """Returns what a table shows: "mean ± std", the figure of a single seed, or nothing."""
+        """Return a table's cell: "mean ± std", the value of a single seed, or None without any."""
         if not self.by_seed:
             return None
         mean, std = f"{factor * self.mean:z.{digits}f}", self.std
@@ -44,12 +42,12 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Result:
-    """The reports of one point.
+    """The reports of one variant.
 
     Attributes:
-      label: of the point.
-      value: its place on the sweep's axis.
-      environments: that its config trains.
+      label: of the variant.
+      value: of the sweep's axis.
+      environments: of its training.
       reports: by seed; at least one.
     """
 
@@ -60,80 +58,77 @@ class Result:
 
     @property
     def uses_context(self) -> bool:
-        """Whether the method reads contexts."""
+        """Return whether the method uses contexts."""
         return any(report_uses_context(report["provenance"]) for report in self.reports.values())
 
     @property
     def adapts(self) -> bool:
-        """Whether it reads contexts of several environments, so that it can differ by them."""
+        """Return whether it is trained with contexts of several environments."""
         return self.uses_context and len(self.environments) > 1
 
     @property
     def contexts(self) -> dict[str, str | None]:
-        """The environments to show, by name, and what to call them: nothing without contexts.
+        """Return the displayed environments and their labels: None without contexts.
 
-        What can adapt is shown under all that were measured, also those that it was not trained in.
+        A method that adapts is displayed in all evaluated environments, trained in or not.
         """
         if self.uses_context:
-            shown: dict[str, str | None] = {name: name for name in self.environments}
+            labels: dict[str, str | None] = {name: name for name in self.environments}
             if self.adapts:
                 for report in self.reports.values():
-                    shown |= {e: f"{e}, not trained" for e in report["r2"] if e not in shown}
-            return shown
+                    labels |= {e: f"{e}, not trained" for e in report["r2"] if e not in labels}
+            return labels
         first = next(iter(self.reports.values()))
         return {name: None for name in list(first["r2"])[:1]}
 
     def environments_of(self, name: str) -> dict[str, str | None]:
-        """As contexts, of a figure that tells environments apart even without contexts.
+        """Return `contexts` of a metric that differs between environments even without contexts.
 
         Args:
-          name: of the report's tree, such as "retrieval", whose queries know the action shown, or
-            "accuracy_told", whose labels may depend on it.
+          name: the metric's key, such as "retrieval", whose queries have the observed action, or
+            "accuracy_told", whose labels may depend on the environment.
         """
-        told = {key for report in self.reports.values() for key in report.get(name, {})}
-        own: dict[str, str | None] = {key: key for key in self.environments if key in told}
+        known = {key for report in self.reports.values() for key in report.get(name, {})}
+        own: dict[str, str | None] = {key: key for key in self.environments if key in known}
         return self.contexts if self.uses_context else own or self.contexts
 
-    def pool(self, figure: Callable[[Report], float | None]) -> Pooled:
-        """Pools what a function finds in each report; None is left out."""
-        found = {seed: figure(report) for seed, report in self.reports.items()}
+    def pool(self, value_of: Callable[[Report], float | None]) -> Pooled:
+        """Pool the values that a function returns of each report, except None."""
+        found = {seed: value_of(report) for seed, report in self.reports.items()}
         return Pooled({seed: value for seed, value in found.items() if value is not None})
 
     def at(self, *path: str) -> Pooled:
-        """Pools the figures at report[path[0]][path[1]]..., of reports that have it."""
+        """Pool the values at report[path[0]][path[1]]..., of reports that have it."""
 
-        def figure(report: Report) -> float | None:
+        def value_of(report: Report) -> float | None:
             tree: Any = report
             for key in path:
                 tree = tree.get(key, {})
             return None if isinstance(tree, dict) else tree
 
-        return self.pool(figure)
+        return self.pool(value_of)
 
     def lengths(self) -> set[int]:
-        """Returns the lengths of contexts that any report has."""
+        """Return the lengths of contexts that any report has."""
         return {n for report in self.reports.values() for n in report["provenance"]["lengths"]}
 
     def figures(self) -> dict[str, Any]:
-        """Returns TREES with {"mean", "std", "seeds"} in place of each number, for JSON."""
+        """Return all pooled metrics with {"mean", "std", "seeds"} for each number, for JSON."""
         tree: dict[str, Any] = {}
-        paths = dict.fromkeys(path for report in self.reports.values() for path in _leaves(report))
-        for path in paths:
-            branch, pooled = tree, self.at(*path)
-            for key in path[:-1]:
-                branch = branch.setdefault(key, {})
-            seeds = {str(seed): value for seed, value in pooled.by_seed.items()}
-            branch[path[-1]] = {"mean": pooled.mean, "std": pooled.std, "seeds": seeds}
+        for metric in all_metrics():
+            if metric.pooled:
+                for path in self._paths(metric):
+                    branch, pooled = tree, self.at(*path)
+                    for key in path[:-1]:
+                        branch = branch.setdefault(key, {})
+                    seeds = {str(seed): value for seed, value in pooled.by_seed.items()}
+                    branch[path[-1]] = {"mean": pooled.mean, "std": pooled.std, "seeds": seeds}
         return tree
 
-
-def _leaves(report: Report) -> Iterator[tuple[str, ...]]:
-    def walk(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        if not isinstance(tree, dict):
-            yield path
-            return
-        for key, branch in tree.items():
-            yield from walk(branch, (*path, key))
-
-    for name in TREES:
-        yield from walk(report.get(name, {}), (name,))
+    def _paths(self, metric: Metric) -> Iterator[tuple[str, ...]]:
+        """Yield the path of every value of a metric that any report has."""
+        yield from dict.fromkeys(
+            (metric.key, *keys.values())
+            for report in self.reports.values()
+            for keys, _ in values(metric, report)
+        )

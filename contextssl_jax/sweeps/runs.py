@@ -1,4 +1,4 @@
-"""The runs of a sweep: which folder and options each has, and how far it has come."""
+"""The runs of a sweep: folder, options and state of each."""
 
 import json
 import re
@@ -24,14 +24,14 @@ from contextssl_jax.storage.paths import (
 from contextssl_jax.storage.safe_json import read_json, truncate
 from contextssl_jax.sweeps.definition import Sweep, Variant, as_text
 
-# How contexts are drawn and read, which is nothing to a method that reads none.
+# Settings of contexts, which do not affect a method without contexts.
 OF_CONTEXTS = ("draws", "context_split", "sparse")
 Report = Mapping[str, Any]
-_MOST = 20  # lines kept of what a failed run said
+_MAX_LINES = 20  # stored of a failed run's output
 
 
 class Run(NamedTuple):
-    """A point with one seed."""
+    """A variant with one seed."""
 
     point: Variant
     seed: int
@@ -41,36 +41,36 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Return the run's name."""
         return f"{self.point.label}, seed {self.seed}"
 
     @property
     def report(self) -> epath.Path:
-        """Where its report.json is, or will be."""
+        """Return the path of its report.json."""
         return self.workdir / "eval" / str(self.config.train.steps) / REPORT
 
 
 class State(NamedTuple):
-    """How far a run has come."""
+    """The state of a run."""
 
     kind: str  # "done", "failed", "unfinished" or "not begun"
-    said: str = ""  # why, or how far
+    said: str = ""  # reason, or progress
     report: Report | None = None  # of a run that is done
 
 
 def list_runs(
     sweep: Sweep, folder: epath.Path, seeds: Iterable[int], settings: Sequence[str] = ()
 ) -> list[Run]:
-    """Returns the runs, all points of the first seed first.
+    """Return the runs, all variants of the first seed first.
 
     Args:
-      sweep: that they are of.
+      sweep: the sweep.
       folder: of the sweep.
-      seeds: that each point is run with.
-      settings: "KEY=VALUE" for all points, stronger than what these say themselves.
+      seeds: of each variant.
+      settings: "KEY=VALUE" for all variants; they take precedence over overrides.
 
     Raises:
-      UserError: a config, an option or a value is wrong, or two points are the same.
+      UserError: a config, an option or a value is wrong, or two variants are equal.
     """
     runs = [_run(sweep, folder, point, n, settings) for n in seeds for point in sweep.points]
     groups = {group for run in runs for group in run.config.groups}
@@ -86,22 +86,22 @@ def list_runs(
 
 
 def check_folder(folder: epath.Path, sweep: Sweep, runs: Iterable[Run]) -> None:
-    """Makes sure that what lies in the folder is this sweep's.
+    """Check that the folder has no runs of other sweeps.
 
     Raises:
-      UserError: it is another's, or cannot be read.
+      UserError: it has, or it cannot be read.
     """
     try:
         if (folder / "config.json").exists():
-            raise UserError(f"--workdir: {folder} is a run's own; choose another --workdir")
+            raise UserError(f"--workdir: {folder} is a run's own. Use a different --workdir")
         known = {point.folder for point in sweep.points}
-        strange = [path.name for path in _points(folder) if path.name not in known]
+        unknown = [path.name for path in _points(folder) if path.name not in known]
     except io_errors() as error:
         raise UserError(f"--workdir: cannot use {folder} ({error_reason(error)})") from error
-    if strange:
-        named = truncate(", ".join(strange))
+    if unknown:
+        named = truncate(", ".join(unknown))
         raise UserError(
-            f"--workdir: {folder} holds points that the sweep has not ({named}); choose another"
+            f"--workdir: {folder} holds variants that the sweep has not ({named}). Use a different"
             " --workdir"
         )
     for run in runs:
@@ -109,26 +109,26 @@ def check_folder(folder: epath.Path, sweep: Sweep, runs: Iterable[Run]) -> None:
 
 
 def started_seeds(folder: epath.Path, sweep: Sweep) -> set[int]:
-    """Returns the seeds that any point of the sweep has been run with in the folder."""
+    """Return the seeds of the folder's runs of the sweep."""
     names = {path.name for point in sweep.points for path in _seeds(folder / point.folder)}
     return {int(name.removeprefix("seed_")) for name in names}
 
 
 def read_state(run: Run) -> State:
-    """Says how far a run has come, and reads its report."""
+    """Return the state of a run, with its report."""
     if report_exists(run.workdir, run.config.train.steps):
         try:
             report = read_report(run.report)
         except UserError as error:
-            return State("failed", f"{error}; take it away to have it made again")
+            return State("failed", f"{error}. Remove it to repeat the evaluation")
         if (report["provenance"]["config"], report["provenance"]["seed"]) != (
             fingerprint(run.config),
             run.seed,
         ):
             return State("failed", f"{run.report} is of another run")
-        if different := _otherwise(report["provenance"], run.config):
-            told = ", ".join(different)
-            return State("failed", f"its report was not made as the sweep says: {told}")
+        if differences := _settings_differences(report["provenance"], run.config):
+            listed = ", ".join(differences)
+            return State("failed", f"its report has other settings than the sweep: {listed}")
         return State("done", "", report)
     if _failure(run).exists():
         return State("failed", _read_failure(run))
@@ -141,21 +141,21 @@ def read_state(run: Run) -> State:
 
 
 def write_failure(run: Run, fate: str, said: Sequence[str]) -> None:
-    """Writes down beside a run's folder how it failed, for later pages.
+    """Write beside a run's folder how it failed, for later pages.
 
     Args:
-      run: that failed.
-      fate: how, such as "with status 2".
-      said: its last lines.
+      run: the failed run.
+      fate: how it failed, such as "with status 2".
+      said: the last lines of its output.
     """
-    told = {"fate": fate, "said": list(said[-_MOST:]) or ["it said nothing"]}
-    with suppress(*io_errors()):  # such as a full disk, which may be what it failed of
+    failure = {"fate": fate, "said": list(said[-_MAX_LINES:]) or ["no output"]}
+    with suppress(*io_errors()):  # such as a full disk, possibly the reason of the failure
         run.workdir.parent.mkdir(parents=True, exist_ok=True)
-        _failure(run).write_text(json.dumps(told, indent=1) + "\n")
+        _failure(run).write_text(json.dumps(failure, indent=1) + "\n")
 
 
 def remove_failure(run: Run) -> None:
-    """Takes away what keep_failure has written."""
+    """Remove what write_failure has written."""
     with suppress(*io_errors()):
         _failure(run).unlink(missing_ok=True)
 
@@ -172,7 +172,7 @@ def _run(
         f"--config.seed={seed}",
     ]
     config = _resolved(point, arguments)
-    if not config.eval.every:  # a sweep is for its reports
+    if not config.eval.every:  # a sweep needs reports
         arguments.append(f"--config.eval.every={config.train.steps}")
         config = _resolved(point, arguments)
     return Run(point, seed, workdir, config, tuple(arguments))
@@ -185,27 +185,27 @@ def _resolved(point: Variant, arguments: Sequence[str]) -> ConfigDict:
         raise UserError(f"{point.label!r}: {error}") from error
 
 
-def _otherwise(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Tells how a report was made otherwise than by the config; options of eval may change."""
+def _settings_differences(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Return the settings in which a report differs from the config; others of eval may differ."""
     options = config.eval
-    asked = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
+    expected = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
     if report_uses_context(provenance):
         for name in ("lengths", *OF_CONTEXTS):
-            asked[name] = options[name]
-    asked = json.loads(json.dumps(asked))
+            expected[name] = options[name]
+    expected = json.loads(json.dumps(expected))
     return [
         f"{name} {truncate(provenance.get(name))}, not {truncate(value)}"
-        for name, value in asked.items()
+        for name, value in expected.items()
         if provenance.get(name) != value
     ]
 
 
 def _read_failure(run: Run) -> str:
     try:
-        told = read_json(_failure(run))
-        return f"{truncate(told['fate'])}: {truncate(told['said'][-1])}"
+        failure = read_json(_failure(run))
+        return f"{truncate(failure['fate'])}: {truncate(failure['said'][-1])}"
     except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return "it cannot be read how"
+        return "for an unreadable reason"
 
 
 def _failure(run: Run) -> epath.Path:
@@ -213,7 +213,7 @@ def _failure(run: Run) -> epath.Path:
 
 
 def _points(folder: epath.Path) -> list[epath.Path]:
-    """Returns the folders of points, which hold a run."""
+    """Return the folders of variants, which hold runs."""
     return [path for path in list_folder(folder) if path.is_dir() and _seeds(path)]
 
 

@@ -1,4 +1,4 @@
-"""A sweep.json: every figure of each seed, the runs that they are from, and one table to show."""
+"""A sweep.json: the values of each seed, the runs that they are from, and one table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from contextssl_jax.sweeps.definition import Sweep
 from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, State
 
-# In what reports that stand side by side should be alike.
+# Settings in which compared reports should be equal.
 ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")
-_ABOUT = ("config", "step", "seed", "method", "data", "git", "device", "jax", *ALIKE)
+_PROVENANCE = ("config", "step", "seed", "method", "data", "git", "device", "jax", *ALIKE)
 
 
 def to_tree(
@@ -24,7 +24,7 @@ def to_tree(
     states: Sequence[State],
     results: Sequence[Result],
 ) -> dict[str, Any]:
-    """Returns a sweep's runs and figures as a tree for JSON; a run's report is told as a path."""
+    """Return a sweep's runs and values as a tree for JSON, with the paths of reports."""
     return {
         "title": sweep.title,
         "axis": sweep.axis,
@@ -39,7 +39,7 @@ def to_tree(
                 "state": state.kind,
                 "said": state.said,
                 "report": str(run.report.relative_to(folder)),
-                "provenance": {name: state.report["provenance"].get(name) for name in _ABOUT}
+                "provenance": {name: state.report["provenance"].get(name) for name in _PROVENANCE}
                 if state.report
                 else None,
             }
@@ -50,7 +50,7 @@ def to_tree(
 
 
 def to_cells(table: Table) -> dict[str, Any]:
-    """Returns a table as a tree for JSON."""
+    """Return a table as a tree for JSON."""
     return {
         "header": list(table.header),
         "rows": [list(row) for row in table.rows],
@@ -60,7 +60,7 @@ def to_cells(table: Table) -> dict[str, Any]:
 
 
 def read_layout(folder: epath.Path) -> Table:
-    """Reads a sweep's table in the paper's layout; its caption says how its figures were made.
+    """Read a sweep's table in the paper's layout; its caption includes the runs' provenance.
 
     Raises:
       UserError: there is none, or it is damaged.
@@ -68,23 +68,23 @@ def read_layout(folder: epath.Path) -> Table:
     file = folder / "sweep.json"
     try:
         tree = read_json(file)
-        layout, made = tree["layout"], _origin(tree)
+        layout, origin = tree["layout"], _describe_runs(tree)
         header = tuple(_text(name) for name in layout["header"])
         rows = [[_cell(cell) for cell in row] for row in layout["rows"]]
         if not rows or any(len(row) != len(header) for row in rows):
             raise ValueError("layout.rows")
         quoted = frozenset(int(i) for i in layout["quoted"])
-        caption = f"{made} {_text(layout['caption'])}"
+        caption = f"{origin} {_text(layout['caption'])}"
         return Table(_text(tree["title"]), header, rows, caption, quoted)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{file}: is no sweep's page with figures ({truncate(error)}); make it with"
+            f"{file}: is no sweep's page with values ({truncate(error)}). Make it with"
             " python -m launch.sweep --report"
         ) from error
 
 
-def _origin(tree: Mapping[str, Any]) -> str:
-    """Says how a sweep's figures were made."""
+def _describe_runs(tree: Mapping[str, Any]) -> str:
+    """Return a sentence on command, seeds, steps and devices of a sweep."""
     made = [run["provenance"] for run in tree["runs"] if run["provenance"]]
     seeds = sorted({int(p["seed"]) for p in made})
     steps = sorted({int(p["step"]) for p in made})

@@ -1,69 +1,52 @@
-"""The tables of a sweep's page: R² of each group, adaptivity, classes and retrieval over seeds."""
+"""The tables of a sweep's page over seeds: those with the paper's rows, and other metrics'."""
 
 from collections.abc import Sequence
 
-from contextssl_jax.figures.style import PROBES
+from contextssl_jax.evaluation.evaluators import all_metrics, metric_by_key
+from contextssl_jax.evaluation.evaluators.retrieval import NAMES
+from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.reports.page import Cell, Table
 from contextssl_jax.reports.paper import (
     PAPER_RETRIEVALS,
     PAPER_TABLES,
+    RETRIEVAL_KEYS,
     PaperRetrieval,
     PaperTable,
 )
 from contextssl_jax.sweeps.cells import SEEDS, by_length, paper_by_length, quoted_row, split_name
 from contextssl_jax.sweeps.layout import overview
-from contextssl_jax.sweeps.measure import Measure, groups_of, lengths_of
+from contextssl_jax.sweeps.metric_tables import metric_tables
 from contextssl_jax.sweeps.pooled import Result
+from contextssl_jax.sweeps.selection import R2Selection, groups_of, lengths_of
 
-_MEASURES = {"mrr": "MRR", "hit@1": "H@1", "hit@5": "H@5"}
+# Metrics with a table of their own below, since the paper's values are beside them.
+_OWN_TABLE = ("r2", "adaptivity", "retrieval", "accuracy_told")
 
 
-def tables(results: Sequence[Result], measure: Measure) -> list[Table]:
-    """Returns the tables, those that have figures.
+def tables(results: Sequence[Result], selection: R2Selection) -> list[Table]:
+    """Return the tables that have rows.
 
     Args:
-      results: points that are done, in their order.
-      measure: whose R² is shown.
+      results: variants with reports, in their order.
+      selection: the displayed R².
     """
     groups = groups_of(results)
     made = [
-        overview(results, measure),
-        *(_r2(results, measure, group) for group in groups),
-        _adaptivity(results, measure, groups),
-        *(_erasure(results, measure, group) for group in groups),
-        _classes(results, measure),
-        _retrieval(results, measure),
+        overview(results, selection),
+        *(_r2(results, selection, group) for group in groups),
+        _adaptivity(results, selection, groups),
+        _classes(results, selection),
+        _retrieval(results, selection),
     ]
+    for metric in all_metrics():
+        if metric.comparison is not None and metric.key not in _OWN_TABLE:
+            made += metric_tables(results, selection, metric, metric.comparison)
     return [table for table in made if table.rows]
 
 
-def _erasure(results: Sequence[Result], measure: Measure, group: str) -> Table:
-    lengths = lengths_of(results)
-    names = {"readable": "R² by least squares", "share": "share of variance"}
-    rows: list[list[Cell]] = [
-        [
-            *(result.label, shown, len(result.reports), title),
-            *by_length(result, ("erasure", name, group, figure), lengths),
-        ]
-        for result in results
-        for name, shown in result.contexts.items()
-        if any("erasure" in report for report in result.reports.values())
-        for figure, title in names.items()
-    ]
-    return Table(
-        f"Erased or squeezed: {group}",
-        ("method", "context", "seeds", "measure", *lengths),
-        rows,
-        "Of embeddings, by tokens of context: what least squares reads of the group's latents in"
-        " double precision and without a penalty, and the share of the embeddings' variance that a"
-        " polynomial of second degree in these latents explains. What is read with a share near 0"
-        f" is squeezed; what is not read is erased. {SEEDS}",
-    )
-
-
-def _r2(results: Sequence[Result], measure: Measure, group: str) -> Table:
-    lengths = lengths_of(results, measure)
-    paper = measure.paper
+def _r2(results: Sequence[Result], selection: R2Selection, group: str) -> Table:
+    paper = selection.paper
+    lengths = lengths_of(results, paper)
     quoted: list[list[Cell]] = [
         quoted_row(row, _paper_r2(row.r2[group], lengths))
         for row in (paper.rows if paper else ())
@@ -71,58 +54,59 @@ def _r2(results: Sequence[Result], measure: Measure, group: str) -> Table:
     ]
     rows: list[list[Cell]] = [
         [
-            *(result.label, shown, len(result.reports)),
-            result.at(*measure.features(group)).cell(),
-            *by_length(result, measure.path(name, group), lengths),
+            *(result.label, label, len(result.reports)),
+            result.at(*selection.features_path(group)).cell(),
+            *by_length(result, selection.path(name, group), lengths),
         ]
         for result in results
-        for name, shown in result.contexts.items()
+        for name, label in result.contexts.items()
     ]
     difference = f" {paper.name}. {paper.difference}" if paper and quoted else ""
     return Table(
         f"R² of {group}",
         ("method", "context", "seeds", "encoder", *lengths),
         [*quoted, *rows],
-        f"{measure.described(group)} Encoder: of its features, which is what the paper reports of"
-        " methods without contexts. Then of embeddings by tokens of context, which is what it"
-        f" reports of ContextSSL; a method without contexts has those of 0 tokens. {SEEDS}"
-        f"{difference}",
+        f"How well a probe predicts the group. {selection.describe(group)} 'encoder': from the"
+        " encoder's features, which the paper reports of methods without contexts. Other columns:"
+        " from embeddings by tokens of context, which it reports of ContextSSL; a method without"
+        f" contexts has 0 tokens. {SEEDS}{difference}",
         frozenset(range(len(quoted))),
     )
 
 
-def _adaptivity(results: Sequence[Result], measure: Measure, groups: Sequence[str]) -> Table:
-    name, lengths = measure.kind.replace("r2", "adaptivity"), lengths_of(results)
+def _adaptivity(results: Sequence[Result], selection: R2Selection, groups: Sequence[str]) -> Table:
+    lengths = lengths_of(results)
     rows: list[list[Cell]] = [
         [
             *(group, result.label, len(result.reports)),
-            *by_length(result, (name, group, measure.probe(group), measure.target), lengths),
+            *by_length(result, selection.adaptivity_path(group), lengths),
         ]
         for group in groups
         for result in results
         if result.adapts
     ]
-    probes = "; ".join(f"{group}: {PROBES[measure.probe(group)]}" for group in groups)
+    probes = ", ".join(f"{group}: {PROBES[selection.probe(group)]} probe" for group in groups)
+    declared = metric_by_key()["adaptivity"].table
+    assert declared is not None
     return Table(
-        "Adaptivity",
+        declared.title,
         ("group", "method", "seeds", *lengths),
         rows,
-        "How far a group's R² under its own context lies above its R² under the others', by tokens"
-        f" of context: 0 is no adaptation. {measure.told.capitalize()}. {probes}. Methods that read"
-        f" no contexts, or those of one environment alone, have none. {SEEDS}",
+        f"{declared.note} {TARGETS[selection.target].capitalize()}; {probes}. Only methods with"
+        f" contexts of several environments have values. {SEEDS}",
     )
 
 
-def _classes(results: Sequence[Result], measure: Measure) -> Table:
-    told = [r for r in results if any("accuracy_told" in x for x in r.reports.values())]
-    paper = measure.paper.rows if measure.paper else ()
-    some_told = bool(told) or any(row.told for row in paper)
-    lengths = lengths_of(results, measure) if some_told else []
+def _classes(results: Sequence[Result], selection: R2Selection) -> Table:
+    predicting = [r for r in results if any("accuracy_told" in x for x in r.reports.values())]
+    paper = selection.paper.rows if selection.paper else ()
+    by_model = bool(predicting) or any(row.predicted for row in paper)
+    lengths = lengths_of(results, selection.paper) if by_model else []
     quoted: list[list[Cell]] = []
     for row in paper:
         top1 = None if row.accuracy is None else f"{row.accuracy:.1f}"
-        line = quoted_row(row, [top1, None, *paper_by_length(row.told, lengths, "{:.1f}")])
-        if not some_told:
+        line = quoted_row(row, [top1, None, *paper_by_length(row.predicted, lengths, "{:.1f}")])
+        if not by_model:
             del line[1]
         if line not in quoted:  # the encoder's accuracy is the same under every context
             quoted.append(line)
@@ -131,67 +115,69 @@ def _classes(results: Sequence[Result], measure: Measure) -> Table:
         features = [
             result.at("accuracy_features", probe, "1.0").cell(100, 1) for probe in ("linear", "knn")
         ]
-        if not some_told:
+        if not by_model:
             if any(cell is not None for cell in features):
                 rows.append([result.label, len(result.reports), *features])
             continue
-        for name, shown in result.environments_of("accuracy_told").items():
-            by = by_length(result, ("accuracy_told", name), lengths, 100, 1)
-            rows.append([result.label, shown, len(result.reports), *features, *by])
-    columns = ("method", *(("context",) if some_told else ()), "seeds", "linear", "kNN")
-    by_model = (
-        " By tokens of context: told by the model itself, on transformed views, by the"
-        " labels that hold under that context."
-        if some_told
+        for name, label in result.environments_of("accuracy_told").items():
+            cells = by_length(result, ("accuracy_told", name), lengths, 100, 1)
+            rows.append([result.label, label, len(result.reports), *features, *cells])
+    columns = ("method", *(("context",) if by_model else ()), "seeds", "linear", "kNN")
+    predictions = (
+        " By tokens of context: predicted by the model itself on transformed views; correct is the"
+        " label that holds in the context's environment."
+        if by_model
         else ""
     )
     return Table(
         "Classes, top-1 %",
         (*columns, *lengths),
         [*quoted, *rows] if rows else [],
-        "Linear, kNN: from the encoder's features of untouched images (where the data set has"
-        f" such), all labels.{by_model} {SEEDS}",
+        "Linear, kNN: from the encoder's features of untransformed images (of transformed views"
+        f" where the data set has no untransformed ones), with all labels.{predictions} {SEEDS}",
         frozenset(range(len(quoted))),
     )
 
 
-def _retrieval(results: Sequence[Result], measure: Measure) -> Table:
-    lengths = lengths_of(results, measure)
-    paper = _paper_retrieval(measure.paper)
+def _retrieval(results: Sequence[Result], selection: R2Selection) -> Table:
+    lengths = lengths_of(results, selection.paper)
+    paper = _paper_retrieval(selection.paper)
     rows: list[list[Cell]] = []
     quoted: set[int] = set()
-    for key, title in _MEASURES.items():
-        for method, figures in paper.rows if paper else ():
+    for key in RETRIEVAL_KEYS:
+        title = NAMES[key]
+        for method, scores in paper.rows if paper else ():
             quoted.add(len(rows))
             name, context = split_name(method)
-            by = paper_by_length(figures[key], lengths, "{:.3f}")
-            rows.append([title, f"paper: {name}", context, None, *by, None])
+            cells = paper_by_length(scores[key], lengths, "{:.3f}")
+            rows.append([title, f"paper: {name}", context, None, *cells, None])
         for result in results:
-            for name, shown in result.environments_of("retrieval").items():
-                by = by_length(result, ("retrieval", name, key), lengths)
+            for name, label in result.environments_of("retrieval").items():
+                cells = by_length(result, ("retrieval", name, key), lengths)
                 by_chance = result.at("provenance", "retrieval_chance", key).cell()
-                rows.append([title, result.label, shown, len(result.reports), *by, by_chance])
+                rows.append([title, result.label, label, len(result.reports), *cells, by_chance])
     difference = f" {paper.name}. {paper.difference}" if paper else ""
+    declared = metric_by_key()["retrieval"].table
+    assert declared is not None
     return Table(
-        "Retrieval",
-        ("measure", "method", "context", "seeds", *lengths, "chance"),
+        declared.title,
+        ("metric", "method", "context", "seeds", *lengths, "chance"),
         rows,
-        "Query: a view and the action to another, told of the shown groups alone; candidates: the"
-        f" views of its record. By tokens of context. {SEEDS}{difference}",
+        f"{declared.note} {SEEDS}{difference}",
         frozenset(quoted),
     )
 
 
 def _paper_retrieval(table: PaperTable | None) -> PaperRetrieval | None:
-    """Returns the table of retrieval that belongs to one of R², if there is one."""
+    """Return the paper's table of retrieval for the groups of its table of R², if it has one."""
     for groups, other in PAPER_TABLES.items():
         if other is table:
             return PAPER_RETRIEVALS.get(groups)
     return None
 
 
-def _paper_r2(figures: Sequence[float], lengths: Sequence[str]) -> list[Cell]:
-    """A single figure is the encoder's; others go by length."""
-    if len(figures) == 1:
-        return [figures[0], *(None for _ in lengths)]
-    return [None, *paper_by_length(figures, lengths, "{:.3f}")]
+def _paper_r2(r2: Sequence[float], lengths: Sequence[str]) -> list[Cell]:
+    """Return the cells of the encoder and of lengths; a single value is the encoder's."""
+    if len(r2) == 1:
+        return [r2[0], *(None for _ in lengths)]
+    return [None, *paper_by_length(r2, lengths, "{:.3f}")]

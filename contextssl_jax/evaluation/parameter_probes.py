@@ -1,0 +1,69 @@
+"""All probes of transform parameters and actions: names, fits and scores."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from contextssl_jax.evaluation.probes import ridge_predict
+from contextssl_jax.evaluation.scores import Target, score
+from contextssl_jax.evaluation.trained_probes import (
+    Training,
+    apply_layers,
+    fit_parameter_probes,
+    inputs_of,
+)
+
+# Display names by key in report.json.
+PROBES = {
+    "ridge_weak": "weak ridge",
+    "ridge_strong": "strong ridge",
+    "linear": "linear",
+    "mlp": "MLP",
+}
+TARGETS = {"single": "parameters of a view", "pair": "action between two views"}
+Scores = dict[str, dict[str, dict[str, np.ndarray]]]  # by probe and target; see scores.score
+
+
+def probe_scores(
+    key: jax.Array,
+    fit: np.ndarray,
+    test: np.ndarray,
+    targets: Mapping[str, Target],
+    options: ConfigDict,
+    groups: int,
+) -> Scores:
+    """Fit all probes and score them.
+
+    Args:
+      key: draws initial weights and the order of records.
+      fit: vectors of two views of n records under U conditions, [U, n, 2, D].
+      test: [U, m, 2, D].
+      targets: by name, see scores.probe_targets.
+      options: the section `eval.probe`.
+      groups: G.
+
+    Returns:
+      Scores (see `score`, with U in front) by probe and target.
+    """
+    x, x_test = (inputs_of(jnp.asarray(h)) for h in (fit, test))
+    scores: Scores = {probe: {} for probe in PROBES}
+    penalties = options.weak, options.strong
+    for name, target in targets.items():
+        predicted = np.asarray(ridge_predict(x[name], target.fit, x_test[name], penalties))
+        for probe, one in zip(("ridge_weak", "ridge_strong"), predicted, strict=True):
+            scores[probe][name] = score(target, one, groups)
+    layers = fit_parameter_probes(
+        key,
+        jnp.asarray(fit),
+        {name: jnp.asarray(target.fit) for name, target in targets.items()},
+        tuple(options.hidden),
+        Training.of(options),
+    )
+    for probe, by_target in layers.items():
+        for name, target in targets.items():
+            predicted = np.asarray(apply_layers(by_target[name], x_test[name]))
+            scores[probe][name] = score(target, predicted, groups)
+    return scores
