@@ -25,8 +25,8 @@ def gamma(size: int, *, largest: float) -> Group:
 
     return Group(
         name="gamma",
-        latent=("log_gamma",),
-        action=("log_gamma",),
+        parameter_names=("log_gamma",),
+        action_names=("log_gamma",),
         sample=sample,
         relative=difference,
         identity=(0.0,),

@@ -70,7 +70,7 @@ def options(path: object, **changes: object) -> ConfigDict:
 
 
 def build(path: object, **changes: object):
-    return DATASETS["3diebench"](options(path, **changes))
+    return DATASETS["3diebench"].build(options(path, **changes))
 
 
 def run(path: object, workdir: Path, *arguments: str) -> int:

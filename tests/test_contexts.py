@@ -20,7 +20,7 @@ ENVIRONMENTS = np.array([[True, False], [False, True]])
 
 @pytest.fixture
 def split(config):
-    return DATASETS["synthetic"](config).splits["train"]  # 256 records
+    return DATASETS["synthetic"].build(config).splits["train"]  # 256 records
 
 
 def batches(split, **options):

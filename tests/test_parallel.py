@@ -21,7 +21,7 @@ from contextssl_jax.step import TrainState, train_step
 
 def setting(config, mode: str):
     config.train.parallel = mode
-    dataset = DATASETS["synthetic"](config)
+    dataset = DATASETS["synthetic"].build(config)
     place = parallel.choose_parallel(mode, config.data.contexts)
     method = METHODS[config.method](config, dataset, place.axis)
     batches = context_batches(

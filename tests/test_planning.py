@@ -15,7 +15,7 @@ from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.main import main
-from contextssl_jax.planning.dummy_datasets import DUMMY_DATASETS, dummy_dataset
+from contextssl_jax.planning.dummy_datasets import dummy_dataset, reads_data
 from contextssl_jax.planning.hardware import CHIPS
 from contextssl_jax.planning.plan import make_plan
 from contextssl_jax.planning.program import build_program, host_devices
@@ -185,7 +185,7 @@ def test_stand_ins_have_the_shapes_of_the_real_data(config, tmp_path):
         config.data.name = name
         if name != "folder":
             config.groups = config.environments = ("rotation", "color")
-        real, black = DATASETS[name](config), dummy_dataset(config)
+        real, black = DATASETS[name].build(config), dummy_dataset(config)
         assert shapes(config, black) == shapes(config, real), name
         np.testing.assert_array_equal(black.space.param_mean, real.space.param_mean)
 
@@ -200,7 +200,7 @@ def test_stand_ins_of_stored_images(config, name, side):
 def test_no_stand_in_reads_a_path_or_draws_a_pool():
     for module in (own_images, quickstart):
         config = module.get_config()
-        assert config.data.name in DUMMY_DATASETS
+        assert not reads_data(config)
         assert dummy_dataset(config).splits["train"].size == config.data.pairs
     assert shapes(config, dummy_dataset(config))[:2] == [
         ((2, 64, 2, 32, 32, 3), np.uint8),  # a pool's views each have a picture

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.data.dataset import Dataset, DatasetSpec
 from contextssl_jax.data.images import channel_statistics, rgb, square
 from contextssl_jax.data.staging import staged
-from contextssl_jax.data.stored import stored_dataset
+from contextssl_jax.data.stored import dummy_stored_dataset, stored_dataset
 from contextssl_jax.errors import UserError
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -159,3 +159,10 @@ def _warn(left_out: Sequence[str], total: int) -> None:
         first = ", ".join(left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
         message = "left out %d of %d files that cannot be read as images: %s"
         _log.warning(message, len(left_out), total, first)
+
+
+def _dummy(config: ConfigDict) -> Dataset:
+    return dummy_stored_dataset(config, config.folder.side)
+
+
+SPEC = DatasetSpec(build, _dummy, resume_free=("folder.path",))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from contextssl_jax.data import resume_free_options
 from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.measures import PROBES, TARGETS, Metrics
 from contextssl_jax.evaluation.retrieval import chance
@@ -217,7 +218,7 @@ def provenance(
         "retrieval": ("test", looked.retrieval),
     }
     return {
-        "config": fingerprint(config),
+        "config": fingerprint(config, resume_free_options()),
         "method": config.method,
         "data": data,
         "groups": list(config.groups),

@@ -35,8 +35,8 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
 
     return Group(
         name="blur",
-        latent=("sigma",),
-        action=("sigma",),
+        parameter_names=("sigma",),
+        action_names=("sigma",),
         sample=sample,
         relative=difference,
         identity=(0.0,),

@@ -38,8 +38,8 @@ def color(
 
     return Group(
         name="color",
-        latent=("brightness", "contrast", "saturation", "hue"),
-        action=("brightness", "contrast", "saturation", "hue"),
+        parameter_names=("brightness", "contrast", "saturation", "hue"),
+        action_names=("brightness", "contrast", "saturation", "hue"),
         sample=sample,
         relative=difference,
         identity=(1.0, 1.0, 1.0, 0.0),

@@ -58,8 +58,8 @@ def crop(
 
     return Group(
         name="crop",
-        latent=("centre_y", "centre_x", "log_height", "log_width"),
-        action=("centre_y", "centre_x", "log_height", "log_width"),
+        parameter_names=("centre_y", "centre_x", "log_height", "log_width"),
+        action_names=("centre_y", "centre_x", "log_height", "log_width"),
         sample=sample,
         relative=difference,
         identity=(0.5, 0.5, 0.0, 0.0),

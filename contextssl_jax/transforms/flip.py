@@ -25,8 +25,8 @@ def flip(size: int, *, probability: float) -> Group:
 
     return Group(
         name="flip",
-        latent=("mirrored",),
-        action=("mirrored",),
+        parameter_names=("mirrored",),
+        action_names=("mirrored",),
         sample=sample,
         relative=difference,
         identity=(0.0,),
