@@ -199,13 +199,13 @@ FLAWS = {
     "image_3.jpg": ("cannot identify", lambda file: file.write_bytes(b"no picture")),
     "image_4.jpg": ("is not square", lambda file: Image.new("RGB", (24, 20)).save(file)),
     "image_5.jpg": ("cannot identify", lambda file: Image.new("RGB", (9, 9)).save(file, "PNG")),
-    "latent_1.npy": ("holds 6 float64", lambda file: np.save(file, np.zeros(6))),
+    "latent_1.npy": ("has 6 float64", lambda file: np.save(file, np.zeros(6))),
     "latent_2.npy": ("not finite", lambda file: np.save(file, np.full(7, np.nan))),
     "latent_3.npy": ("not finite", lambda file: np.save(file, [0, 0, 0, 0, 0, 0, np.inf])),
     "latent_4.npy": ("not finite", lambda file: np.save(file, np.full(7, 1e300))),
     "latent_5.npy": ("allow_pickle", lambda file: np.save(file, np.array([{}] * 7, object))),
     "latent_6.npy": ("is damaged", lambda file: file.write_bytes(file.read_bytes()[:-1])),
-    "latent_7.npy": ("holds 7 int64", lambda file: np.save(file, np.zeros(7, int))),
+    "latent_7.npy": ("has 7 int64", lambda file: np.save(file, np.zeros(7, int))),
 }
 
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
         assert line.startswith(f"{flawed[file]}/{file}: ") and reason in line and "\n" not in line
         assert line in told
     assert left_out["test"][0] == f"{gone}: is missing"
-    assert left_out["test"][-1] == f"{poor}: has fewer than 2 views of use"
+    assert left_out["test"][-1] == f"{poor}: has fewer than 2 usable views"
     assert "missing (21):" in told and "and 6 more: see left_out in" in told
     assert "train 12 objects with 84 views, test 4 objects with 32 views" in told
     assert told.count("\n") < 24
@@ -276,18 +276,18 @@ def test_links_that_stay_inside_are_followed(source, whole, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ((), "--source: must be given to prepare 3diebench"),
+        ((), "--source: is required to prepare 3diebench"),
         (("--source={whole}", "--side=0"), "--side: must be at least 1, not 0"),
         (("--source={whole}", "--processes=0"), "--processes: must be at least 1"),
-        (("--source=/nowhere",), "neither in /nowhere nor in /nowhere/data"),
+        (("--source=/nowhere",), "found neither in /nowhere nor in /nowhere/data"),
         (("--source=/nowhere", "--lists={whole}"), "/nowhere: has none of the 18 listed objects"),
-        (("--source={whole}", "--lists=/nowhere"), "neither in /nowhere the list"),
-        (("--source={whole}", "--side=32", "--out={out}"), "with side 16, not 32; name another"),
+        (("--source={whole}", "--lists=/nowhere"), "found neither in /nowhere"),
+        (("--source={whole}", "--side=32", "--out={out}"), "with side 16, not 32. Use another"),
         (("--source={whole}", "--out=/dev/null/x"), "--out: cannot write /dev/null/x"),
-        (("--dataset=cifar10", "--source={whole}"), "--source: is not for cifar10"),
+        (("--dataset=cifar10", "--source={whole}"), "--source: is not an option of cifar10"),
     ],
 )
-def test_a_mistake_is_one_line(options, message, whole, tmp_path, capsys):
+def test_a_user_error_is_one_line(options, message, whole, tmp_path, capsys):
     filled = [option.format(whole=whole.root, out=whole.out) for option in options]
     before = contents(whole.out)
     assert run(f"--out={tmp_path / 'out'}", *filled) == 2
@@ -309,7 +309,7 @@ def test_a_run_that_is_stopped_is_gone_on_with(whole, tmp_path, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(writing, "load_view", stopped)
         assert run(*options) == 130
-    assert capsys.readouterr().err == "stopped; the same command prepares the rest\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to resume\n"
     assert len([*tmp_path.glob("*.npz")]) == 1
     assert run(*options) == 0
     assert contents(tmp_path) == contents(whole.out)
@@ -324,7 +324,7 @@ def test_another_preparation_is_not_mixed_with(source, tmp_path):
         prepare(str(source.root), None, str(out), 8, 1)
     splits = {"train": source.train[::-1], "test": source.test}
     miniature3d.write_lists(source.root, splits)
-    with pytest.raises(UserError, match="is prepared with other lists; name another folder"):
+    with pytest.raises(UserError, match="is prepared with other lists. Use another folder"):
         prepare(str(source.root), None, str(out), SIDE, 1)
 
 
@@ -347,7 +347,7 @@ def test_a_damaged_shard_does_not_pass_the_check(source, tmp_path):
     flipped = bytearray(shard.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     shard.write_bytes(flipped)
-    with pytest.raises(UserError, match=f"{shard}: is damaged .*SHA-256.*delete it and prepare"):
+    with pytest.raises(UserError, match=f"{shard}: is damaged .*SHA-256.*Delete it and prepare"):
         prepare(str(source.root), None, str(out), SIDE, 1)
     assert not (out / "3diebench.json").exists()
 
@@ -356,7 +356,7 @@ def test_a_split_of_which_nothing_is_left_is_refused(source, tmp_path):
     for name in source.test:
         for file in (source.root / name).iterdir():
             file.unlink()
-    with pytest.raises(UserError, match="--source: not one object of the test split is of use"):
+    with pytest.raises(UserError, match="--source: .* has no usable object of the test split"):
         prepare(str(source.root), None, str(tmp_path / "out"), SIDE, 1)
     assert not (tmp_path / "out" / "3diebench.json").exists()
 

@@ -265,7 +265,7 @@ def test_train_and_test_have_no_instance_in_common():
     assert (np.abs(train - test).max(axis=(1, 2, 3)) > 1e-3).all()
 
 
-def test_normalised_views_have_mean_0_and_deviation_1():
+def test_normalized_views_have_mean_0_and_deviation_1():
     dataset = world.build(options(objects3d__side=32, objects3d__train=200))
     record, transform_params = dataset.splits["train"].draw(
         np.random.default_rng(0), np.arange(200), 1
@@ -307,11 +307,11 @@ def test_a_pool_holds_what_would_be_rendered():
     assert record.shape == (3, 2, 16, 16, 3) and record.dtype == np.uint8
     shape, _ = draw(fresh)
     for view in range(2):
-        kept = pooled.render(record[:, view], transform_params[:, view])
+        stored = pooled.render(record[:, view], transform_params[:, view])
         drawn = fresh.render(
             jax.tree.map(lambda leaf: leaf[:, 0], shape), transform_params[:, view]
         )
-        assert np.abs(pooled.pixels(kept) - fresh.pixels(drawn)).max() < 0.51 / 255 + 1e-3
+        assert np.abs(pooled.pixels(stored) - fresh.pixels(drawn)).max() < 0.51 / 255 + 1e-3
     assert (record[:, 0] != record[:, 1]).any(axis=(1, 2, 3)).all()
     seen = {tuple(draw(pooled, seed=s)[1][0].ravel().round(3)) for s in range(60)}
     assert len(seen) == 6  # ordered pairs of three views
@@ -321,16 +321,18 @@ def test_a_pool_holds_what_would_be_rendered():
     ("changes", "message"),
     [
         ({"objects3d__pool": 1}, "objects3d.pool: must be at least 2"),
-        ({"groups": ("crop", "color")}, "groups: 'crop'"),
+        ({"groups": ("spin", "color")}, "groups: 'spin'"),
     ],
 )
-def test_mistakes(changes, message):
+def test_user_errors(changes, message):
     with pytest.raises(UserError, match=message):
         world.build(options(**changes))
 
 
 def test_more_views_than_the_pool_has():
-    with pytest.raises(UserError, match=r"objects3d.pool: 2 views of each object; 3 are asked for"):
+    with pytest.raises(
+        UserError, match=r"objects3d.pool: 2 views of each object, but 3 are needed"
+    ):
         draw(world.build(options(objects3d__pool=2)), views=3)
 
 

@@ -15,12 +15,12 @@ from contextssl_jax.data.bench3d.shards import (
     INDEX,
     PLAN,
     check_index,
-    lacking,
+    missing_files,
     open_split,
     read_json,
 )
 from contextssl_jax.data.dataset import Dataset, DatasetSpec, Record, from_bytes, make_dataset
-from contextssl_jax.data.staging import staged
+from contextssl_jax.data.staging import stage_folder
 from contextssl_jax.errors import UserError
 from contextssl_jax.transforms import ParameterSpace, build_space
 
@@ -85,7 +85,7 @@ class StoredViews:
 
 @dataclass(frozen=True)
 class BlackViews:
-    """Two black views of each object, in place of a source that a plan does not read."""
+    """Two black views of each object, without any files, for a plan."""
 
     size: int
     side: int
@@ -132,7 +132,7 @@ def open_splits(options: ConfigDict, space: ParameterSpace) -> Mapping[str, Stor
             "--config.bench3d.path: not set. Set it to the folder of prepared or unpacked"
             f" 3DIEBench; prepare it by {COMMAND}"
         )
-    folder = Path(staged(options.path, "--config.bench3d.path")).expanduser()
+    folder = Path(stage_folder(options.path, "--config.bench3d.path")).expanduser()
     if not folder.is_dir():
         raise UserError(f"--config.bench3d.path: {folder} is not a folder. Prepare it by {COMMAND}")
     index = read_json(folder / INDEX)
@@ -144,9 +144,9 @@ def open_splits(options: ConfigDict, space: ParameterSpace) -> Mapping[str, Stor
             f"--config.bench3d.side: {options.side}, but the views in {folder} have"
             f" {index['side']} pixels. Set it to {index['side']}."
         )
-    absent = lacking(folder, index)
-    if absent:
-        raise UserError(f"{absent[0]}: is missing or incomplete. Prepare again: {COMMAND}")
+    missing = missing_files(folder, index)
+    if missing:
+        raise UserError(f"{missing[0]}: is missing or incomplete. Prepare again: {COMMAND}")
     opened = {split: open_split(folder, index, split) for split in SPLITS}
     return {split: StoredViews(views, views.labels, space) for split, views in opened.items()}
 
@@ -156,15 +156,15 @@ def _open_raw(
 ) -> Mapping[str, StoredViews]:
     if (folder / PLAN).exists():
         raise UserError(f"{folder}: its preparation is unfinished. Resume it by {COMMAND}")
-    places = [folder, folder / "data"]
+    folders = [folder, folder / "data"]
     if options.lists is not None:
-        places = [Path(options.lists).expanduser()]
-    splits = read_lists(find_lists(places))
+        folders = [Path(options.lists).expanduser()]
+    splits = read_lists(find_lists(folders))
     names = [name for objects in splits.values() for name in objects.names]
     found = find_objects(folder, names)
     if not found.all():
         raise UserError(
-            f"{folder}: lacks {len(names) - found.sum()} of {len(names)} objects, such as"
+            f"{folder}: {len(names) - found.sum()} of {len(names)} objects are missing, such as"
             f" {names[found.argmin()]}. Unpack the archive again, or prepare the data, which omits"
             " them."
         )
