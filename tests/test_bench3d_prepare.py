@@ -113,12 +113,12 @@ def test_processes_and_the_place_change_nothing(whole, tmp_path, capsys):
     options = f"--source={moved}", f"--lists={lists}", f"--side={SIDE}", "--processes=2"
     assert run(*options, f"--out={tmp_path / 'new' / 'out'}") == 0
     assert contents(tmp_path / "new" / "out") == contents(whole.out)
-    told = capsys.readouterr().out
-    assert "train 12 objects with 96 views, test 6 objects with 48 views, of 16 pixels" in told
-    assert f"3diebench is ready in {tmp_path / 'new' / 'out'}" in told
+    output = capsys.readouterr().out
+    assert "train 12 objects with 96 views, test 6 objects with 48 views, of 16 pixels" in output
+    assert f"3diebench is ready in {tmp_path / 'new' / 'out'}" in output
 
 
-def test_preparing_again_does_nothing_and_says_so(whole, capsys):
+def test_preparing_again_does_nothing(whole, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.out.iterdir()}
     assert run("--source=/nowhere", f"--side={SIDE}", f"--out={whole.out}") == 0
     assert f"{whole.out} was prepared before" in capsys.readouterr().out
@@ -137,8 +137,8 @@ def test_a_run_that_is_killed_is_gone_on_with(whole, tmp_path, k):
     assert all((tmp_path / name).read_bytes() == done[name] for name in named)
     prepare(str(whole.root), None, str(tmp_path), SIDE, 1)
     assert contents(tmp_path) == done
-    kept = [name for name in named if (tmp_path / name).stat().st_mtime_ns == files[name]]
-    assert len(kept) == 2 * ((k - 1) // 2)  # shards that had their tables were not made again
+    unchanged = [name for name in named if (tmp_path / name).stat().st_mtime_ns == files[name]]
+    assert len(unchanged) == 2 * ((k - 1) // 2)  # shards that had their tables were not made again
 
 
 def test_workers_end_with_a_killed_run(whole, source, tmp_path):
@@ -176,7 +176,7 @@ def wait_for(found):
     raise AssertionError("waited in vain")
 
 
-def test_a_worker_that_dies_is_told(source, tmp_path):
+def test_a_worker_that_dies_is_reported(source, tmp_path):
     script = tmp_path / "dies.py"
     script.write_text(
         "import os, signal, sys\n"
@@ -189,8 +189,8 @@ def test_a_worker_that_dies_is_told(source, tmp_path):
     )
     arguments = [sys.executable, str(script), str(source.root), str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    told = subprocess.run(arguments, env=environment, capture_output=True, text=True).stderr
-    assert "UserError: a process has died" in told.splitlines()[-1]
+    output = subprocess.run(arguments, env=environment, capture_output=True, text=True).stderr
+    assert "UserError: --processes: a process has died" in output.splitlines()[-1]
 
 
 FLAWS = {
@@ -209,7 +209,7 @@ FLAWS = {
 }
 
 
-def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
+def test_unusable_views_are_skipped_and_listed(source, tmp_path, capsys):
     flawed = dict(zip(FLAWS, source.train[:12], strict=True))
     for file, (_, damage) in FLAWS.items():
         damage(source.root / flawed[file] / file)
@@ -219,7 +219,7 @@ def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
         (source.root / poor / f"image_{view}.jpg").unlink()
     out = tmp_path / "out"
     assert run(f"--source={source.root}", f"--out={out}", f"--side={SIDE}", "--processes=1") == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     index = index_of(out)
     left_out = {
         split: [line for shard in shards for line in shard["left_out"]]
@@ -228,12 +228,12 @@ def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
     assert len(left_out["train"]) == len(FLAWS)
     for line, (file, (reason, _)) in zip(left_out["train"], FLAWS.items(), strict=True):
         assert line.startswith(f"{flawed[file]}/{file}: ") and reason in line and "\n" not in line
-        assert line in told
+        assert line in output
     assert left_out["test"][0] == f"{gone}: is missing"
     assert left_out["test"][-1] == f"{poor}: has fewer than 2 usable views"
-    assert "missing (21):" in told and "and 6 more: see left_out in" in told
-    assert "train 12 objects with 84 views, test 4 objects with 32 views" in told
-    assert told.count("\n") < 24
+    assert "missing (21):" in output and "and 6 more: see left_out in" in output
+    assert "train 12 objects with 84 views, test 4 objects with 32 views" in output
+    assert output.count("\n") < 24
     assert not [file for file in out.iterdir() if file.suffix in (".new", ".plan")]
     # Everything else is what it would have been.
     assert sum(shard["records"] for shard in index["splits"]["train"]) == 84
@@ -296,7 +296,7 @@ def test_a_user_error_is_one_line(options, message, whole, tmp_path, capsys):
     assert contents(whole.out) == before
 
 
-def test_a_run_that_is_stopped_is_gone_on_with(whole, tmp_path, monkeypatch, capsys):
+def test_a_stopped_preparation_resumes(whole, tmp_path, monkeypatch, capsys):
     calls = iter(range(5 * miniature3d.VIEWS))  # one shard and a part of the next
     load = writing.load_view
 

@@ -95,8 +95,8 @@ def test_a_user_error_is_one_line(files, arguments, message, tmp_path, capsys):
         if file.suffix == ".png":
             save(file, np.zeros((4, 4, 3), np.uint8))
     path = (f"--config.folder.path={data}",)
-    told = (*path, *(argument.format(data) for argument in arguments))
-    assert run(*OWN, *told, f"--workdir={workdir}") == 2
+    flags = (*path, *(argument.format(data) for argument in arguments))
+    assert run(*OWN, *flags, f"--workdir={workdir}") == 2
     error = capsys.readouterr().err.strip()
     assert message.format(data) in error and error.startswith("error: ") and "\n" not in error
     assert not workdir.exists()
@@ -160,9 +160,9 @@ def test_the_split_stays_when_images_come_and_break(tmp_path, config):
         (tmp_path / f"{i:03d}.png").write_bytes(b"")
     assert {is_in_test_split(f"{i:03d}.png", 0.3) for i in range(10)} == {False, True}
     after = split_of()
-    kept = before.keys() & after.keys()
-    assert len(kept) == 30 and len(after) == 55
-    assert all(before[image] == after[image] for image in kept)
+    common = before.keys() & after.keys()
+    assert len(common) == 30 and len(after) == 55
+    assert all(before[image] == after[image] for image in common)
 
 
 def test_classes_are_first_folders_and_stay_with_their_images(tmp_path, config):
@@ -192,7 +192,7 @@ def test_one_line_tells_all_that_is_left_out(tmp_path, config, caplog):
     build(config)
     (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
     names = "no 0.jpg, no 1.jpg, no 2.jpg, ..."
-    assert warning == f"left out 5 of 25 files that cannot be read as images: {names}"
+    assert warning == f"skipped 5 of 25 files that cannot be read as images: {names}"
 
 
 def test_files_that_are_broken_are_left_out(tmp_path, monkeypatch):

@@ -87,9 +87,9 @@ def test_distance_of_one_part(part, exact):
     p = points(500)
     outside = exact(p) > 0.01
     assert outside.sum() > 200
-    told = distances(one_part(**part), p)[0]
-    np.testing.assert_allclose(told[outside], exact(p)[outside], atol=1e-5)
-    assert (told[exact(p) < -0.01] < 0).all()
+    found = distances(one_part(**part), p)[0]
+    np.testing.assert_allclose(found[outside], exact(p)[outside], atol=1e-5)
+    assert (found[exact(p) < -0.01] < 0).all()
 
 
 def test_a_distance_is_never_more_than_the_way_to_the_surface():
@@ -281,9 +281,9 @@ def test_a_linear_hue_is_the_same_picture():
     circle, linear = (world.build(options(scene__hue=hue)) for hue in ("circle", "linear"))
     record, transform_params = draw(linear)
     hues = 2 * np.pi * transform_params[..., 4:6]
-    told = np.stack([np.cos(hues), np.sin(hues)], -1).reshape(3, 2, 4)
+    points = np.stack([np.cos(hues), np.sin(hues)], -1).reshape(3, 2, 4)
     on_circle = np.concatenate(
-        [transform_params[..., :4], told, transform_params[..., 6:]], axis=-1
+        [transform_params[..., :4], points, transform_params[..., 6:]], axis=-1
     )
     record = jax.tree.map(lambda leaf: leaf[:, 0], record)
     a, b = circle.render(record, on_circle[:, 0]), linear.render(record, transform_params[:, 0])
@@ -295,9 +295,11 @@ def test_a_group_that_is_not_named_rests():
     record, transform_params = draw(dataset, views=1)
     assert transform_params.shape == (3, 1, 6)
     one = dataset.render(jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0])
-    told = np.concatenate([np.tile([0, 0, 0, 1], (3, 1)), transform_params[:, 0]], axis=1)
+    with_rest = np.concatenate([np.tile([0, 0, 0, 1], (3, 1)), transform_params[:, 0]], axis=1)
     whole = world.build(options())
-    other = whole.render(jax.tree.map(lambda leaf: leaf[:, 0], record), told.astype(np.float32))
+    other = whole.render(
+        jax.tree.map(lambda leaf: leaf[:, 0], record), with_rest.astype(np.float32)
+    )
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -345,9 +347,9 @@ def test_a_run_trains_and_reports(tmp_path, pool):
             "environments": "('rotation','color')"}  # fmt: skip
     few = ["--config.train.warmup_steps=1", "--config.eval.probe.steps=5",
            "--config.monitor.every=0", "--config.train.parallel=jit"]  # fmt: skip
-    told = [f"--config.{name}={value}" for name, value in data.items()]
+    flags = [f"--config.{name}={value}" for name, value in data.items()]
     workdir = tmp_path / "run"
-    arguments = ["main", "--config=configs/debug.py", f"--workdir={workdir}", *steps, *few, *told]
+    arguments = ["main", "--config=configs/debug.py", f"--workdir={workdir}", *steps, *few, *flags]
     assert main(arguments) == 0
     report = json.loads((workdir / "eval" / "2" / "report.json").read_text())
     assert set(report["adaptivity"]) == {"rotation", "color"}

@@ -170,7 +170,7 @@ def shapes(config, dataset: Dataset) -> list[tuple]:
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batches[0])]
 
 
-def test_stand_ins_have_the_shapes_of_the_real_data(config, tmp_path):
+def test_dummies_have_the_shapes_of_the_real_data(config, tmp_path):
     config.data.pairs = 4
     config.folder.update(path=str(tmp_path / "images"), side=8)
     config.bench3d.update(path=str(tmp_path / "bench3d"), side=16)
@@ -185,19 +185,20 @@ def test_stand_ins_have_the_shapes_of_the_real_data(config, tmp_path):
         config.data.name = name
         if name != "folder":
             config.groups = config.environments = ("rotation", "color")
+            config.unconditioned_transforms = ("blur",)
         real, black = DATASETS[name].build(config), dummy_dataset(config)
         assert shapes(config, black) == shapes(config, real), name
         np.testing.assert_array_equal(black.space.param_mean, real.space.param_mean)
 
 
 @pytest.mark.parametrize("name, side", [("cifar10", 32), ("tfds", 24)])
-def test_stand_ins_of_stored_images(config, name, side):
+def test_dummies_of_stored_images(config, name, side):
     config.data.name, config.tfds.side = name, 24
     shape, kind = shapes(config, dummy_dataset(config))[0]
     assert shape == (2, 8, 1, side, side, 3) and kind == np.uint8
 
 
-def test_no_stand_in_reads_a_path_or_draws_a_pool():
+def test_no_dummy_reads_a_path_or_renders_a_pool():
     for module in (own_images, quickstart):
         config = module.get_config()
         assert not reads_data(config)

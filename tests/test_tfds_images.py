@@ -75,9 +75,9 @@ def test_a_user_error_is_one_line(shapes, arguments, message, tmp_path, capsys):
     capsys.readouterr()
     workdir = tmp_path / "run"
     places = (f"--config.data.dir={tmp_path}", f"--workdir={workdir}")
-    told = ("--config.tfds.name=small", *(f"--config.tfds.{a}" for a in arguments))
+    flags = ("--config.tfds.name=small", *(f"--config.tfds.{a}" for a in arguments))
     # configs/tfds_images.py sets a side.
-    assert run("--config=configs/debug.py", "--config.data.name=tfds", *told, *places) == 2
+    assert run("--config=configs/debug.py", "--config.data.name=tfds", *flags, *places) == 2
     error = capsys.readouterr().err.strip()
     assert message.format(tmp_path) in error and error.startswith("error: ") and "\n" not in error
     assert not workdir.exists()

@@ -360,6 +360,6 @@ def test_a_data_set_that_is_damaged_is_one_line(prepared, tmp_path, damage):
         shard.write_bytes(b"")
     else:
         info.write_text(info.read_text()[:100])
-    with pytest.raises(UserError, match="damaged") as told:
+    with pytest.raises(UserError, match="damaged") as caught:
         load_images("cifar10", "train", str(tmp_path))
-    assert "\n" not in str(told.value) and str(tmp_path) in str(told.value)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)

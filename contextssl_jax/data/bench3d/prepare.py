@@ -231,12 +231,8 @@ def _end_with_parent() -> None:
 
 def _summary(folder: Path, index: Index) -> list[str]:
     """Return lines that summarize the content of a prepared folder and what was skipped."""
-    skipped = [
-        line
-        for shards in index["splits"].values()
-        for shard in shards
-        for line in shard["left_out"]
-    ]
+    every = [shard for shards in index["splits"].values() for shard in shards]
+    skipped = [line for shard in every for line in shard["left_out"]]
     counts = ", ".join(
         f"{split} {sum(shard['objects'] for shard in shards):,} objects with"
         f" {sum(shard['records'] for shard in shards):,} views"
