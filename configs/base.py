@@ -9,82 +9,85 @@ def get_config() -> ConfigDict:
     config.seed = 0  # decides everything random: order, views, environments, masks, weights
     config.method = "contextssl"  # a name in methods.METHODS
 
-    # Transformation groups, names in groups.GROUPS; each has a section of its own name below.
-    config.groups = ("crop", "blur")  # told by actions and latents, measured
+    # Transformation groups. Image groups, names in transforms.GROUPS, act on the images of any data
+    # set, each with a section of its own name below. 3D data sets have the groups of
+    # transforms.SCENE_GROUPS as well, with the section `scene`; there, "color" is the hues of floor
+    # and light. (Color jitter on 3D data sets: register it under another name, as own_group.py.)
+    config.groups = ("crop", "blur")  # conditioned groups: predicted and evaluated
     # Groups that vary between views, but are no condition, target or measure, such as "flip".
     config.unconditioned_transforms = ()
-    # What contexts show: group names joined by "+", or "none" for no group's action.
+    # Groups whose actions a context observes: names joined by "+", or "none".
     config.environments = ("crop", "blur")
 
     config.data = data = ConfigDict()
     data.name = "cifar10"  # a name in data.DATASETS
     data.dir = config_dict.placeholder(str)  # folder of prepared data sets; else TFDS_DATA_DIR
-    data.contexts = 8  # B, contexts in a global batch, split over all devices
+    data.contexts = 8  # B, contexts in a global batch, sharded over all devices
     data.pairs = 64  # K, pairs of views in a context: 2 K tokens
-    # One environment drawn per "context" or per "batch" (official code); or "all": each encoded
-    # context is read in every environment, which costs the transformer alone.
+    # One environment sampled per "context" or per "batch" (official code); or "all": views are
+    # encoded once, and the context transformer runs in every environment.
     data.environment_per = "all"
-    data.threads = 4  # that make batches
-    data.prefetch = 4  # batches made ahead
+    data.threads = 4  # threads that make batches
+    data.prefetch = 4  # prefetched batches
 
     config.synthetic = synthetic = ConfigDict()  # the data set of that name
-    synthetic.side = 16  # of its images, pixels
+    synthetic.side = 16  # side of the images, pixels
     synthetic.train = 256  # records of the train split
     synthetic.test = 128  # records of the test split
 
-    config.folder = folder = ConfigDict()  # the data set of that name: images of one's own
-    folder.path = config_dict.placeholder(str)  # images anywhere below; to be set
-    folder.side = 64  # that the central square of each image is brought to, pixels
-    folder.test = 0.1  # share of the images in the test split, drawn by their paths
-    folder.labels = False  # take the folders in `path` as the classes of what is below them
+    config.folder = folder = ConfigDict()  # the data set of that name: the user's images
+    folder.path = config_dict.placeholder(str)  # folder, searched recursively; required
+    folder.side = 64  # side that the central square of each image is resized to, pixels
+    folder.test = 0.1  # fraction of the images in the test split, chosen by a hash of their paths
+    folder.labels = False  # whether the folders directly in `path` are the classes
 
     config.tfds = tfds = ConfigDict()  # the data set of that name: any of TFDS with images
-    tfds.name = "cifar100"  # as TFDS calls it
-    tfds.train = "train"  # its split to train on, or a slice such as "train[:90%]"
-    tfds.test = "test"  # its split to test on
-    # That the central square of each image is brought to, pixels; unset, images stay as they are.
+    tfds.name = "cifar100"  # name in TFDS
+    tfds.train = "train"  # TFDS split of the train split, or a slice such as "train[:90%]"
+    tfds.test = "test"  # TFDS split of the test split
+    # Side that the central square of each image is resized to, pixels; unset, images are unchanged.
     tfds.side = config_dict.placeholder(int)
 
     config.crop = crop = ConfigDict()
-    crop.scale = (0.2, 1.0)  # range of the box's area, fraction of the frame's
+    crop.scale = (0.2, 1.0)  # range of the box's area, as a fraction of the frame's
     crop.ratio = (3 / 4, 4 / 3)  # range of the box's width / height
-    crop.padding = 0  # pixels around the image that boxes may reach into
+    crop.padding = 0  # pixels of padding around the image, which boxes may cover
     crop.fill = (0.4914, 0.4822, 0.4465)  # color of the padding, in [0, 1]
 
     config.blur = blur = ConfigDict()
     blur.sigma = (0.1, 2.0)  # range of the Gaussian's width, pixels
     blur.taps = 9  # width of the kernel, pixels, odd
-    blur.probability = 1.0  # that a view is blurred
+    blur.probability = 1.0  # probability that a view is blurred
 
     config.color = color = ConfigDict()
-    color.brightness = 0.4  # half width of the factor's range around 1
+    color.brightness = 0.4  # half-width of the factor's range around 1
     color.contrast = 0.4  # likewise
     color.saturation = 0.4  # likewise
-    color.hue = 0.1  # largest shift, turns
-    color.probability = 1.0  # that a view is jittered
+    color.hue = 0.1  # maximum shift, turns
+    color.probability = 1.0  # probability that a view is jittered
 
     config.flip = flip = ConfigDict()
-    flip.probability = 0.5  # that a view is mirrored
+    flip.probability = 0.5  # probability that a view is mirrored
 
     config.objects3d = objects3d = ConfigDict()  # the data set of that name
-    objects3d.classes = 24  # of objects
+    objects3d.classes = 24  # classes of objects
     objects3d.train = 10_000  # objects of the train split
     objects3d.test = 1_000  # objects of the test split
-    objects3d.side = 64  # of the pictures, pixels
-    objects3d.samples = 1  # rays of a pixel along each axis; at 1, edges are smooth already
-    # Views of each train object that are rendered once and kept; 0 renders each view when used.
+    objects3d.side = 64  # side of the images, pixels
+    objects3d.samples = 1  # rays per pixel along each axis; edges are smooth even at 1
+    # Views of each train object that are rendered once and reused; 0 renders every view on demand.
     objects3d.pool = 0
 
     config.bench3d = bench3d = ConfigDict()  # the data set "3diebench"
-    bench3d.path = config_dict.placeholder(str)  # prepared, or as its archive unpacks; to be set
-    # The official lists, of an unpacked archive; unset, they lie in `path` or in data within it.
+    bench3d.path = config_dict.placeholder(str)  # prepared data, or unpacked archive; required
+    # Folder of the official lists of an unpacked archive; unset, `path` or its folder data.
     bench3d.lists = config_dict.placeholder(str)
-    bench3d.side = 128  # that views are, or were, resized to, pixels
+    bench3d.side = 128  # side of the (resized) views, pixels
 
-    config.scene = scene = ConfigDict()  # what 3D data sets are told of their scenes
-    scene.angle = 90.0  # largest turn about each of three axes, degrees
+    config.scene = scene = ConfigDict()  # the scene groups of 3D data sets
+    scene.angle = 90.0  # maximum rotation about each of three axes, degrees
     scene.canonical = True  # of the two quaternions of a relative rotation, the one with w >= 0
-    # Hues as their cosine and sine on the "circle", which learn faster; or "linear" (official).
+    # Hues as cosine and sine on the "circle", which is learned faster; or "linear" (official).
     scene.hue = "circle"
 
     config.model = model = ConfigDict()

@@ -1,4 +1,4 @@
-"""The experiment of cifar10_small.py with a transformation group that is defined here: gamma.
+"""The experiment of cifar10_small.py with a transformation group defined in this file: gamma.
 
 python -m contextssl_jax.main --config=configs/own_group.py
 """
@@ -13,20 +13,20 @@ from contextssl_jax.transforms import GROUPS, Group, difference
 
 
 def gamma(size: int, *, largest: float) -> Group:
-    """Builds gamma correction, images ** exp(latent), its latent uniform in [-largest, largest]."""
+    """Build gamma correction, images ** exp(t), with t uniform in [-largest, largest]."""
     del size
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.uniform(-largest, largest, (n, 1)).astype(np.float32)
 
     def render(images: jax.Array, transform_params: jax.Array) -> jax.Array:
-        # A crop's rounding may leave [0, 1], and a power of less than 0 is no number.
+        # Crops may leave [0, 1] by rounding, and the power of a negative number is NaN.
         return images.clip(0, 1) ** jnp.exp(transform_params)[:, :, None, None]
 
     return Group(
         name="gamma",
-        latent=("log_gamma",),
-        action=("log_gamma",),
+        parameter_names=("log_gamma",),
+        action_names=("log_gamma",),
         sample=sample,
         relative=difference,
         identity=(0.0,),
@@ -39,11 +39,10 @@ GROUPS["gamma"] = gamma
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = cifar10_small.get_config()
     config.gamma = ConfigDict({"largest": 0.7})
     config.groups = config.environments = ("crop", "gamma")
-    config.unconditioned_transforms = (
-        "flip",
-    )  # without color, whose brightness could pass for gamma
+    # Without color, whose brightness resembles gamma.
+    config.unconditioned_transforms = ("flip",)
     return config

@@ -76,7 +76,7 @@ def build_experiment(
             " batch, all"
         )
     build_method = lookup(METHODS, config.method, "method")
-    build_dataset = lookup(DATASETS, config.data.name, "data.name")
+    build_dataset = lookup(DATASETS, config.data.name, "data.name").build
     parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
     check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.everyone))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)

@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from contextssl_jax.data import resume_free_options
 from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.distributed.processes import run_on_primary, stop_signals
 from contextssl_jax.errors import UserError, reraise_out_of_memory
@@ -45,7 +46,7 @@ def train(config: ConfigDict, folder: str, start: Callable[[], dict[str, Any]]) 
       UserError: an option is wrong, the folder is another run's or in use, a checkpoint could not
         be saved or none can be read, memory is out, or the loss is not finite.
     """
-    run_on_primary(lambda: check_workdir(folder, config))
+    run_on_primary(lambda: check_workdir(folder, config, resume_free_options()))
     workdir = resolve_path(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
@@ -56,7 +57,8 @@ def train(config: ConfigDict, folder: str, start: Callable[[], dict[str, Any]]) 
 
         def own() -> None:  # only now: a mistake in the options must not claim the folder
             nonlocal lock
-            lock = stack.enter_context(acquire_workdir(workdir, config, experiment.dataset))
+            free = resume_free_options()
+            lock = stack.enter_context(acquire_workdir(workdir, config, experiment.dataset, free))
             append_run_metadata(workdir, start())
 
         run_on_primary(own)

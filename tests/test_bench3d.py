@@ -20,7 +20,7 @@ from contextssl_jax.data.bench3d.raw import RawViews
 from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.errors import UserError
 from contextssl_jax.main import main
-from contextssl_jax.transforms.scene import scene_groups
+from contextssl_jax.transforms import build_space
 
 SIDE = 16
 TRAINING = ("--config=configs/3diebench_rotation_color.py", f"--config.bench3d.side={SIDE}",
@@ -70,7 +70,7 @@ def options(path: object, **changes: object) -> ConfigDict:
 
 
 def build(path: object, **changes: object):
-    return DATASETS["3diebench"](options(path, **changes))
+    return DATASETS["3diebench"].build(options(path, **changes))
 
 
 def run(path: object, workdir: Path, *arguments: str) -> int:
@@ -92,7 +92,8 @@ def test_views_are_different_ones_of_each_object(stored):
             assert len(set(numbers)) == views
             files = [stored.root / stored.train[index] / f"latent_{n}.npy" for n in numbers]
             scenes = np.array([np.load(file) for file in files], np.float32)
-            np.testing.assert_array_equal(t, scene_groups(options(None)).transform_params(scenes))
+            space = build_space(options(None), SIDE, scenes=True)
+            np.testing.assert_array_equal(t, space.from_scenes(np.random.default_rng(0), scenes))
 
 
 def number_of(folder: Path, image: np.ndarray) -> int:
@@ -133,7 +134,7 @@ def test_shards_and_files_give_the_same_views_in_any_thread(stored):
                 np.testing.assert_array_equal(transform_params, expected[1])
 
 
-def test_render_normalises_and_pixels_undoes_it(stored):
+def test_render_normalizes_and_pixels_undoes_it(stored):
     dataset = build(stored.out)
     images, transform_params = dataset.splits["test"].draw(
         np.random.default_rng(0), np.arange(3), 1
@@ -158,17 +159,19 @@ def test_objects_may_have_fewer_views(copied):
         for some in (split, build(copied.root).splits["train"])
     ]
     np.testing.assert_array_equal(drawn[0][0], drawn[1][0])  # objects after it are still found
-    with pytest.raises(UserError, match=f"{copied.train[4]} has 7 views, of which 8 .*retrieval"):
+    with pytest.raises(
+        UserError, match=f"eval.retrieval.views: {copied.train[4]} has 7 views, but 8"
+    ):
         split.draw(np.random.default_rng(0), np.arange(12), 8)
 
 
 @pytest.mark.parametrize(
     "path, changes, message",
     [
-        (None, {}, "--config.bench3d.path: name the folder .*prepare --dataset=3diebench"),
-        ("/nowhere", {}, "--config.bench3d.path: /nowhere is no folder"),
-        ("{tmp}", {}, "neither in {tmp} nor in {tmp}/data the list"),
-        ("{root}", {"lists": "/nowhere"}, "neither in /nowhere the list"),
+        (None, {}, "--config.bench3d.path: not set. .*prepare --dataset=3diebench"),
+        ("/nowhere", {}, "--config.bench3d.path: /nowhere is not a folder"),
+        ("{tmp}", {}, "found neither in {tmp} nor in {tmp}/data"),
+        ("{root}", {"lists": "/nowhere"}, "found neither in /nowhere"),
         ("{tmp}", {"lists": "{root}"}, "{tmp}: has none of the 18 listed objects"),
         ("{out}", {"side": 32}, "--config.bench3d.side: 32, but the views in {out} have 16"),
     ],
@@ -195,13 +198,13 @@ def test_lists_may_lie_elsewhere(copied, tmp_path):
     assert lists.splits["test"].source.names == expected
 
 
-def test_a_folder_that_is_not_whole_is_one_line(copied):
+def test_an_incomplete_folder_is_one_line(copied):
     shard = copied.out / "train-00001-of-00003.array_record"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(UserError, match=f"{shard}: is missing or not whole; prepare again"):
+    with pytest.raises(UserError, match=f"{shard}: is missing or incomplete. Prepare again"):
         build(copied.out)
     shard.unlink()
-    with pytest.raises(UserError, match=f"{shard}: is missing or not whole; prepare again"):
+    with pytest.raises(UserError, match=f"{shard}: is missing or incomplete. Prepare again"):
         build(copied.out)
     prepare(str(copied.root), None, str(copied.out), SIDE, 1)
     table = copied.out / "test-00000-of-00002.npz"
@@ -215,10 +218,10 @@ def test_a_folder_that_is_not_whole_is_one_line(copied):
     with pytest.raises(UserError, match="3diebench.json: is damaged"):
         build(copied.out)
     (copied.out / "3diebench.json").rename(copied.out / "3diebench.plan.json")
-    with pytest.raises(UserError, match=f"{copied.out}: is not prepared to the end"):
+    with pytest.raises(UserError, match=f"{copied.out}: its preparation is unfinished"):
         build(copied.out)
     shutil.rmtree(copied.root / copied.test[2])
-    with pytest.raises(UserError, match=f"lacks 1 of 18 objects, such as {copied.test[2]}"):
+    with pytest.raises(UserError, match=f"1 of 18 objects are missing, such as {copied.test[2]}"):
         build(copied.root)
 
 
@@ -231,7 +234,7 @@ def flip(file: Path, place: int) -> None:
 def test_a_damaged_record_names_its_shard(copied):
     shard = copied.out / "train-00001-of-00003.array_record"
     flip(shard, shard.stat().st_size // 4)
-    with pytest.raises(UserError, match=f"{shard}: is damaged .*delete it and prepare") as caught:
+    with pytest.raises(UserError, match=f"{shard}: is damaged .*Delete it and prepare") as caught:
         build(copied.out).splits["train"].draw(np.random.default_rng(0), np.arange(12), 8)
     assert "\n" not in str(caught.value)
     shard.write_bytes(bytes(shard.stat().st_size))
@@ -260,7 +263,7 @@ def test_training_and_its_report_from_shards_and_from_files(stored, tmp_path):
 
 
 def test_a_file_that_breaks_during_training_is_one_line(copied, tmp_path, capsys, monkeypatch):
-    """The checkpoint before it stays, and with the file mended the run goes on to its end."""
+    """The previous checkpoint stays, and with the file restored the run resumes to its end."""
     read: list[tuple[str, int]] = []
 
     def recorded(self, objects, views, before=RawViews.read):
@@ -295,9 +298,9 @@ def test_a_file_that_breaks_during_training_is_one_line(copied, tmp_path, capsys
     assert [line["step"] for line in losses(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-def test_too_many_views_asked_of_a_report_is_one_line(stored, tmp_path, capsys):
-    asked = "--config.eval.every=4", "--config.eval.retrieval.views=9"
-    assert run(stored.out, tmp_path, *EVALUATION[1:], *asked) == 2
+def test_too_many_views_of_a_report_is_one_line(stored, tmp_path, capsys):
+    too_many = "--config.eval.every=4", "--config.eval.retrieval.views=9"
+    assert run(stored.out, tmp_path, *EVALUATION[1:], *too_many) == 2
     error = capsys.readouterr().err
-    assert "has 8 views, of which 9 are asked for: lower eval.retrieval.views" in error
-    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "error: eval.retrieval.views: " in error
+    assert "has 8 views, but 9 are needed. Lower it." in error and error.count("\n") == 1

@@ -29,7 +29,7 @@ def test_names_lose_their_slashes_and_labels_are_int32(folder):
 
 
 def test_lists_are_looked_for_in_order(folder, tmp_path):
-    with pytest.raises(UserError, match="neither in .*/x nor in .*/y .*train_images.npy.*SIE"):
+    with pytest.raises(UserError, match="train_images.npy: found neither in .*/x nor in .*/y.*SIE"):
         find_lists([tmp_path / "x", tmp_path / "y"])
     (tmp_path / "y").mkdir()
     shutil.copy(folder / "val_labels.npy", tmp_path / "y")
@@ -46,7 +46,7 @@ def test_lists_are_looked_for_in_order(folder, tmp_path):
 )  # fmt: skip
 def test_a_path_that_could_lead_out_is_refused(folder, line):
     np.save(folder / "val_images.npy", np.array(["/1/a/", line, "/1/b/"]))
-    with pytest.raises(UserError, match="val_images.npy: .* is no object's folder") as caught:
+    with pytest.raises(UserError, match="val_images.npy: .* is not an object's folder") as caught:
         read_lists(folder)
     assert "\n" not in str(caught.value)
 
@@ -57,12 +57,12 @@ def test_a_path_that_could_lead_out_is_refused(folder, line):
         ("val_images", ["/1/a/", "/1/a/", "/1/b/"], "val_images.npy: names 1/a 2 times"),
         ("val_images", ["/1/a/", "/1/b/"], "val_images.npy: names 2 objects, but has 3 labels"),
         ("val_images", ["/1/a/", "/02691156/2/", "/1/b/"], "in both splits, such as 02691156/2"),
-        ("val_images", [1, 2, 3], r"val_images.npy: holds int64 \[3\], not the names"),
-        ("val_images", [["/1/a/"]] * 3, r"val_images.npy: holds <U5 \[3, 1\], not the names"),
-        ("val_images", np.array([], str), r"val_images.npy: holds <U1 \[0\], not the names"),
+        ("val_images", [1, 2, 3], r"val_images.npy: has int64 \[3\], not the names"),
+        ("val_images", [["/1/a/"]] * 3, r"val_images.npy: has <U5 \[3, 1\], not the names"),
+        ("val_images", np.array([], str), r"val_images.npy: has <U1 \[0\], not the names"),
         ("val_labels", [0, -1, 2], "val_labels.npy: has the negative label -1"),
-        ("val_labels", [0.0, 1.0, 2.0], r"val_labels.npy: holds float64 \[3\], not a whole number"),
-        ("val_labels", [[0], [1], [2]], r"val_labels.npy: holds int64 \[3, 1\]"),
+        ("val_labels", [0.0, 1.0, 2.0], r"val_labels.npy: has float64 \[3\], not an integer"),
+        ("val_labels", [[0], [1], [2]], r"val_labels.npy: has int64 \[3, 1\]"),
     ],
 )
 def test_a_wrong_list_is_one_line_that_names_it(folder, file, content, message):
@@ -87,7 +87,7 @@ def test_pickles_are_never_read(folder):
     with pytest.raises(UserError, match="val_images.npy: cannot be read"):
         read_lists(folder)
     (folder / "val_images.npy").unlink()
-    with pytest.raises(UserError, match="val_images.npy: is missing; copy .*SIE"):
+    with pytest.raises(UserError, match="val_images.npy: is missing. Copy .*SIE"):
         read_lists(folder)
 
 

@@ -113,12 +113,12 @@ def test_processes_and_the_place_change_nothing(whole, tmp_path, capsys):
     options = f"--source={moved}", f"--lists={lists}", f"--side={SIDE}", "--processes=2"
     assert run(*options, f"--out={tmp_path / 'new' / 'out'}") == 0
     assert contents(tmp_path / "new" / "out") == contents(whole.out)
-    told = capsys.readouterr().out
-    assert "train 12 objects with 96 views, test 6 objects with 48 views, of 16 pixels" in told
-    assert f"3diebench is ready in {tmp_path / 'new' / 'out'}" in told
+    output = capsys.readouterr().out
+    assert "train 12 objects with 96 views, test 6 objects with 48 views, of 16 pixels" in output
+    assert f"3diebench is ready in {tmp_path / 'new' / 'out'}" in output
 
 
-def test_preparing_again_does_nothing_and_says_so(whole, capsys):
+def test_preparing_again_does_nothing(whole, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.out.iterdir()}
     assert run("--source=/nowhere", f"--side={SIDE}", f"--out={whole.out}") == 0
     assert f"{whole.out} was prepared before" in capsys.readouterr().out
@@ -137,8 +137,8 @@ def test_a_run_that_is_killed_is_gone_on_with(whole, tmp_path, k):
     assert all((tmp_path / name).read_bytes() == done[name] for name in named)
     prepare(str(whole.root), None, str(tmp_path), SIDE, 1)
     assert contents(tmp_path) == done
-    kept = [name for name in named if (tmp_path / name).stat().st_mtime_ns == files[name]]
-    assert len(kept) == 2 * ((k - 1) // 2)  # shards that had their tables were not made again
+    unchanged = [name for name in named if (tmp_path / name).stat().st_mtime_ns == files[name]]
+    assert len(unchanged) == 2 * ((k - 1) // 2)  # shards that had their tables were not made again
 
 
 def test_workers_end_with_a_killed_run(whole, source, tmp_path):
@@ -176,7 +176,7 @@ def wait_for(found):
     raise AssertionError("waited in vain")
 
 
-def test_a_worker_that_dies_is_told(source, tmp_path):
+def test_a_worker_that_dies_is_reported(source, tmp_path):
     script = tmp_path / "dies.py"
     script.write_text(
         "import os, signal, sys\n"
@@ -189,8 +189,8 @@ def test_a_worker_that_dies_is_told(source, tmp_path):
     )
     arguments = [sys.executable, str(script), str(source.root), str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    told = subprocess.run(arguments, env=environment, capture_output=True, text=True).stderr
-    assert "UserError: a process has died" in told.splitlines()[-1]
+    output = subprocess.run(arguments, env=environment, capture_output=True, text=True).stderr
+    assert "UserError: --processes: a process has died" in output.splitlines()[-1]
 
 
 FLAWS = {
@@ -199,17 +199,17 @@ FLAWS = {
     "image_3.jpg": ("cannot identify", lambda file: file.write_bytes(b"no picture")),
     "image_4.jpg": ("is not square", lambda file: Image.new("RGB", (24, 20)).save(file)),
     "image_5.jpg": ("cannot identify", lambda file: Image.new("RGB", (9, 9)).save(file, "PNG")),
-    "latent_1.npy": ("holds 6 float64", lambda file: np.save(file, np.zeros(6))),
+    "latent_1.npy": ("has 6 float64", lambda file: np.save(file, np.zeros(6))),
     "latent_2.npy": ("not finite", lambda file: np.save(file, np.full(7, np.nan))),
     "latent_3.npy": ("not finite", lambda file: np.save(file, [0, 0, 0, 0, 0, 0, np.inf])),
     "latent_4.npy": ("not finite", lambda file: np.save(file, np.full(7, 1e300))),
     "latent_5.npy": ("allow_pickle", lambda file: np.save(file, np.array([{}] * 7, object))),
     "latent_6.npy": ("is damaged", lambda file: file.write_bytes(file.read_bytes()[:-1])),
-    "latent_7.npy": ("holds 7 int64", lambda file: np.save(file, np.zeros(7, int))),
+    "latent_7.npy": ("has 7 int64", lambda file: np.save(file, np.zeros(7, int))),
 }
 
 
-def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
+def test_unusable_views_are_skipped_and_listed(source, tmp_path, capsys):
     flawed = dict(zip(FLAWS, source.train[:12], strict=True))
     for file, (_, damage) in FLAWS.items():
         damage(source.root / flawed[file] / file)
@@ -219,7 +219,7 @@ def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
         (source.root / poor / f"image_{view}.jpg").unlink()
     out = tmp_path / "out"
     assert run(f"--source={source.root}", f"--out={out}", f"--side={SIDE}", "--processes=1") == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     index = index_of(out)
     left_out = {
         split: [line for shard in shards for line in shard["left_out"]]
@@ -228,12 +228,12 @@ def test_what_cannot_be_used_is_left_out_and_told(source, tmp_path, capsys):
     assert len(left_out["train"]) == len(FLAWS)
     for line, (file, (reason, _)) in zip(left_out["train"], FLAWS.items(), strict=True):
         assert line.startswith(f"{flawed[file]}/{file}: ") and reason in line and "\n" not in line
-        assert line in told
+        assert line in output
     assert left_out["test"][0] == f"{gone}: is missing"
-    assert left_out["test"][-1] == f"{poor}: has fewer than 2 views of use"
-    assert "missing (21):" in told and "and 6 more: see left_out in" in told
-    assert "train 12 objects with 84 views, test 4 objects with 32 views" in told
-    assert told.count("\n") < 24
+    assert left_out["test"][-1] == f"{poor}: has fewer than 2 usable views"
+    assert "missing (21):" in output and "and 6 more: see left_out in" in output
+    assert "train 12 objects with 84 views, test 4 objects with 32 views" in output
+    assert output.count("\n") < 24
     assert not [file for file in out.iterdir() if file.suffix in (".new", ".plan")]
     # Everything else is what it would have been.
     assert sum(shard["records"] for shard in index["splits"]["train"]) == 84
@@ -276,18 +276,18 @@ def test_links_that_stay_inside_are_followed(source, whole, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ((), "--source: must be given to prepare 3diebench"),
+        ((), "--source: is required to prepare 3diebench"),
         (("--source={whole}", "--side=0"), "--side: must be at least 1, not 0"),
         (("--source={whole}", "--processes=0"), "--processes: must be at least 1"),
-        (("--source=/nowhere",), "neither in /nowhere nor in /nowhere/data"),
+        (("--source=/nowhere",), "found neither in /nowhere nor in /nowhere/data"),
         (("--source=/nowhere", "--lists={whole}"), "/nowhere: has none of the 18 listed objects"),
-        (("--source={whole}", "--lists=/nowhere"), "neither in /nowhere the list"),
-        (("--source={whole}", "--side=32", "--out={out}"), "with side 16, not 32; name another"),
+        (("--source={whole}", "--lists=/nowhere"), "found neither in /nowhere"),
+        (("--source={whole}", "--side=32", "--out={out}"), "with side 16, not 32. Use another"),
         (("--source={whole}", "--out=/dev/null/x"), "--out: cannot write /dev/null/x"),
-        (("--dataset=cifar10", "--source={whole}"), "--source: is not for cifar10"),
+        (("--dataset=cifar10", "--source={whole}"), "--source: is not an option of cifar10"),
     ],
 )
-def test_a_mistake_is_one_line(options, message, whole, tmp_path, capsys):
+def test_a_user_error_is_one_line(options, message, whole, tmp_path, capsys):
     filled = [option.format(whole=whole.root, out=whole.out) for option in options]
     before = contents(whole.out)
     assert run(f"--out={tmp_path / 'out'}", *filled) == 2
@@ -296,7 +296,7 @@ def test_a_mistake_is_one_line(options, message, whole, tmp_path, capsys):
     assert contents(whole.out) == before
 
 
-def test_a_run_that_is_stopped_is_gone_on_with(whole, tmp_path, monkeypatch, capsys):
+def test_a_stopped_preparation_resumes(whole, tmp_path, monkeypatch, capsys):
     calls = iter(range(5 * miniature3d.VIEWS))  # one shard and a part of the next
     load = writing.load_view
 
@@ -309,7 +309,7 @@ def test_a_run_that_is_stopped_is_gone_on_with(whole, tmp_path, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(writing, "load_view", stopped)
         assert run(*options) == 130
-    assert capsys.readouterr().err == "stopped; the same command prepares the rest\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to resume\n"
     assert len([*tmp_path.glob("*.npz")]) == 1
     assert run(*options) == 0
     assert contents(tmp_path) == contents(whole.out)
@@ -324,7 +324,7 @@ def test_another_preparation_is_not_mixed_with(source, tmp_path):
         prepare(str(source.root), None, str(out), 8, 1)
     splits = {"train": source.train[::-1], "test": source.test}
     miniature3d.write_lists(source.root, splits)
-    with pytest.raises(UserError, match="is prepared with other lists; name another folder"):
+    with pytest.raises(UserError, match="is prepared with other lists. Use another folder"):
         prepare(str(source.root), None, str(out), SIDE, 1)
 
 
@@ -347,7 +347,7 @@ def test_a_damaged_shard_does_not_pass_the_check(source, tmp_path):
     flipped = bytearray(shard.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     shard.write_bytes(flipped)
-    with pytest.raises(UserError, match=f"{shard}: is damaged .*SHA-256.*delete it and prepare"):
+    with pytest.raises(UserError, match=f"{shard}: is damaged .*SHA-256.*Delete it and prepare"):
         prepare(str(source.root), None, str(out), SIDE, 1)
     assert not (out / "3diebench.json").exists()
 
@@ -356,7 +356,7 @@ def test_a_split_of_which_nothing_is_left_is_refused(source, tmp_path):
     for name in source.test:
         for file in (source.root / name).iterdir():
             file.unlink()
-    with pytest.raises(UserError, match="--source: not one object of the test split is of use"):
+    with pytest.raises(UserError, match="--source: .* has no usable object of the test split"):
         prepare(str(source.root), None, str(tmp_path / "out"), SIDE, 1)
     assert not (tmp_path / "out" / "3diebench.json").exists()
 

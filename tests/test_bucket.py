@@ -13,7 +13,7 @@ from test_compare import report
 from tiny import QUICK, run
 
 from contextssl_jax.data.folder import find_images
-from contextssl_jax.data.staging import staged
+from contextssl_jax.data.staging import stage_folder
 from contextssl_jax.errors import UserError
 from contextssl_jax.reports import comparison
 from contextssl_jax.run import lock
@@ -143,19 +143,21 @@ def test_data_are_copied_once(store, monkeypatch):
     copied = []
     get = Files.get_file
     monkeypatch.setattr(Files, "get_file", lambda *a, **o: (copied.append(a[1]), get(*a, **o)))
-    assert staged("gs://bucket/data", "--x") == str(root) and copied == []
+    assert stage_folder("gs://bucket/data", "--x") == str(root) and copied == []
     store.put("data/a/2.png", b"longer")
     del store.objects["data/a/1.png"]
-    assert staged("gs://bucket/data", "--x") == str(root) and copied == ["bucket/data/a/2.png"]
+    assert stage_folder("gs://bucket/data", "--x") == str(root) and copied == [
+        "bucket/data/a/2.png"
+    ]
     assert [path.name for path in (root / "a").iterdir()] == ["2.png"]
-    assert staged("gs://bucket/other", "--x") != str(root)
+    assert stage_folder("gs://bucket/other", "--x") != str(root)
     assert sorted(path.name for path in root.parent.iterdir() if path.suffix == ".new") == []
 
 
 def test_a_part_of_a_folder_is_copied(store):
     store.put("tfds/cifar10/x", b"1")
     store.put("tfds/cifar100/x", b"2")
-    root = epath.Path(staged("gs://bucket/tfds", "--config.data.dir", "cifar10"))
+    root = epath.Path(stage_folder("gs://bucket/tfds", "--config.data.dir", "cifar10"))
     assert [path.name for path in root.iterdir()] == ["cifar10"]
     assert (root / "cifar10" / "x").read_text() == "1"
 
@@ -174,9 +176,9 @@ def test_a_copy_that_was_cut_short_goes_on(store, monkeypatch):
     monkeypatch.setattr(Files, "get_file", cut)
     monkeypatch.setattr("contextssl_jax.data.staging._AT_ONCE", 1)
     with pytest.raises(UserError, match="--x: cannot copy gs://bucket/data to .*connection lost"):
-        staged("gs://bucket/data", "--x")
+        stage_folder("gs://bucket/data", "--x")
     most[0] = 99
-    root = epath.Path(staged("gs://bucket/data", "--x"))
+    root = epath.Path(stage_folder("gs://bucket/data", "--x"))
     assert len(done) < 25  # not all of them again
     assert {p.name: p.stat().length for p in root.iterdir()} == {str(i): i for i in range(20)}
 
@@ -192,7 +194,9 @@ def test_several_at_once_copy_each_file_once(store, monkeypatch):
         get(self, name, new, **options)
 
     monkeypatch.setattr(Files, "get_file", slow)
-    threads = [threading.Thread(target=staged, args=("gs://bucket/data", "--x")) for _ in range(4)]
+    threads = [
+        threading.Thread(target=stage_folder, args=("gs://bucket/data", "--x")) for _ in range(4)
+    ]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert len(copied) == 10
@@ -201,7 +205,7 @@ def test_several_at_once_copy_each_file_once(store, monkeypatch):
 @pytest.mark.parametrize(
     "objects, message",
     [
-        ({}, "--x: there is no folder gs://bucket/data, or nothing in it"),
+        ({}, "--x: there is no folder gs://bucket/data, or it is empty"),
         ({"data/../../x": b"1"}, "'../../x'"),
         ({"data//x": b"1"}, "'/x'"),
         ({"data/a/./x": b"1"}, "'a/./x'"),
@@ -211,7 +215,7 @@ def test_a_folder_that_cannot_be_copied_is_told(objects, message, store, tmp_pat
     for name, content in objects.items():
         store.put(name, content)
     with pytest.raises(UserError) as told:
-        staged("gs://bucket/data", "--x")
+        stage_folder("gs://bucket/data", "--x")
     assert message in str(told.value)
     assert not (tmp_path / "x").exists()
 
@@ -220,10 +224,10 @@ def test_a_full_disk_is_told_before_anything_is_copied(store, monkeypatch):
     store.put("data/x", b"1")
     usage = type("Usage", (), {"free": 0})
     monkeypatch.setattr("contextssl_jax.data.staging.shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(UserError, match="--x: its copy needs .* set XDG_CACHE_HOME"):
-        staged("gs://bucket/data", "--x")
+    with pytest.raises(UserError, match="--x: its copy needs .* Set XDG_CACHE_HOME"):
+        stage_folder("gs://bucket/data", "--x")
 
 
 def test_what_is_on_this_machine_stays_there(tmp_path):
-    assert staged(str(tmp_path), "--x") == str(tmp_path)
-    assert staged("~/data", "--x") == "~/data"
+    assert stage_folder(str(tmp_path), "--x") == str(tmp_path)
+    assert stage_folder("~/data", "--x") == "~/data"

@@ -20,7 +20,7 @@ ENVIRONMENTS = np.array([[True, False], [False, True]])
 
 @pytest.fixture
 def split(config):
-    return DATASETS["synthetic"](config).splits["train"]  # 256 records
+    return DATASETS["synthetic"].build(config).splits["train"]  # 256 records
 
 
 def batches(split, **options):
@@ -65,7 +65,7 @@ def test_an_epoch_reads_every_record_once_in_an_order_of_its_own(split):
 
 
 def test_a_remainder_waits_for_a_later_epoch(split):
-    stream = batches(split, contexts=1, pairs=100)  # 2 contexts an epoch, 56 records left out
+    stream = batches(split, contexts=1, pairs=100)  # 2 contexts an epoch, 56 records dropped
     seen = [stream[i].record.reshape(100, -1) for i in range(40)]
     for a, b in zip(seen[0::2], seen[1::2], strict=True):
         assert len(np.unique(np.concatenate([a, b]), axis=0)) == 200
@@ -131,7 +131,7 @@ def test_environments_are_written_by_their_groups():
         parse_environments((), ("crop",))
 
 
-def test_impossible_sizes_are_told(split):
+def test_impossible_sizes_are_refused(split):
     with pytest.raises(UserError, match="data.pairs: 300"):
         batches(split, pairs=300)
     with pytest.raises(UserError, match="data.contexts: 4"):

@@ -98,7 +98,7 @@ def test_a_report_has_every_figure_by_its_name_and_says_where_it_is_from(config)
                         assert list(row) == lengths
     assert list(report["adaptivity"]["crop"]["linear"]["single"]) == lengths
     assert list(report["r2_entries"]["none"]["crop"]["mlp"]["single"]) == [
-        f"crop {entry}" for entry in experiment.dataset.space.groups[0].latent
+        f"crop {entry}" for entry in experiment.dataset.space.groups[0].parameter_names
     ]
     # Spread: none without a context, some with one.
     spread = report["r2_std"]["crop"]["blur"]["ridge_weak"]["single"]

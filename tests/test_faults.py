@@ -13,6 +13,7 @@ from running import STEPS, assert_same_run, end, finish, start, steps, wait_for
 
 from contextssl_jax.config import parse_command_line, to_json
 from contextssl_jax.data import DATASETS
+from contextssl_jax.data.dataset import DatasetSpec
 from contextssl_jax.data.synthetic import build as build_synthetic
 from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.main import main
@@ -98,7 +99,7 @@ def test_a_batch_that_is_not_finite_is_named(tmp_path, monkeypatch, capsys):
         spoilt = Spoilt(dataset.splits["train"], 30 * 4)
         return replace(dataset, splits={**dataset.splits, "train": spoilt})
 
-    monkeypatch.setitem(DATASETS, "synthetic", build)
+    monkeypatch.setitem(DATASETS, "synthetic", DatasetSpec(build))
     options = ("--config.checkpoint.every=10", "--config.data.contexts=4")
     assert run(*options, f"--workdir={tmp_path}", "--config.train.steps=40") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]

@@ -16,7 +16,7 @@ from contextssl_jax.data.folder import (
     build,
     class_labels,
     find_images,
-    held_out,
+    is_in_test_split,
     read_image,
     read_images,
 )
@@ -59,25 +59,33 @@ def test_a_folder_without_classes_trains_and_evaluates(tmp_path, capsys):
     assert set(report["r2"]["crop"]) == {"crop", "blur"}
     assert not any(name.startswith("accuracy") for name in report)
     assert "Classes" not in (workdir / "eval" / "2" / "report.html").read_text()
-    assert "left out 1 of 61 files" in capsys.readouterr().err
+    assert "skipped 1 of 61 files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "files, arguments, message",
     [
-        ((), ("--config.folder.path=",), "--config.folder.path: name a folder"),
+        ((), ("--config.folder.path=",), "--config.folder.path: not set"),
         ((), ("--config.folder.path={}/none",), "folder.path: cannot read {}/none: No such file"),
         (("a.png",), ("--config.folder.path={}/a.png",), "cannot read {}/a.png: Not a directory"),
-        (("a.txt", ".b.png"), (), "folder.path: no images in {} (bmp, jpeg, jpg, png, webp;"),
+        (
+            ("a.txt", ".b.png"),
+            (),
+            "folder.path: no images in {}. Add files of the types bmp, jpeg, jpg, png, webp;",
+        ),
         (("a.jpg", "b.PNG"), (), "folder.path: none of 2 files could be read as images"),
         (("a.png",), ("--config.folder.test=0.5",), "0.5 of 1 images leave the"),
-        (("a.png",), ("--config.folder.test=0",), "folder.test: 0.0 is no share"),
-        (("a.png",), ("--config.folder.test=1.0",), "folder.test: 1.0 is no share"),
-        (("c/a.png", "b.png"), ("--config.folder.labels=True",), "labels: b.png lies in no folder"),
+        (("a.png",), ("--config.folder.test=0",), "folder.test: 0.0 is not a fraction"),
+        (("a.png",), ("--config.folder.test=1.0",), "folder.test: 1.0 is not a fraction"),
+        (
+            ("c/a.png", "b.png"),
+            ("--config.folder.labels=True",),
+            "labels: b.png is not in a folder",
+        ),
         (("a.png",), ("--config.folder.side=0",), "folder.side: must be at least 1"),
     ],
 )
-def test_a_mistake_is_one_line(files, arguments, message, tmp_path, capsys):
+def test_a_user_error_is_one_line(files, arguments, message, tmp_path, capsys):
     data, workdir = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     for name in files:
@@ -87,8 +95,8 @@ def test_a_mistake_is_one_line(files, arguments, message, tmp_path, capsys):
         if file.suffix == ".png":
             save(file, np.zeros((4, 4, 3), np.uint8))
     path = (f"--config.folder.path={data}",)
-    told = (*path, *(argument.format(data) for argument in arguments))
-    assert run(*OWN, *told, f"--workdir={workdir}") == 2
+    flags = (*path, *(argument.format(data) for argument in arguments))
+    assert run(*OWN, *flags, f"--workdir={workdir}") == 2
     error = capsys.readouterr().err.strip()
     assert message.format(data) in error and error.startswith("error: ") and "\n" not in error
     assert not workdir.exists()
@@ -130,12 +138,12 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 
 def test_the_split_is_by_path_alone():
     names = [f"some folder/{i}.jpg" for i in range(5000)]
-    share = sum(held_out(name, 0.1) for name in names) / len(names)
+    share = sum(is_in_test_split(name, 0.1) for name in names) / len(names)
     assert abs(share - 0.1) < 0.02
     # Recorded, since other machines and later versions must split alike.
-    assert [i for i, name in enumerate(names[:40]) if held_out(name, 0.1)] == [23, 28, 29]
+    assert [i for i, name in enumerate(names[:40]) if is_in_test_split(name, 0.1)] == [23, 28, 29]
     part = int(sha256("é/ü.png".encode()).hexdigest(), 16) / 2**256
-    assert held_out("é/ü.png", part + 1e-9) and not held_out("é/ü.png", part - 1e-9)
+    assert is_in_test_split("é/ü.png", part + 1e-9) and not is_in_test_split("é/ü.png", part - 1e-9)
 
 
 def test_the_split_stays_when_images_come_and_break(tmp_path, config):
@@ -150,11 +158,11 @@ def test_the_split_stays_when_images_come_and_break(tmp_path, config):
     scenes(tmp_path / "0 more", 25, seed=1)
     for i in range(10):
         (tmp_path / f"{i:03d}.png").write_bytes(b"")
-    assert {held_out(f"{i:03d}.png", 0.3) for i in range(10)} == {False, True}
+    assert {is_in_test_split(f"{i:03d}.png", 0.3) for i in range(10)} == {False, True}
     after = split_of()
-    kept = before.keys() & after.keys()
-    assert len(kept) == 30 and len(after) == 55
-    assert all(before[image] == after[image] for image in kept)
+    common = before.keys() & after.keys()
+    assert len(common) == 30 and len(after) == 55
+    assert all(before[image] == after[image] for image in common)
 
 
 def test_classes_are_first_folders_and_stay_with_their_images(tmp_path, config):
@@ -184,7 +192,7 @@ def test_one_line_tells_all_that_is_left_out(tmp_path, config, caplog):
     build(config)
     (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
     names = "no 0.jpg, no 1.jpg, no 2.jpg, ..."
-    assert warning == f"left out 5 of 25 files that cannot be read as images: {names}"
+    assert warning == f"skipped 5 of 25 files that cannot be read as images: {names}"
 
 
 def test_files_that_are_broken_are_left_out(tmp_path, monkeypatch):

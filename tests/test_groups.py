@@ -1,4 +1,4 @@
-"""Groups render as torchvision does, draw by its law, and are standardised by their own law."""
+"""Image groups render and sample as torchvision does, and are standardized."""
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def test_gradients_of_rendering_are_finite(name):
 
 
 def naive_box(rng: np.random.Generator, side: int, scale, ratio) -> tuple[int, int]:
-    """Height and width of one box, by torchvision's documented law, one draw at a time."""
+    """Height and width of one box, as torchvision documents it, one at a time."""
     for _ in range(10):
         area = side * side * rng.uniform(*scale)
         aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
@@ -86,7 +86,7 @@ def naive_box(rng: np.random.Generator, side: int, scale, ratio) -> tuple[int, i
     return side, side
 
 
-def test_boxes_follow_torchvisions_law():
+def test_boxes_follow_torchvisions_distribution():
     scale, ratio, n = (0.2, 1.0), (3 / 4, 4 / 3), 20000
     top, left, height, width = sample_boxes(np.random.default_rng(0), n, 32, scale, ratio)
     rng = np.random.default_rng(1)
@@ -122,7 +122,7 @@ def test_padded_boxes_reach_beyond_the_image():
     assert edges.min() < -0.2 and edges.min() >= -0.25 - 1e-6
 
 
-def test_views_not_transformed_have_the_identity_latent():
+def test_views_not_transformed_have_identity_parameters():
     for name in ("blur", "color"):
         group = build(name, probability=0.25)
         transform_params = group.sample(np.random.default_rng(0), 4000)
@@ -131,7 +131,7 @@ def test_views_not_transformed_have_the_identity_latent():
 
 
 @pytest.mark.parametrize("groups", [("crop", "blur"), ("blur", "color", "crop")])
-def test_a_constant_scores_zero_on_standardised_latents_and_actions(groups):
+def test_parameters_and_actions_are_standardized(groups):
     data = dataset(groups=groups, unconditioned_transforms=("flip",))
     _, transform_params = data.splits["train"].draw(
         np.random.default_rng(7), np.zeros(50000, int), 2
@@ -163,7 +163,7 @@ def test_rendering_does_not_depend_on_the_order_of_groups():
     np.testing.assert_allclose(views, swapped, atol=1e-6)
 
 
-def test_a_nuisance_is_drawn_and_rendered_but_not_told():
+def test_an_unconditioned_transform_is_sampled_and_rendered():
     data = dataset(unconditioned_transforms=("color",))
     record, transform_params = data.splits["train"].draw(np.random.default_rng(0), np.arange(8), 2)
     assert transform_params.shape == (8, 2, 9)
@@ -181,7 +181,7 @@ def test_a_nuisance_is_drawn_and_rendered_but_not_told():
     "options",
     [{"groups": ("crop", "spin")}, {"groups": ("crop",), "unconditioned_transforms": ("crop",)}],
 )
-def test_wrong_groups_are_told(options):
+def test_wrong_groups_are_refused(options):
     with pytest.raises(UserError, match="groups"):
         dataset(**options)
 
@@ -195,7 +195,7 @@ def test_groups_are_read_from_their_sections():
     assert (transform_params[..., 4] == 3).all()
 
 
-def test_a_group_without_its_options_is_told(monkeypatch):
+def test_a_group_without_its_options_is_refused(monkeypatch):
     monkeypatch.setitem(GROUPS, "gamma", GROUPS["flip"])
     with pytest.raises(UserError, match="groups: 'gamma' has no section config.gamma"):
         dataset(groups=("gamma",))

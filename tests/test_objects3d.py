@@ -87,9 +87,9 @@ def test_distance_of_one_part(part, exact):
     p = points(500)
     outside = exact(p) > 0.01
     assert outside.sum() > 200
-    told = distances(one_part(**part), p)[0]
-    np.testing.assert_allclose(told[outside], exact(p)[outside], atol=1e-5)
-    assert (told[exact(p) < -0.01] < 0).all()
+    found = distances(one_part(**part), p)[0]
+    np.testing.assert_allclose(found[outside], exact(p)[outside], atol=1e-5)
+    assert (found[exact(p) < -0.01] < 0).all()
 
 
 def test_a_distance_is_never_more_than_the_way_to_the_surface():
@@ -265,7 +265,7 @@ def test_train_and_test_have_no_instance_in_common():
     assert (np.abs(train - test).max(axis=(1, 2, 3)) > 1e-3).all()
 
 
-def test_normalised_views_have_mean_0_and_deviation_1():
+def test_normalized_views_have_mean_0_and_deviation_1():
     dataset = world.build(options(objects3d__side=32, objects3d__train=200))
     record, transform_params = dataset.splits["train"].draw(
         np.random.default_rng(0), np.arange(200), 1
@@ -281,9 +281,9 @@ def test_a_linear_hue_is_the_same_picture():
     circle, linear = (world.build(options(scene__hue=hue)) for hue in ("circle", "linear"))
     record, transform_params = draw(linear)
     hues = 2 * np.pi * transform_params[..., 4:6]
-    told = np.stack([np.cos(hues), np.sin(hues)], -1).reshape(3, 2, 4)
+    points = np.stack([np.cos(hues), np.sin(hues)], -1).reshape(3, 2, 4)
     on_circle = np.concatenate(
-        [transform_params[..., :4], told, transform_params[..., 6:]], axis=-1
+        [transform_params[..., :4], points, transform_params[..., 6:]], axis=-1
     )
     record = jax.tree.map(lambda leaf: leaf[:, 0], record)
     a, b = circle.render(record, on_circle[:, 0]), linear.render(record, transform_params[:, 0])
@@ -295,9 +295,11 @@ def test_a_group_that_is_not_named_rests():
     record, transform_params = draw(dataset, views=1)
     assert transform_params.shape == (3, 1, 6)
     one = dataset.render(jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0])
-    told = np.concatenate([np.tile([0, 0, 0, 1], (3, 1)), transform_params[:, 0]], axis=1)
+    with_rest = np.concatenate([np.tile([0, 0, 0, 1], (3, 1)), transform_params[:, 0]], axis=1)
     whole = world.build(options())
-    other = whole.render(jax.tree.map(lambda leaf: leaf[:, 0], record), told.astype(np.float32))
+    other = whole.render(
+        jax.tree.map(lambda leaf: leaf[:, 0], record), with_rest.astype(np.float32)
+    )
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -307,11 +309,11 @@ def test_a_pool_holds_what_would_be_rendered():
     assert record.shape == (3, 2, 16, 16, 3) and record.dtype == np.uint8
     shape, _ = draw(fresh)
     for view in range(2):
-        kept = pooled.render(record[:, view], transform_params[:, view])
+        stored = pooled.render(record[:, view], transform_params[:, view])
         drawn = fresh.render(
             jax.tree.map(lambda leaf: leaf[:, 0], shape), transform_params[:, view]
         )
-        assert np.abs(pooled.pixels(kept) - fresh.pixels(drawn)).max() < 0.51 / 255 + 1e-3
+        assert np.abs(pooled.pixels(stored) - fresh.pixels(drawn)).max() < 0.51 / 255 + 1e-3
     assert (record[:, 0] != record[:, 1]).any(axis=(1, 2, 3)).all()
     seen = {tuple(draw(pooled, seed=s)[1][0].ravel().round(3)) for s in range(60)}
     assert len(seen) == 6  # ordered pairs of three views
@@ -321,16 +323,18 @@ def test_a_pool_holds_what_would_be_rendered():
     ("changes", "message"),
     [
         ({"objects3d__pool": 1}, "objects3d.pool: must be at least 2"),
-        ({"groups": ("crop", "color")}, "groups: 'crop'"),
+        ({"groups": ("spin", "color")}, "groups: 'spin'"),
     ],
 )
-def test_mistakes(changes, message):
+def test_user_errors(changes, message):
     with pytest.raises(UserError, match=message):
         world.build(options(**changes))
 
 
 def test_more_views_than_the_pool_has():
-    with pytest.raises(UserError, match=r"objects3d.pool: 2 views of each object; 3 are asked for"):
+    with pytest.raises(
+        UserError, match=r"objects3d.pool: 2 views of each object, but 3 are needed"
+    ):
         draw(world.build(options(objects3d__pool=2)), views=3)
 
 
@@ -343,9 +347,9 @@ def test_a_run_trains_and_reports(tmp_path, pool):
             "environments": "('rotation','color')"}  # fmt: skip
     few = ["--config.train.warmup_steps=1", "--config.eval.probe.steps=5",
            "--config.monitor.every=0", "--config.train.parallel=jit"]  # fmt: skip
-    told = [f"--config.{name}={value}" for name, value in data.items()]
+    flags = [f"--config.{name}={value}" for name, value in data.items()]
     workdir = tmp_path / "run"
-    arguments = ["main", "--config=configs/debug.py", f"--workdir={workdir}", *steps, *few, *told]
+    arguments = ["main", "--config=configs/debug.py", f"--workdir={workdir}", *steps, *few, *flags]
     assert main(arguments) == 0
     report = json.loads((workdir / "eval" / "2" / "report.json").read_text())
     assert set(report["adaptivity"]) == {"rotation", "color"}

@@ -51,7 +51,7 @@ def test_gamma_renders_powers_and_leaves_its_identity_untouched():
     scope = runpy.run_path(PATH)
     config = scope["get_config"]()
     config.data.name = "synthetic"
-    dataset = DATASETS["synthetic"](config)
+    dataset = DATASETS["synthetic"].build(config)
     images = dataset.splits["train"].images[:3]
     still = np.tile(dataset.space.identity, (3, 1))
     np.testing.assert_allclose(

@@ -20,7 +20,7 @@ from contextssl_jax.step import TrainState, build_optimizer, build_schedule, tra
 
 def setting(config, mode: str):
     config.train.parallel = mode
-    dataset = DATASETS["synthetic"](config)
+    dataset = DATASETS["synthetic"].build(config)
     place = parallel.choose_parallel(mode, config.data.contexts)
     method = METHODS[config.method](config, dataset, place.axis)
     batches = context_batches(

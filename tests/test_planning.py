@@ -15,7 +15,7 @@ from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.main import main
-from contextssl_jax.planning.dummy_datasets import DUMMY_DATASETS, dummy_dataset
+from contextssl_jax.planning.dummy_datasets import dummy_dataset, reads_data
 from contextssl_jax.planning.hardware import CHIPS
 from contextssl_jax.planning.plan import make_plan
 from contextssl_jax.planning.program import build_program, host_devices
@@ -170,7 +170,7 @@ def shapes(config, dataset: Dataset) -> list[tuple]:
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batches[0])]
 
 
-def test_stand_ins_have_the_shapes_of_the_real_data(config, tmp_path):
+def test_dummies_have_the_shapes_of_the_real_data(config, tmp_path):
     config.data.pairs = 4
     config.folder.update(path=str(tmp_path / "images"), side=8)
     config.bench3d.update(path=str(tmp_path / "bench3d"), side=16)
@@ -185,22 +185,23 @@ def test_stand_ins_have_the_shapes_of_the_real_data(config, tmp_path):
         config.data.name = name
         if name != "folder":
             config.groups = config.environments = ("rotation", "color")
-        real, black = DATASETS[name](config), dummy_dataset(config)
+            config.unconditioned_transforms = ("blur",)
+        real, black = DATASETS[name].build(config), dummy_dataset(config)
         assert shapes(config, black) == shapes(config, real), name
         np.testing.assert_array_equal(black.space.param_mean, real.space.param_mean)
 
 
 @pytest.mark.parametrize("name, side", [("cifar10", 32), ("tfds", 24)])
-def test_stand_ins_of_stored_images(config, name, side):
+def test_dummies_of_stored_images(config, name, side):
     config.data.name, config.tfds.side = name, 24
     shape, kind = shapes(config, dummy_dataset(config))[0]
     assert shape == (2, 8, 1, side, side, 3) and kind == np.uint8
 
 
-def test_no_stand_in_reads_a_path_or_draws_a_pool():
+def test_no_dummy_reads_a_path_or_renders_a_pool():
     for module in (own_images, quickstart):
         config = module.get_config()
-        assert config.data.name in DUMMY_DATASETS
+        assert not reads_data(config)
         assert dummy_dataset(config).splits["train"].size == config.data.pairs
     assert shapes(config, dummy_dataset(config))[:2] == [
         ((2, 64, 2, 32, 32, 3), np.uint8),  # a pool's views each have a picture

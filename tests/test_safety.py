@@ -259,7 +259,10 @@ def test_another_identity_of_the_data_is_refused(content, workdir, config):
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "config.json").write_text(to_json(config))
     dataset = SimpleNamespace(splits={"train": SimpleNamespace(size=3, labels=None)})
-    with pytest.raises(UserError) as told, acquire_workdir(epath.Path(workdir), config, dataset):
+    with (
+        pytest.raises(UserError) as told,
+        acquire_workdir(epath.Path(workdir), config, dataset, ()),
+    ):
         pass
     assert str(workdir) in str(told.value) and str(told.value).isprintable()
 

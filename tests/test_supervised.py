@@ -137,7 +137,7 @@ def test_predicted_classes_are_scored_by_the_environment_of_the_context():
 def test_what_cannot_be_learnt_is_one_line(labels, group, message):
     config = small_config("supervised")
     config.supervised.group = group
-    dataset = DATASETS["synthetic"](config)
+    dataset = DATASETS["synthetic"].build(config)
     if not labels:
         split = dataclasses.replace(dataset.splits["train"], labels=None)
         dataset = dataclasses.replace(dataset, splits={"train": split, "test": split})

@@ -62,22 +62,22 @@ def test_splits_are_those_that_the_options_name(tmp_path, config):
         ([(16, 16)], ("train=valid",), "--config.tfds: cannot read small valid: Unknown split"),
         ([(16, 16)], ("train=train[:",), "small train[:: Error parsing split 'train[:'"),
         ([(16, 16)], ("test=train[:0]",), "--config.tfds: cannot read small train[:0]: "),
-        ([(16, 20)], (), "small train has images that are not square, such as (16, 20): set --con"),
-        ([(16, 16), (18, 18)], (), "several sizes, such as (16, 16) and (18, 18): set --config.tf"),
+        ([(16, 20)], (), "small train has images that are not square, such as (16, 20). Set --con"),
+        ([(16, 16), (18, 18)], (), "several sizes, such as (16, 16) and (18, 18). Set --config.tf"),
         ([(16, 16), (18, 18)], ("train=train[:1]", "test=train[1:]"),
-         "--config.tfds.side: set it, since images have 16 pixels in the train split and 18 in"),
+         "--config.tfds.side: images have 16 pixels in the train split and 18 in the test split."),
         ([(16, 16)], ("side=0",), "--config.tfds.side: must be at least 1"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(shapes, arguments, message, tmp_path, capsys):
+def test_a_user_error_is_one_line(shapes, arguments, message, tmp_path, capsys):
     drawn = [example for shape in shapes for example in examples(1, shape=(*shape, 3))]
     store(tmp_path, IMAGE, drawn)
     capsys.readouterr()
     workdir = tmp_path / "run"
     places = (f"--config.data.dir={tmp_path}", f"--workdir={workdir}")
-    told = ("--config.tfds.name=small", *(f"--config.tfds.{a}" for a in arguments))
+    flags = ("--config.tfds.name=small", *(f"--config.tfds.{a}" for a in arguments))
     # configs/tfds_images.py sets a side.
-    assert run("--config=configs/debug.py", "--config.data.name=tfds", *told, *places) == 2
+    assert run("--config=configs/debug.py", "--config.data.name=tfds", *flags, *places) == 2
     error = capsys.readouterr().err.strip()
     assert message.format(tmp_path) in error and error.startswith("error: ") and "\n" not in error
     assert not workdir.exists()

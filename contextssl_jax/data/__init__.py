@@ -1,18 +1,19 @@
-"""Data sets by name; a new one is one file and one line here."""
-
-from collections.abc import Callable
-
-from ml_collections import ConfigDict
+"""Data sets by name; a new data set is one file and one line here."""
 
 from contextssl_jax.data import bench3d, cifar10, folder, synthetic, tfds_images
-from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.data.dataset import DatasetSpec
 from contextssl_jax.data.objects3d import world as objects3d
 
-DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
-    "3diebench": bench3d.build,
-    "cifar10": cifar10.build,
-    "folder": folder.build,
-    "objects3d": objects3d.build,
-    "synthetic": synthetic.build,
-    "tfds": tfds_images.build,
+DATASETS: dict[str, DatasetSpec] = {
+    "3diebench": bench3d.SPEC,
+    "cifar10": cifar10.SPEC,
+    "folder": folder.SPEC,
+    "objects3d": objects3d.SPEC,
+    "synthetic": synthetic.SPEC,
+    "tfds": tfds_images.SPEC,
 }
+
+
+def resume_free_options() -> tuple[str, ...]:
+    """Return the prefixes of all data sets' options that may differ when a run is resumed."""
+    return tuple(dict.fromkeys(name for spec in DATASETS.values() for name in spec.resume_free))

@@ -1,8 +1,8 @@
-"""Batches of contexts: which records, which views, which environment, all from (seed, index).
+"""Batches of contexts: records, views and environments, all determined by (seed, index).
 
-A context is K pairs of views. The train split is read in a new random order each epoch, a context
-at a time, so no record comes twice in an epoch; what does not fill a whole context is left out of
-that epoch. Contexts have one global order, whatever the number of processes that read it.
+A context is K pairs of views. Each epoch is a new random permutation of the split, divided into
+contexts, so no record occurs twice in an epoch; the remainder that does not fill a context is
+dropped from that epoch. The global order of contexts does not depend on the number of processes.
 """
 
 import functools
@@ -16,40 +16,37 @@ import numpy as np
 from contextssl_jax.data.dataset import Split
 from contextssl_jax.errors import UserError
 
-# Streams of randomness, so that no two draws share their numbers.
+# Streams of randomness, so that no two draws share random numbers.
 _ORDER, _VIEWS, _ENVIRONMENT = range(3)
 
-
-Array = Any  # NumPy on the host, JAX on the device
+Array = Any  # a NumPy array on the host, a JAX array on the device
 
 
 class ContextBatch(NamedTuple):
-    """B contexts of K pairs, each to be read in E environments over G groups."""
+    """B contexts of K pairs, each encoded in E environments over G groups."""
 
     record: Any  # leaves [B, K, 1 or 2, ...], see Split.draw
-    transform_params: (
-        Array  # the two views' latents in their own units, float32 [B, K, 2, T + nuis.]
-    )
-    environments: Array  # groups whose actions are shown, bool [B, E, G]
-    position: Array  # place in the global batch, int32 [B]; keys what is random per context
-    labels: Array  # classes of the records, int32 [B, K]; -1 where the split has none
+    transform_params: Array  # of the two views, in the groups' own units, float32 [B, K, 2, D]
+    environments: Array  # groups whose actions are observed, bool [B, E, G]
+    position: Array  # index in the global batch, int32 [B]; key of per-context randomness
+    labels: Array  # classes of the records, int32 [B, K]; -1 if the split has none
 
 
 def parse_environments(environments: Sequence[str], groups: Sequence[str]) -> np.ndarray:
-    """Returns environments such as "crop", "crop+blur" or "none" as shown groups, bool [n, G].
+    """Parse environments such as "crop", "crop+blur" or "none" to observed groups, bool [n, G].
 
     Raises:
-      UserError: an environment names an unknown group, or there is none.
+      UserError: an environment names an unknown group, or there is no environment.
     """
     if not environments:
-        raise UserError("environments: name at least one, such as ('crop', 'blur')")
+        raise UserError("environments: is empty. Name at least one, such as ('crop', 'blur').")
     table = np.zeros((len(environments), len(groups)), bool)
     for row, environment in zip(table, environments, strict=True):
         for name in [] if environment == "none" else environment.split("+"):
             if name not in groups:
                 raise UserError(
                     f"environments: {environment!r} names {name!r}, which is none of the groups"
-                    f" {tuple(groups)}; write 'none' or group names joined by '+'"
+                    f" {tuple(groups)}. Write 'none' or group names joined by '+'."
                 )
             row[list(groups).index(name)] = True
     return table
@@ -66,27 +63,31 @@ def context_batches(
     process: int = 0,
     processes: int = 1,
 ) -> grain.MapDataset:
-    """Returns the endless, random-access sequence of this process's share of each global batch.
+    """Return the endless, random-access sequence of this process's share of each global batch.
 
     Args:
-      split: where records come from.
-      environments: shown groups of each environment, bool [n, G].
-      seed: decides everything together with the index.
-      contexts: contexts of a global batch.
+      split: source of the records.
+      environments: observed groups of each environment, bool [n, G].
+      seed: together with the index, determines everything.
+      contexts: number of contexts in a global batch.
       pairs: K.
-      environment_per: "context" or "batch", one environment drawn for each (E = 1); or "all",
-        every context is to be read in every environment (E = n).
-      process: index of this process; it gets the contexts [process, process + 1) * B of a batch.
+      environment_per: "context" or "batch": one environment is sampled for each (E = 1); "all":
+        every context is encoded in every environment (E = n).
+      process: index of this process, which receives the contexts [process, process + 1) * B.
       processes: number of processes, a divisor of `contexts`.
 
     Raises:
-      UserError: the split is smaller than a context, or processes do not divide the contexts.
+      UserError: the split is smaller than a context, or `processes` does not divide `contexts`.
     """
     if split.size < pairs:
-        raise UserError(f"data.pairs: {pairs} pairs a context, but the split has {split.size}")
+        raise UserError(
+            f"data.pairs: {pairs} pairs per context, but the split has {split.size} records."
+            " Lower it."
+        )
     if contexts % processes:
         raise UserError(
-            f"data.contexts: {contexts} contexts do not split over {processes} processes"
+            f"data.contexts: {contexts} contexts cannot be split evenly over {processes} processes."
+            " Use a multiple."
         )
     local = contexts // processes
 
@@ -96,7 +97,7 @@ def context_batches(
             split, environments, seed, batch * contexts + position, position, pairs, environment_per
         )
 
-    # Half of what an index can be, as Grain adds to lengths.
+    # Half of the largest index, since Grain adds to lengths.
     endless = sys.maxsize // 2 // local * local
     return grain.MapDataset.range(endless).map(make).batch(local)
 
@@ -104,7 +105,7 @@ def context_batches(
 def read_batches(
     batches: grain.MapDataset, start: int, threads: int, prefetch: int
 ) -> Iterator[ContextBatch]:
-    """Yields the batches from position `start` on, `prefetch` of them made ahead by threads."""
+    """Iterate over the batches from index `start`, prefetching `prefetch` of them in threads."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(batches[start:].to_iter_dataset(options))
 
@@ -118,20 +119,20 @@ def make_context(
     pairs: int,
     environment_per: str,
 ) -> ContextBatch:
-    """Makes the context of a global index, without the leading B; see context_batches."""
+    """Make the context of a global index, without the leading B; see context_batches."""
     per_epoch = split.size // pairs
-    epoch, place = divmod(index, per_epoch)
+    epoch, offset = divmod(index, per_epoch)
     order = _epoch_order(seed, epoch, split.size)
     rng = np.random.default_rng((seed, _VIEWS, index))
-    indices = order[place * pairs : (place + 1) * pairs]
+    indices = order[offset * pairs : (offset + 1) * pairs]
     record, transform_params = split.draw(rng, indices, 2)
     labels = np.full(pairs, -1, np.int32) if split.labels is None else split.labels[indices]
-    shown = environments
+    observed = environments
     if environment_per != "all":
-        drawn_by = index if environment_per == "context" else index - position
-        rng = np.random.default_rng((seed, _ENVIRONMENT, drawn_by))
-        shown = environments[rng.integers(len(environments))][None]
-    return ContextBatch(record, transform_params, shown, np.int32(position), labels)
+        key = index if environment_per == "context" else index - position
+        rng = np.random.default_rng((seed, _ENVIRONMENT, key))
+        observed = environments[rng.integers(len(environments))][None]
+    return ContextBatch(record, transform_params, observed, np.int32(position), labels)
 
 
 @functools.lru_cache(maxsize=8)

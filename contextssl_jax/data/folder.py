@@ -14,41 +14,43 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.data.dataset import Dataset, DatasetSpec
 from contextssl_jax.data.images import channel_statistics, rgb, square
-from contextssl_jax.data.staging import staged
-from contextssl_jax.data.stored import stored_dataset
+from contextssl_jax.data.staging import stage_folder
+from contextssl_jax.data.stored import dummy_stored_dataset, stored_dataset
 from contextssl_jax.errors import UserError
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-_NAMED = 3  # files that a warning names
+_MAX_NAMED = 3  # files named in a warning
 
 _log = logging.getLogger(__name__)
 
 
 def build(config: ConfigDict) -> Dataset:
-    """Builds the data set from the sections `folder` and the groups', `groups` and `nuisances`.
+    """Build the data set from `folder`, `groups`, `unconditioned_transforms` and their sections.
 
     Raises:
-      UserError: there is no such folder, or its images do not make two splits.
+      UserError: the folder does not exist, or a split has no images.
     """
     options = config.folder
     if not 0 < options.test < 1:
-        raise UserError(f"--config.folder.test: {options.test} is no share between 0 and 1")
+        raise UserError(
+            f"--config.folder.test: {options.test} is not a fraction. Use a value between 0 and 1."
+        )
     root, names = find_images(options.path)
     labels = class_labels(names) if options.labels else None
-    in_test = np.array([held_out(name, options.test) for name in names])
+    in_test = np.array([is_in_test_split(name, options.test) for name in names])
     order = np.argsort(in_test, kind="stable")  # the train split first
     images, read = read_images([root / names[i] for i in order], options.side)
     order = order[read]
-    _warn(sorted(set(names) - {names[i] for i in order}), len(names))
+    _warn_skipped(sorted(set(names) - {names[i] for i in order}), len(names))
     train = len(order) - int(in_test[order].sum())
     splits = {}
     for split, part in (("train", slice(train)), ("test", slice(train, None))):
         if not len(images[part]):
             raise UserError(
                 f"--config.folder.test: {options.test} of {len(order)} images leave the {split}"
-                " split empty; change the share, or add images"
+                " split empty. Change the fraction, or add images."
             )
         splits[split] = images[part], None if labels is None else labels[order[part]]
     sizes = ", ".join(f"{name} {len(part)}" for name, (part, _) in splits.items())
@@ -57,90 +59,96 @@ def build(config: ConfigDict) -> Dataset:
 
 
 def find_images(path: str | None) -> tuple[Path, list[str]]:
-    """Finds the images anywhere below a folder, by their file names.
+    """Find all images below a folder, by their file names.
 
-    Hidden files and folders are left out, and symbolic links: what they lead to lies elsewhere, or
-    would be found twice.
+    Hidden files, hidden folders and symbolic links are skipped: the target of a link is outside the
+    folder, or would be found twice.
 
     Returns:
-      The folder, and the files' paths relative to it, written with "/", in order.
+      The folder, and the files' paths relative to it, separated by "/", sorted.
 
     Raises:
-      UserError: no path, no folder there, or no images in it.
+      UserError: the path is not set, is not a folder, or has no images.
     """
     if not path:
-        raise UserError("--config.folder.path: name a folder of images")
-    root = Path(os.path.expanduser(staged(path, "--config.folder.path")))
+        raise UserError("--config.folder.path: not set. Set it to a folder of images.")
+    root = Path(os.path.expanduser(stage_folder(path, "--config.folder.path")))
     try:
         names = sorted(_walk(root))
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-        raise UserError(f"--config.folder.path: cannot read {reason}") from error
+        raise UserError(
+            f"--config.folder.path: cannot read {reason}. Use a readable folder."
+        ) from error
     if not names:
         kinds = ", ".join(suffix.removeprefix(".") for suffix in _SUFFIXES)
         raise UserError(
-            f"--config.folder.path: no images in {root} ({kinds}; hidden files and links aside)"
+            f"--config.folder.path: no images in {root}. Add files of the types {kinds}; hidden"
+            " files and links are skipped."
         )
     return root, names
 
 
-def held_out(name: str, share: float) -> bool:
-    """Says whether a file is in the test split, by its relative path: no other file matters."""
+def is_in_test_split(name: str, fraction: float) -> bool:
+    """Return whether a file is in the test split, by its relative path alone."""
     digest = hashlib.sha256(os.fsencode(name)).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def class_labels(names: Sequence[str]) -> np.ndarray:
-    """Returns each file's class, the place of its first folder among all such in order, int32 [N].
+    """Return each file's class, the index of its first folder among all sorted ones, int32 [N].
 
     Raises:
-      UserError: a file lies in no folder.
+      UserError: a file is not in a folder.
     """
     folders = [name.split("/")[0] if "/" in name else "" for name in names]
     if "" in folders:
         name = names[folders.index("")]
         raise UserError(
-            f"--config.folder.labels: {name} lies in no folder that names its class; move it to one"
+            f"--config.folder.labels: {name} is not in a folder that names its class. Move it to"
+            " one."
         )
     return np.unique(folders, return_inverse=True)[1].astype(np.int32)
 
 
 def read_images(files: Sequence[Path], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images, a few at a time in threads, as squares.
+    """Read images as squares, in threads.
 
     Returns:
-      images: uint8 [n, side, side, 3], of those that could be read.
-      read: their places in files, rising, int [n].
+      images: uint8 [n, side, side, 3], of the readable files.
+      read: their indices in files, ascending, int [n].
 
     Raises:
-      UserError: none could be read.
+      UserError: no file is readable.
     """
     images = np.empty((len(files), side, side, 3), np.uint8)
     read: list[int] = []
     bar = tqdm(total=len(files), desc="folder", unit=" images", disable=None)
     with bar, ThreadPool() as pool:
-        for place, image in enumerate(pool.imap(partial(read_image, side=side), files)):
+        for index, image in enumerate(pool.imap(partial(read_image, side=side), files)):
             if image is not None:
                 images[len(read)] = image
-                read.append(place)
+                read.append(index)
             bar.update()
     if not read:
-        raise UserError(f"--config.folder.path: none of {len(files)} files could be read as images")
+        raise UserError(
+            f"--config.folder.path: none of {len(files)} files could be read as images. Use others."
+        )
     return images[: len(read)], np.array(read)
 
 
 def read_image(file: Path, side: int) -> np.ndarray | None:
-    """Reads an image upright, as uint8 [side, side, 3]; None if the file is none, or broken."""
+    """Read an image upright, as uint8 [side, side, 3]; None if the file is not readable."""
     try:
         with Image.open(file) as image:
-            image.draft(None, (2 * side, 2 * side))  # decodes large JPEGs several times faster
+            image.draft(None, (2 * side, 2 * side))  # large JPEGs decode several times faster
             return square(rgb(ImageOps.exif_transpose(image)), side)
-    except Exception:  # what PIL raises for broken files varies without end
+    except Exception:  # PIL raises many types for damaged files
         return None
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yields the relative paths of the images below a folder; raises OSError."""
+    """Iterate over the relative paths of the images below a folder; raises OSError."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -154,8 +162,15 @@ def _walk(root: Path) -> Iterator[str]:
                 yield path.relative_to(root).as_posix()
 
 
-def _warn(left_out: Sequence[str], total: int) -> None:
-    if left_out:
-        first = ", ".join(left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
-        message = "left out %d of %d files that cannot be read as images: %s"
-        _log.warning(message, len(left_out), total, first)
+def _warn_skipped(skipped: Sequence[str], total: int) -> None:
+    if skipped:
+        first = ", ".join(skipped[:_MAX_NAMED]) + (", ..." if len(skipped) > _MAX_NAMED else "")
+        message = "skipped %d of %d files that cannot be read as images: %s"
+        _log.warning(message, len(skipped), total, first)
+
+
+def _dummy(config: ConfigDict) -> Dataset:
+    return dummy_stored_dataset(config, config.folder.side)
+
+
+SPEC = DatasetSpec(build, _dummy, resume_free=("folder.path",))

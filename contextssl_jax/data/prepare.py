@@ -1,4 +1,4 @@
-"""Prepares a data set in a folder: python -m contextssl_jax.data.prepare --dataset=… --out=…."""
+"""Prepare a data set in a folder: python -m contextssl_jax.data.prepare --dataset=… --out=…."""
 
 import argparse
 import os
@@ -16,14 +16,14 @@ class Preparer(NamedTuple):
     """How a data set is prepared.
 
     Attributes:
-      run: prepares it by the command line's options; returns lines to tell.
-      needs: further options that must be given.
-      takes: further options that may be given.
+      run: prepares it by the options of the command line; returns lines to print.
+      required: options that are required.
+      optional: options that are optional.
     """
 
     run: Callable[[Namespace], Sequence[str]]
-    needs: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 def _cifar10(options: Namespace) -> Sequence[str]:
@@ -46,53 +46,55 @@ _OPTIONS = ("source", "lists", "side", "processes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 2 for the user's mistake, 130 for Ctrl-C."""
+    """Run the command line; return the exit code: 2 for a user error, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m contextssl_jax.data.prepare",
-        description="Prepares a data set for use where there is no network, or to be read faster.",
+        description="Prepares a data set for use without a network, or for faster reading.",
     )
     parser.add_argument("--dataset", required=True, choices=sorted(_PREPARERS))
     parser.add_argument(
         "--out",
         required=True,
         metavar="FOLDER",
-        help="what TFDS_DATA_DIR is then to name; of 3diebench, --config.bench3d.path",
+        help="output folder: the later TFDS_DATA_DIR, or --config.bench3d.path of 3diebench",
     )
-    only = parser.add_argument_group("of 3diebench")
-    only.add_argument("--source", metavar="FOLDER", help="what its archive unpacks to")
-    only.add_argument(
-        "--lists", metavar="FOLDER", help="of its splits; by default --source, or data within it"
+    group = parser.add_argument_group("options of 3diebench")
+    group.add_argument("--source", metavar="FOLDER", help="folder of the unpacked archive")
+    group.add_argument(
+        "--lists",
+        metavar="FOLDER",
+        help="folder of the official lists; default: --source or its data",
     )
-    only.add_argument("--side", type=int, help="of the views, pixels; by default 128")
-    only.add_argument("--processes", type=int, help="that decode; by default one for each core")
+    group.add_argument("--side", type=int, help="side of the views in pixels; default: 128")
+    group.add_argument("--processes", type=int, help="processes that decode; default: one per core")
     options = parser.parse_args(arguments)
     try:
-        told = _prepare(options)
+        lines = _prepare(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command prepares the rest", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
-    print(*told, f"{options.dataset} is ready in {options.out}", sep="\n")
+    print(*lines, f"{options.dataset} is ready in {options.out}", sep="\n")
     return 0
 
 
 def _prepare(options: Namespace) -> Sequence[str]:
-    """Checks which options were given, and prepares.
+    """Validate the options, and prepare.
 
     Raises:
-      UserError: one is missing, not for this data set, or too small; or what the preparer raises.
+      UserError: an option is missing, not for this data set, or too small; or by the preparer.
     """
     preparer = _PREPARERS[options.dataset]
     for name in _OPTIONS:
         value = getattr(options, name)
-        if value is None and name in preparer.needs:
-            raise UserError(f"--{name}: must be given to prepare {options.dataset}; see --help")
-        if value is not None and name not in (*preparer.needs, *preparer.takes):
-            raise UserError(f"--{name}: is not for {options.dataset}")
+        if value is None and name in preparer.required:
+            raise UserError(f"--{name}: is required to prepare {options.dataset}. See --help.")
+        if value is not None and name not in (*preparer.required, *preparer.optional):
+            raise UserError(f"--{name}: is not an option of {options.dataset}. Omit it.")
         if isinstance(value, int) and value < 1:
-            raise UserError(f"--{name}: must be at least 1, not {value}")
+            raise UserError(f"--{name}: must be at least 1, not {value}. Raise it.")
     return preparer.run(options)
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.data.dataset import Dataset, DatasetSpec
 from contextssl_jax.data.stored import stored_dataset
 
 _CLASSES = 4
 
 
 def build(config: ConfigDict) -> Dataset:
-    """Builds the data set from the sections `synthetic` and the groups', and `groups`."""
+    """Build the data set from `synthetic`, `groups`, `unconditioned_transforms`, their sections."""
     options = config.synthetic
     splits = {
         name: draw_images(seed, options[name], options.side)
@@ -20,7 +20,7 @@ def build(config: ConfigDict) -> Dataset:
 
 
 def draw_images(seed: int, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws images of random low-frequency waves around a class colour.
+    """Sample images of random low-frequency waves around a class color.
 
     Returns:
       images: uint8 [n, size, size, 3].
@@ -35,3 +35,6 @@ def draw_images(seed: int, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     pattern = np.sin(waves.sum(axis=2) + phase).transpose(0, 2, 3, 1)
     images = palette[labels][:, None, None] + 0.25 * pattern
     return np.clip(images * 255, 0, 255).astype(np.uint8), labels
+
+
+SPEC = DatasetSpec(build, dummy=build)

@@ -34,8 +34,8 @@ def probe_targets(space: ParameterSpace, fit: Views, test: Views) -> dict[str, T
         np.asarray(space.actions(v.transform_params[:, 0], v.transform_params[:, 1]))
         for v in (fit, test)
     )
-    entries = [f"{group.name} {entry}" for group in space.groups for entry in group.latent]
-    actions = [f"{group.name} {entry}" for group in space.groups for entry in group.action]
+    entries = [f"{group.name} {entry}" for group in space.groups for entry in group.parameter_names]
+    actions = [f"{group.name} {entry}" for group in space.groups for entry in group.action_names]
     return {
         "single": Target(
             tuple(entries), space.param_group_ids, space.param_mean, space.param_std, *single

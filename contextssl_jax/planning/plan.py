@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from contextssl_jax.planning.counting import OTHER
-from contextssl_jax.planning.dummy_datasets import DUMMY_DATASETS
+from contextssl_jax.planning.dummy_datasets import reads_data
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
 from contextssl_jax.planning.memory import saved_for_backward, size_of
@@ -60,7 +60,7 @@ def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
         "run": {
             "method": config.method,
             "data": config.data.name,
-            "reads_data": config.data.name not in (*DUMMY_DATASETS, "synthetic"),
+            "reads_data": reads_data(config),
             "contexts": config.data.contexts,
             "pairs": config.data.pairs,
             "dtype": config.model.dtype,

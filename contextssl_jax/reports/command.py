@@ -8,6 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from contextssl_jax.data import resume_free_options
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.distributed.processes import run_on_primary
 from contextssl_jax.errors import UserError, reraise_out_of_memory
@@ -38,7 +39,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
     Raises:
       UserError: no such checkpoint, a checkpoint of another config, or a wrong option.
     """
-    run_on_primary(lambda: check_workdir(folder, config))
+    run_on_primary(lambda: check_workdir(folder, config, resume_free_options()))
     workdir = resolve_path(folder, "--workdir")
     # The reader splits views over devices, independently of the training's parallelism.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))

@@ -15,6 +15,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from contextssl_jax.data import resume_free_options
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.storage.files import append_text
 
@@ -39,7 +40,7 @@ def collect_metadata(
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": ["python", "-m", "contextssl_jax.main", *argv[1:]],
-        "config": fingerprint(config),
+        "config": fingerprint(config, resume_free_options()),
         "seed": config.seed,
         "deterministic": deterministic,
         "git": git_revision(),

@@ -19,9 +19,9 @@ from contextssl_jax.storage.paths import error_reason, io_errors, resolve_path
 from contextssl_jax.storage.safe_json import read_json, truncate
 
 # Options that change where and how fast a run goes, not what comes out: they may differ on resume.
+# Those of the data sets (data.resume_free_options) are passed to the functions below.
 _FREE = (
-    *("data.dir", "data.threads", "data.prefetch", "train.parallel", "model.remat"),
-    *("folder.path", "bench3d.path", "bench3d.lists"),
+    *("data.threads", "data.prefetch", "train.parallel", "model.remat"),
     *("log.", "checkpoint.", "eval."),
 )
 
@@ -29,13 +29,14 @@ _NAMED = 20  # options that a message names
 _NAME, _DATA = "config.json", "data.json"
 
 
-def fingerprint(config: ConfigDict) -> str:
+def fingerprint(config: ConfigDict, resume_free: tuple[str, ...]) -> str:
     """Returns 12 hexadecimal digits that differ where options that decide the result differ."""
-    decisive = [[k, v] for k, v in sorted(flatten(config)) if not k.startswith(_FREE)]
+    free = _FREE + resume_free
+    decisive = [[k, v] for k, v in sorted(flatten(config)) if not k.startswith(free)]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
 
 
-def check_workdir(folder: str, config: ConfigDict) -> None:
+def check_workdir(folder: str, config: ConfigDict, resume_free: tuple[str, ...]) -> None:
     """Makes sure that the folder is this config's or is free.
 
     Raises:
@@ -44,7 +45,7 @@ def check_workdir(folder: str, config: ConfigDict) -> None:
     workdir = resolve_path(folder, "--workdir")
     try:
         if (workdir / _NAME).exists():
-            _compare(workdir / _NAME, config)
+            _compare(workdir / _NAME, config, _FREE + resume_free)
         elif workdir.exists() and any(map(_strange, workdir.iterdir())):
             raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
     except io_errors() as error:
@@ -52,7 +53,9 @@ def check_workdir(folder: str, config: ConfigDict) -> None:
 
 
 @contextmanager
-def acquire_workdir(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator[Lock]:
+def acquire_workdir(
+    workdir: epath.Path, config: ConfigDict, dataset: Dataset, resume_free: tuple[str, ...]
+) -> Iterator[Lock]:
     """Holds a folder that `check` has passed, and makes it this config's and this data set's.
 
     Raises:
@@ -63,7 +66,7 @@ def acquire_workdir(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -
     except io_errors() as error:
         raise UserError(f"--workdir: cannot use {workdir} ({error_reason(error)})") from error
     with Lock(workdir) as lock:
-        check_workdir(str(workdir), config)
+        check_workdir(str(workdir), config, resume_free)
         try:
             _write_once(workdir / _NAME, to_json(config))
             identity = _identity(dataset)
@@ -115,7 +118,7 @@ def _tell(identity: Any) -> str:
         return "something unreadable"
 
 
-def _compare(file: epath.Path, config: ConfigDict) -> None:
+def _compare(file: epath.Path, config: ConfigDict, free: tuple[str, ...]) -> None:
     try:
         saved = read_json(file)
         old = dict(flatten(saved))
@@ -126,7 +129,7 @@ def _compare(file: epath.Path, config: ConfigDict) -> None:
     differing = [
         f"{truncate(name)} ({truncate(old.get(name))} there, {truncate(new.get(name))} here)"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(_FREE)
+        if old.get(name) != new.get(name) and not name.startswith(free)
     ]
     if differing:
         more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""

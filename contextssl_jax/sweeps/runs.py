@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.config import flatten, parse_command_line
+from contextssl_jax.data import resume_free_options
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.stored import read_report, report_uses_context
 from contextssl_jax.reports.command import REPORT, report_exists
@@ -105,7 +106,7 @@ def check_folder(folder: epath.Path, sweep: Sweep, runs: Iterable[Run]) -> None:
             " --workdir"
         )
     for run in runs:
-        check_workdir(str(run.workdir), run.config)
+        check_workdir(str(run.workdir), run.config, resume_free_options())
 
 
 def started_seeds(folder: epath.Path, sweep: Sweep) -> set[int]:
@@ -122,7 +123,7 @@ def read_state(run: Run) -> State:
         except UserError as error:
             return State("failed", f"{error}. Remove it to repeat the evaluation")
         if (report["provenance"]["config"], report["provenance"]["seed"]) != (
-            fingerprint(run.config),
+            fingerprint(run.config, resume_free_options()),
             run.seed,
         ):
             return State("failed", f"{run.report} is of another run")

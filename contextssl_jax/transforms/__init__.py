@@ -1,22 +1,23 @@
 """Transformation groups by name; a new group is one function and one line here.
 
-A builder takes the side of the square image in pixels and the options of the config section that
-bears the group's name.
+The builder of an image group takes the side of the square image in pixels and the options of the
+config section that has the group's name. Image groups are available on every data set. On 3D data
+sets the groups of SCENE_GROUPS are available as well and take precedence: there, `color` is the
+hues of floor and light, not color jitter.
 """
 
 from collections.abc import Callable
 
-from contextssl_jax.transforms.base import (
-    Group,
-    ParameterSpace,
-    apply_groups,
-    difference,
-    sample_parameters,
-)
+from ml_collections import ConfigDict
+
+from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.transforms.base import Group, apply_groups, difference, sample_parameters
 from contextssl_jax.transforms.blur import blur
 from contextssl_jax.transforms.color import color
 from contextssl_jax.transforms.crop import crop
 from contextssl_jax.transforms.flip import flip
+from contextssl_jax.transforms.scene import SCENE_GROUPS, validate_scene_options
+from contextssl_jax.transforms.space import ParameterSpace
 
 GROUPS: dict[str, Callable[..., Group]] = {
     "flip": flip,
@@ -25,4 +26,45 @@ GROUPS: dict[str, Callable[..., Group]] = {
     "blur": blur,
 }
 
-__all__ = ["GROUPS", "Group", "ParameterSpace", "difference", "apply_groups", "sample_parameters"]
+__all__ = [
+    "GROUPS",
+    "Group",
+    "ParameterSpace",
+    "apply_groups",
+    "build_space",
+    "difference",
+    "sample_parameters",
+]
+
+
+def build_space(config: ConfigDict, side: int, scenes: bool = False) -> ParameterSpace:
+    """Build the groups of the options `groups` and `unconditioned_transforms`.
+
+    Args:
+      config: the options.
+      side: side of the square image in pixels.
+      scenes: whether the data set's views are of 3D scenes, so that SCENE_GROUPS are available.
+
+    Raises:
+      UserError: a group is unknown or is named twice, or an option is wrong.
+    """
+    names = (*config.groups, *config.unconditioned_transforms)
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"groups, unconditioned_transforms: a group is named twice in {names}. Name it once."
+        )
+    if scenes:
+        validate_scene_options(config.scene)
+    groups = tuple(_build_group(name, config, side, scenes) for name in names)
+    return ParameterSpace.fit(groups[: len(config.groups)], groups[len(config.groups) :])
+
+
+def _build_group(name: str, config: ConfigDict, side: int, scenes: bool) -> Group:
+    if scenes and name in SCENE_GROUPS:
+        return SCENE_GROUPS[name](config.scene)
+    builder = lookup({**SCENE_GROUPS, **GROUPS} if scenes else GROUPS, name, "groups")
+    if name not in config:
+        raise UserError(
+            f"groups: {name!r} has no section config.{name} with its options. Add the section."
+        )
+    return builder(side, **config[name])

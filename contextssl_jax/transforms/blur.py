@@ -10,20 +10,23 @@ from contextssl_jax.transforms.separable import apply_separable, filter_matrix
 
 
 def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float) -> Group:
-    """Builds torchvision's Gaussian blur; its latent is the width sigma, 0 where not applied.
+    """Build torchvision's Gaussian blur; its parameter is the width sigma, 0 where not applied.
 
     Args:
       size: side of the image in pixels.
-      sigma: range of the Gaussian's width in pixels, drawn uniformly.
-      taps: pixels of the kernel along each axis, odd. Beyond sigma = taps / 4 the kernel is cut,
-        and widths grow hard to tell apart.
-      probability: chance that a view is blurred.
+      sigma: range of the Gaussian's width in pixels, sampled uniformly.
+      taps: pixels of the kernel along each axis, odd. Beyond sigma = taps / 4 the kernel is
+        truncated, and widths become hard to distinguish.
+      probability: probability that a view is blurred.
 
     Raises:
-      UserError: an even kernel, or one that is wider than reflected borders can fill.
+      UserError: `taps` is even, or larger than reflected borders can fill.
     """
     if taps % 2 == 0 or taps > 2 * size - 1:
-        raise UserError(f"blur.taps: {taps} is even, or too wide for images of {size} pixels")
+        raise UserError(
+            f"blur.taps: {taps} is even, or too wide for images of {size} pixels. Use an odd number"
+            f" of at most {2 * size - 1}."
+        )
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         width = rng.uniform(*sigma, (n, 1))
@@ -35,8 +38,8 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
 
     return Group(
         name="blur",
-        latent=("sigma",),
-        action=("sigma",),
+        parameter_names=("sigma",),
+        action_names=("sigma",),
         sample=sample,
         relative=difference,
         identity=(0.0,),
@@ -46,8 +49,8 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
 
 
 def gaussian_taps(sigma: jax.Array, taps: int) -> jax.Array:
-    """Normalised Gaussian weights [N, taps] of widths sigma [N] in pixels; 0 keeps the image."""
+    """Return normalized Gaussian weights [N, taps] of widths sigma [N] in pixels; 0 is a delta."""
     offset = jnp.arange(taps) - taps // 2
-    # The floor stands for sigma = 0: every tap but the middle one underflows to 0.
+    # At the lower bound of sigma every tap but the central one underflows to 0.
     weights = jnp.exp(-0.5 * (offset / jnp.maximum(sigma, 1e-2)[:, None]) ** 2)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -18,28 +18,28 @@ def color(
     hue: float,
     probability: float,
 ) -> Group:
-    """Builds color jitter; its latent is (three factors, hue shift), (1, 1, 1, 0) where untouched.
+    """Build color jitter; its parameters are three factors and a hue shift, identity (1, 1, 1, 0).
 
     Args:
-      size: side of the image in pixels; the color does not depend on it.
-      brightness: half width of the factor's range around 1; so also contrast and saturation.
-      contrast: see brightness.
-      saturation: see brightness.
-      hue: largest shift of the hue in turns, at most 0.5.
-      probability: chance that a view is jittered.
+      size: side of the image in pixels; not used.
+      brightness: half-width of the factor's range around 1.
+      contrast: half-width of the factor's range around 1.
+      saturation: half-width of the factor's range around 1.
+      hue: maximum shift of the hue in turns, at most 0.5.
+      probability: probability that a view is jittered.
     """
     del size
-    spread = np.array([brightness, contrast, saturation, hue])
-    centre = np.array([1.0, 1.0, 1.0, 0.0])
+    half_width = np.array([brightness, contrast, saturation, hue])
+    center = np.array([1.0, 1.0, 1.0, 0.0])
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
-        jitter = centre + spread * rng.uniform(-1, 1, (n, 4))
-        return np.where(rng.random((n, 1)) < probability, jitter, centre).astype(np.float32)
+        jitter = center + half_width * rng.uniform(-1, 1, (n, 4))
+        return np.where(rng.random((n, 1)) < probability, jitter, center).astype(np.float32)
 
     return Group(
         name="color",
-        latent=("brightness", "contrast", "saturation", "hue"),
-        action=("brightness", "contrast", "saturation", "hue"),
+        parameter_names=("brightness", "contrast", "saturation", "hue"),
+        action_names=("brightness", "contrast", "saturation", "hue"),
         sample=sample,
         relative=difference,
         identity=(1.0, 1.0, 1.0, 0.0),
@@ -49,11 +49,12 @@ def color(
 
 
 def jitter_color(images: jax.Array, transform_params: jax.Array) -> jax.Array:
-    """Applies brightness, contrast, saturation and hue in that order, clipping after each.
+    """Apply brightness, contrast, saturation and hue in that order, clipping after each.
 
     Args:
       images: [N, H, W, 3] in [0, 1].
-      latents: factors of brightness, contrast, saturation, and the hue shift in turns, [N, 4].
+      transform_params: factors of brightness, contrast, saturation, and the hue shift in turns,
+        [N, 4].
     """
     brightness, contrast, saturation, hue = jnp.moveaxis(transform_params, 1, 0)[
         ..., None, None, None
@@ -66,13 +67,13 @@ def jitter_color(images: jax.Array, transform_params: jax.Array) -> jax.Array:
 
 
 def grayscale(images: jax.Array) -> jax.Array:
-    """Luminance [..., 1] of RGB images [..., 3]."""
-    # Sums, not a matrix product, whose precision would be an accelerator's lower one.
+    """Return the luminance [..., 1] of RGB images [..., 3]."""
+    # A sum rather than a matrix product, which accelerators compute at lower precision.
     return jnp.sum(images * jnp.asarray(_LUMA, images.dtype), axis=-1, keepdims=True)
 
 
 def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Turns the hue of RGB images [..., 3] in [0, 1] by shift [...], in turns."""
+    """Shift the hue of RGB images [..., 3] in [0, 1] by shift [...], in turns."""
     red, green, blue = images[..., 0], images[..., 1], images[..., 2]
     value, low = images.max(axis=-1), images.min(axis=-1)
     chroma = value - low

@@ -1,4 +1,4 @@
-"""Random resized crop: where a box lies and how large it is."""
+"""Random resized crop: the position and size of a box."""
 
 import math
 
@@ -10,7 +10,7 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.transforms.base import Group, difference
 from contextssl_jax.transforms.separable import apply_separable, resize_matrix
 
-_ATTEMPTS = 10  # torchvision's: then the central box of the nearest allowed shape
+_ATTEMPTS = 10  # as in torchvision; afterwards the central box of the nearest allowed shape
 
 
 def crop(
@@ -21,17 +21,17 @@ def crop(
     padding: int,
     fill: tuple[float, float, float],
 ) -> Group:
-    """Builds torchvision's random resized crop of a square image.
+    """Build torchvision's random resized crop of a square image.
 
-    Its latent is the box in fractions of the image's side: centre y, centre x, log height, log
-    width. The action is the difference of latents.
+    Its parameters are the box in fractions of the image's side: center y, center x, log height, log
+    width. The action is their difference.
 
     Args:
       size: side of the image in pixels.
-      scale: range of the box's area, as a fraction of the frame that boxes are drawn in.
-      ratio: range of width / height, drawn log-uniformly.
-      padding: pixels added on every side to make that frame. Above 0, the visible border lets a
-        small encoder tell the place.
+      scale: range of the box's area, as a fraction of the frame that boxes are sampled in.
+      ratio: range of width / height, sampled log-uniformly.
+      padding: pixels added on every side to form that frame. Above 0, the visible border enables a
+        small encoder to infer the position.
       fill: color of the padding, in [0, 1].
 
     Raises:
@@ -39,27 +39,29 @@ def crop(
     """
     for name, (low, high) in (("scale", scale), ("ratio", ratio)):
         if not 0 < low <= high:
-            raise UserError(f"crop.{name}: ({low}, {high}) is not a range above 0")
+            raise UserError(
+                f"crop.{name}: ({low}, {high}) is not a range above 0. Use 0 < low <= high."
+            )
     frame = size + 2 * padding
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         top, left, height, width = sample_boxes(rng, n, frame, scale, ratio)
-        centre = (np.stack([top, left], 1) + np.stack([height, width], 1) / 2 - padding) / size
+        center = (np.stack([top, left], 1) + np.stack([height, width], 1) / 2 - padding) / size
         lengths = np.log(np.stack([height, width], 1) / size)
-        return np.concatenate([centre, lengths], axis=1).astype(np.float32)
+        return np.concatenate([center, lengths], axis=1).astype(np.float32)
 
     def render(images: jax.Array, transform_params: jax.Array) -> jax.Array:
         length = jnp.exp(transform_params[:, 2:]) * size
         start = transform_params[:, :2] * size - length / 2
         rows = resize_matrix(start[:, 0], length[:, 0], size)
         columns = resize_matrix(start[:, 1], length[:, 1], size)
-        colour = jnp.asarray(fill, images.dtype)
-        return apply_separable(images - colour, rows, columns) + colour
+        color = jnp.asarray(fill, images.dtype)
+        return apply_separable(images - color, rows, columns) + color
 
     return Group(
         name="crop",
-        latent=("centre_y", "centre_x", "log_height", "log_width"),
-        action=("centre_y", "centre_x", "log_height", "log_width"),
+        parameter_names=("center_y", "center_x", "log_height", "log_width"),
+        action_names=("center_y", "center_x", "log_height", "log_width"),
         sample=sample,
         relative=difference,
         identity=(0.5, 0.5, 0.0, 0.0),
@@ -75,23 +77,23 @@ def sample_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws boxes by torchvision's law, as whole pixels of a square frame: top, left, h, w, [n]."""
+    """Sample boxes as torchvision does, in pixels of a square frame: top, left, h, w, int [n]."""
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    fallback = min(max(1.0, ratio[0]), ratio[1])  # the frame's own ratio is 1
+    fallback = min(max(1.0, ratio[0]), ratio[1])  # the frame's ratio is 1
     height = np.full(n, round(frame / max(1.0, fallback)), np.int64)
     width = np.full(n, round(frame * min(1.0, fallback)), np.int64)
-    waiting = np.arange(n)
+    pending = np.arange(n)
     for _ in range(_ATTEMPTS):
-        area = rng.uniform(*scale, waiting.size) * frame**2
-        aspect = np.exp(rng.uniform(low, high, waiting.size))
+        area = rng.uniform(*scale, pending.size) * frame**2
+        aspect = np.exp(rng.uniform(low, high, pending.size))
         h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
         w = np.rint(np.sqrt(area * aspect)).astype(np.int64)
         fits = (h > 0) & (h <= frame) & (w > 0) & (w <= frame)
-        height[waiting[fits]], width[waiting[fits]] = h[fits], w[fits]
-        waiting = waiting[~fits]
-        if not waiting.size:
+        height[pending[fits]], width[pending[fits]] = h[fits], w[fits]
+        pending = pending[~fits]
+        if not pending.size:
             break
     top, left = rng.integers(0, frame - height + 1), rng.integers(0, frame - width + 1)
-    top[waiting] = (frame - height[waiting]) // 2
-    left[waiting] = (frame - width[waiting]) // 2
+    top[pending] = (frame - height[pending]) // 2
+    left[pending] = (frame - width[pending]) // 2
     return top, left, height, width

@@ -1,4 +1,4 @@
-"""Horizontal flip: a nuisance that has no parameter to tell."""
+"""Horizontal flip, usually an unconditioned transform."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from contextssl_jax.transforms.base import Group, difference
 
 
 def flip(size: int, *, probability: float) -> Group:
-    """Builds a mirroring of the record, before any crop, so that boxes keep their meaning.
+    """Build a horizontal flip, applied before any crop so that crop parameters are unaffected.
 
     Args:
-      size: side of the image in pixels; mirroring does not depend on it.
-      probability: chance that a view is mirrored.
+      size: side of the image in pixels; not used.
+      probability: probability that a view is mirrored.
     """
     del size
 
@@ -25,8 +25,8 @@ def flip(size: int, *, probability: float) -> Group:
 
     return Group(
         name="flip",
-        latent=("mirrored",),
-        action=("mirrored",),
+        parameter_names=("mirrored",),
+        action_names=("mirrored",),
         sample=sample,
         relative=difference,
         identity=(0.0,),

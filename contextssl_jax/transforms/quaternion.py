@@ -1,4 +1,4 @@
-"""Rotations as unit quaternions (x, y, z, w), SciPy's order; on NumPy and JAX arrays alike."""
+"""Rotations as unit quaternions (x, y, z, w), SciPy's order; for NumPy and JAX arrays."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Array = Any  # a NumPy array on the host, a JAX array on the device
 
 
 def from_euler(angles: np.ndarray) -> np.ndarray:
-    """Turns about the fixed axes x, then y, then z: radians [..., 3] -> unit quaternions [..., 4].
+    """Convert extrinsic Euler angles x, y, z in radians [..., 3] to unit quaternions [..., 4].
 
     Within a quarter turn about each axis w is never negative.
     """
@@ -24,7 +24,7 @@ def from_euler(angles: np.ndarray) -> np.ndarray:
 
 
 def multiply(p: Array, q: Array) -> Array:
-    """Returns the quaternion of turning by q, then by p: [..., 4], [..., 4] -> [..., 4]."""
+    """Return the quaternion of the rotation q followed by p: [..., 4], [..., 4] -> [..., 4]."""
     numpy = jnp if isinstance(p, jax.Array) or isinstance(q, jax.Array) else np
     px, py, pz, pw = (p[..., i] for i in range(4))
     qx, qy, qz, qw = (q[..., i] for i in range(4))
@@ -38,17 +38,17 @@ def multiply(p: Array, q: Array) -> Array:
 
 
 def inverse(q: Array) -> Array:
-    """Returns the inverse turn of unit quaternions [..., 4]."""
+    """Return the inverse of unit quaternions [..., 4]."""
     return q * np.array([-1, -1, -1, 1], np.float32)
 
 
 def upper(q: Array) -> Array:
-    """Returns the one of q and -q, which are the same turn, whose w is not negative, [..., 4]."""
+    """Return whichever of q and -q (the same rotation) has a non-negative w, [..., 4]."""
     return q * (1 - 2 * (q[..., 3:] < 0))
 
 
 def to_matrix(q: Array) -> tuple[tuple[Array, Array, Array], ...]:
-    """Returns the rows of the rotation matrices of unit quaternions [..., 4], entries [...]."""
+    """Return the rows of the rotation matrices of unit quaternions [..., 4], entries [...]."""
     x, y, z, w = (q[..., i] for i in range(4))
     return (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),

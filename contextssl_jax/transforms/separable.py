@@ -1,4 +1,4 @@
-"""Linear maps of an image that act on rows and columns apart: two batched matrix products.
+"""Separable linear maps of images: two batched matrix products.
 
 On a CPU this is an order of magnitude faster than gathering pixels, and on an accelerator it
 runs on the matrix units.
@@ -9,29 +9,29 @@ import jax.numpy as jnp
 
 
 def apply_separable(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns rows @ image @ columns^T: images [N, H, W, C], rows [N, h, H], columns [N, w, W]."""
+    """Return rows @ image @ columns^T: images [N, H, W, C], rows [N, h, H], columns [N, w, W]."""
     tall = jnp.einsum("nip,npqc->niqc", rows, images, precision=jax.lax.Precision.HIGHEST)
     return jnp.einsum("njq,niqc->nijc", columns, tall, precision=jax.lax.Precision.HIGHEST)
 
 
 def resize_matrix(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
-    """Bilinear resampling of the span [start, start + length) to `size` pixels, [N, size, size].
+    """Return bilinear resampling of [start, start + length) to `size` pixels, [N, size, size].
 
-    Half-pixel centres; samples beyond the outermost pixel centres of the span repeat the border,
-    as in torchvision's resized_crop. Pixels outside the image get no weight, so they read as 0.
+    Pixel centers are at half-integers; samples beyond the outermost pixel centers of the span
+    repeat the border, as in torchvision's resized_crop. Pixels outside the image count as 0.
 
     Args:
       start: first edge of the span in pixels, [N]; may be negative.
       length: length of the span in pixels, [N].
       size: pixels of the image along this axis, and of the result.
     """
-    centre = (jnp.arange(size) + 0.5) * length[:, None] / size - 0.5
-    source = start[:, None] + jnp.clip(centre, 0.0, length[:, None] - 1.0)
+    center = (jnp.arange(size) + 0.5) * length[:, None] / size - 0.5
+    source = start[:, None] + jnp.clip(center, 0.0, length[:, None] - 1.0)
     return jnp.maximum(0.0, 1.0 - jnp.abs(source[:, :, None] - jnp.arange(size)))
 
 
 def filter_matrix(weights: jax.Array, size: int) -> jax.Array:
-    """Correlation with an odd kernel, borders reflected, as matrices [N, size, size].
+    """Return correlation with an odd kernel, borders reflected, as matrices [N, size, size].
 
     Args:
       weights: kernel taps, [N, 2 r + 1] with r < size.

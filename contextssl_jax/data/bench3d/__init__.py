@@ -1,5 +1,5 @@
-"""3DIEBench (arXiv 2302.10283): rendered objects whose rotation, hues and light are known."""
+"""3DIEBench (arXiv 2302.10283): rendered objects of known rotation, hues and light direction."""
 
-from contextssl_jax.data.bench3d.dataset import build
+from contextssl_jax.data.bench3d.dataset import SPEC
 
-__all__ = ["build"]
+__all__ = ["SPEC"]

@@ -1,4 +1,4 @@
-"""The official lists of 3DIEBench: which objects each split holds, and their classes."""
+"""The official lists of 3DIEBench: the objects of each split and their classes."""
 
 import os
 import re
@@ -11,62 +11,62 @@ import numpy as np
 
 from contextssl_jax.errors import UserError
 
-SPLITS = {"train": "train", "test": "val"}  # this project's name of a split: the lists'
+SPLITS = {"train": "train", "test": "val"}  # name of a split here: name in the lists
 ORIGIN = "the folder data of github.com/facebookresearch/SIE"
 
 _FILES = tuple(f"{name}_{of}.npy" for name in SPLITS.values() for of in ("images", "labels"))
-# What cannot lead out of the folder that it is looked up in.
+# A path component that cannot lead out of its parent folder.
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 class Objects(NamedTuple):
     """The objects of a split."""
 
-    names: tuple[str, ...]  # "<synset>/<object>", their folders below the data's
+    names: tuple[str, ...]  # "<synset>/<object>", their folders within the data folder
     labels: np.ndarray  # classes, int32 [n]
 
 
 def find_lists(folders: Sequence[Path]) -> Path:
-    """Returns the first folder that holds a list.
+    """Return the first folder that has a list.
 
     Raises:
-      UserError: none does.
+      UserError: none has one.
     """
     for folder in folders:
         if any((folder / file).exists() for file in _FILES):
             return folder
-    looked = " nor in ".join(map(str, folders))
-    raise UserError(f"there is neither in {looked} the list {_FILES[0]}: copy {ORIGIN} there")
+    places = " nor in ".join(map(str, folders))
+    raise UserError(f"{_FILES[0]}: found neither in {places}. Copy it from {ORIGIN}.")
 
 
 def read_lists(folder: Path) -> dict[str, Objects]:
-    """Reads the objects of the splits "train" and "test".
+    """Read the objects of the splits "train" and "test".
 
     Raises:
-      UserError: a list is missing, no list of such things, or at odds with another one.
+      UserError: a list is missing, malformed, or inconsistent with another one.
     """
     splits = {split: _read_split(folder, name) for split, name in SPLITS.items()}
     train, test = (splits[split].names for split in ("train", "test"))
     both = set(train).intersection(test)
     if both:
         raise UserError(
-            f"{folder}: {len(both)} objects are in both splits, such as {min(both)}: copy {ORIGIN}"
-            " there anew"
+            f"{folder}: {len(both)} objects are in both splits, such as {min(both)}. Copy {ORIGIN}"
+            " there again."
         )
     return splits
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
-    """Reads a .npy file, never a pickle.
+    """Read a .npy file, never a pickle.
 
     Raises:
       OSError: it cannot be read.
-      ValueError: it is no whole .npy file, or holds pickles.
+      ValueError: it is not a complete .npy file, or has pickles.
     """
     with open(path, "rb") as file:
         try:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-        except (MemoryError, OverflowError) as error:  # of a shape that no file could have
+        except (MemoryError, OverflowError) as error:  # an impossible shape
             raise ValueError("its header is damaged") from error
     return array
 
@@ -75,18 +75,29 @@ def _read_split(folder: Path, name: str) -> Objects:
     images, labels = (_read_list(folder / f"{name}_{of}.npy") for of in ("images", "labels"))
     where = folder / f"{name}_images.npy"
     if images.ndim != 1 or images.dtype.kind != "U" or not len(images):
-        raise UserError(f"{where}: holds {_described(images)}, not the names of objects")
+        raise UserError(
+            f"{where}: has {_describe(images)}, not the names of objects. Copy {ORIGIN} there"
+            " again."
+        )
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        of = folder / f"{name}_labels.npy"
-        raise UserError(f"{of}: holds {_described(labels)}, not a whole number for each object")
+        raise UserError(
+            f"{folder / f'{name}_labels.npy'}: has {_describe(labels)}, not an integer per object."
+            f" Copy {ORIGIN} there again."
+        )
     if len(images) != len(labels):
-        raise UserError(f"{where}: names {len(images)} objects, but has {len(labels)} labels")
+        raise UserError(
+            f"{where}: names {len(images)} objects, but there are {len(labels)} labels. Copy"
+            f" {ORIGIN} there again."
+        )
     if labels.min() < 0:
-        raise UserError(f"{folder / f'{name}_labels.npy'}: has the negative label {labels.min()}")
+        raise UserError(
+            f"{folder / f'{name}_labels.npy'}: has the negative label {labels.min()}. Copy {ORIGIN}"
+            " there again."
+        )
     names = tuple(_object_name(where, str(image)) for image in images)
     (most, times), *_ = Counter(names).most_common(1)
     if times > 1:
-        raise UserError(f"{where}: names {most} {times} times")
+        raise UserError(f"{where}: names {most} {times} times. Copy {ORIGIN} there again.")
     return Objects(names, labels.astype(np.int32))
 
 
@@ -94,18 +105,21 @@ def _read_list(path: Path) -> np.ndarray:
     try:
         return read_array(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing; copy {ORIGIN} there") from error
+        raise UserError(f"{path}: is missing. Copy {ORIGIN} there.") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); copy {ORIGIN} there anew") from error
+        raise UserError(f"{path}: cannot be read ({error}). Copy {ORIGIN} there again.") from error
 
 
 def _object_name(where: Path, line: str) -> str:
-    """Returns "<synset>/<object>" of a line such as "/02691156/dc8d9003/"."""
+    """Return "<synset>/<object>" of a line such as "/02691156/dc8d9003/"."""
     parts = line.strip("/").split("/")
     if len(parts) != 2 or not all(_PART.fullmatch(part) for part in parts):
-        raise UserError(f"{where}: {line!r} is no object's folder, such as '/02691156/dc8d9003/'")
+        raise UserError(
+            f"{where}: {line!r} is not an object's folder, such as '/02691156/dc8d9003/'. Copy"
+            f" {ORIGIN} there again."
+        )
     return "/".join(parts)
 
 
-def _described(array: np.ndarray) -> str:
+def _describe(array: np.ndarray) -> str:
     return f"{array.dtype} {list(array.shape)}"

@@ -1,7 +1,7 @@
-"""Preparing 3DIEBench: the archive's JPEGs as shards, by several processes, from where it stopped.
+"""Preparation of 3DIEBench: JPEGs of the archive to shards, in several processes, resumable.
 
-Each shard is written under another name, renamed, and followed by its table; the index comes last.
-So a run may be killed at any moment, and the next one makes the shards that are missing.
+Each shard is written under a temporary name, renamed, and followed by its table; the index comes
+last. A preparation may be killed at any moment, and the next one writes the missing shards.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from contextssl_jax.data.bench3d.shards import (
     INDEX,
     PLAN,
     Index,
-    lacking,
+    missing_files,
     read_json,
     write_json,
 )
@@ -35,39 +35,39 @@ from contextssl_jax.errors import UserError
 
 OBJECTS_PER_SHARD = 256  # about 300 MB of 128 pixels: a minute of work at most
 
-_SHOWN = 15  # lines of what was left out
+_MAX_LISTED = 15  # skipped views or objects that are printed
 
 T = TypeVar("T")
 
 
 def prepare(source: str, lists: str | None, out: str, side: int, processes: int) -> list[str]:
-    """Writes the data set's shards and index, unless they are there.
+    """Write the shards and the index, unless they exist.
 
     Args:
-      source: the folder that the archive unpacks to.
-      lists: the folder of the official lists; None: source, or data within it.
-      out: where to write.
-      side: of the views, pixels.
-      processes: that decode at once.
+      source: folder of the unpacked archive.
+      lists: folder of the official lists; None for source, or data in it.
+      out: output folder.
+      side: side of the views in pixels.
+      processes: number of processes that decode.
 
     Returns:
-      What to tell the user, as lines.
+      A summary, as lines to print.
 
     Raises:
-      UserError: the lists or the folders are wrong, or another preparation's.
+      UserError: the lists or folders are wrong, or belong to another preparation.
     """
     folder, root = (Path(path).expanduser() for path in (out, source))
     before = read_json(folder / INDEX)
-    if before is not None and before["side"] == side and not lacking(folder, before):
-        return [f"{folder} was prepared before", *_told(folder, before)]
-    places = [root, root / "data"] if lists is None else [Path(lists).expanduser()]
-    objects = read_lists(find_lists(places))
+    if before is not None and before["side"] == side and not missing_files(folder, before):
+        return [f"{folder} was prepared before", *_summary(folder, before)]
+    folders = [root, root / "data"] if lists is None else [Path(lists).expanduser()]
+    objects = read_lists(find_lists(folders))
     try:
-        with _alone(folder):
+        with _locked(folder):
             index = _write(root, objects, folder, side, processes)
     except OSError as error:
-        raise UserError(f"--out: cannot write {folder} ({error})") from error
-    return _told(folder, index)
+        raise UserError(f"--out: cannot write {folder} ({error}). Use another folder.") from error
+    return _summary(folder, index)
 
 
 def _write(
@@ -83,7 +83,7 @@ def _write(
         "objects_per_shard": OBJECTS_PER_SHARD,
         "lists": {split: _digest(listed) for split, listed in objects.items()},
     }
-    _claim(folder, plan)
+    _acquire_folder(folder, plan)
     jobs = {
         split: [
             Job(
@@ -102,14 +102,17 @@ def _write(
     }
     every = [job for split in jobs.values() for job in split]
     with _workers(min(processes, len(every))) as workers:
-        todo = [job for job in every if not is_written(job)]
-        _run(workers, write_shard, todo, "preparing")
+        pending = [job for job in every if not is_written(job)]
+        _run(workers, write_shard, pending, "preparing")
         entries = _run(workers, check_shard, every, "checking")
     by_name = {entry["name"]: entry for entry in entries}
     shards = {split: [by_name[job.name] for job in some] for split, some in jobs.items()}
     for split, some in shards.items():
         if not any(shard["objects"] for shard in some):
-            raise UserError(f"--source: not one object of the {split} split is of use in {root}")
+            raise UserError(
+                f"--source: {root} has no usable object of the {split} split. Unpack the"
+                " archive again."
+            )
     index = plan | {"splits": shards}
     write_json(folder / INDEX, index)
     (folder / PLAN).unlink()
@@ -126,18 +129,18 @@ def _digest(objects: Objects) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _claim(folder: Path, plan: dict[str, Any]) -> None:
-    """Makes the folder one in which this plan is at work; takes away what a killed run left.
+def _acquire_folder(folder: Path, plan: dict[str, Any]) -> None:
+    """Write the plan to the folder, and delete what a killed preparation left.
 
     Raises:
-      UserError: it holds, or is to hold, something else.
+      UserError: the folder belongs to another plan.
     """
     index = read_json(folder / INDEX)
     before = read_json(folder / PLAN) if index is None else index
     for key, value in plan.items():
         if before is not None and before.get(key) != value:
             values = f"other {key}" if key == "lists" else f"{key} {before.get(key)}, not {value}"
-            raise UserError(f"--out: {folder} is prepared with {values}; name another folder")
+            raise UserError(f"--out: {folder} is prepared with {values}. Use another folder.")
     write_json(folder / PLAN, plan)
     (folder / INDEX).unlink(missing_ok=True)
     for new in folder.glob("*-of-*.new"):
@@ -145,12 +148,12 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Makes the folder, and keeps another preparation out of it for a while.
+def _locked(folder: Path) -> Iterator[None]:
+    """Create the folder and hold its lock.
 
     Raises:
-      UserError: there is one.
-      OSError: the folder cannot be made.
+      UserError: another preparation holds the lock.
+      OSError: the folder cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -158,18 +161,20 @@ def _alone(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise UserError(f"--out: another process is preparing {folder}") from error
+        raise UserError(
+            f"--out: another process is preparing {folder}. Wait for it, or use another folder."
+        ) from error
     except OSError:
         pass  # a file system without locks
     try:
         yield
     finally:
-        os.close(handle)  # which also happens to a process that is killed
+        os.close(handle)  # also happens when the process is killed
 
 
 @contextmanager
 def _workers(processes: int) -> Iterator[Executor | None]:
-    """Yields what jobs are done by: processes that end with this one, or nothing for one."""
+    """Provide worker processes that end with this one; None for one process."""
     if processes == 1:
         yield None
         return
@@ -179,20 +184,20 @@ def _workers(processes: int) -> Iterator[Executor | None]:
         yield executor
     except BrokenProcessPool as error:
         raise UserError(
-            "a process has died, perhaps of too little memory; the same command goes on, with"
-            " fewer --processes if need be"
+            "--processes: a process has died, possibly out of memory. Run the same command again to"
+            " resume, if necessary with fewer --processes."
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _run(
-    workers: Executor | None, work: Callable[[Job], T], jobs: Sequence[Job], what: str
+    workers: Executor | None, work: Callable[[Job], T], jobs: Sequence[Job], description: str
 ) -> list[T]:
-    """Does the jobs, under a progress bar; returns the results in any order."""
+    """Run the jobs with a progress bar; returns the results in any order."""
     results = []
     with tqdm(
-        total=sum(len(job.names) for job in jobs), desc=what, unit="object", disable=None
+        total=sum(len(job.names) for job in jobs), desc=description, unit="object", disable=None
     ) as bar:
         for job, result in _results(workers, work, jobs):
             results.append(result)
@@ -212,7 +217,7 @@ def _results(
 
 
 def _start_worker() -> None:
-    """Lets a worker end with the process that started it, however that ends."""
+    """Make a worker end with the process that started it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -224,23 +229,19 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _told(folder: Path, index: Index) -> list[str]:
-    """Returns lines that say what a prepared folder holds and lacks."""
-    left_out = [
-        line
-        for shards in index["splits"].values()
-        for shard in shards
-        for line in shard["left_out"]
-    ]
+def _summary(folder: Path, index: Index) -> list[str]:
+    """Return lines that summarize the content of a prepared folder and what was skipped."""
+    every = [shard for shards in index["splits"].values() for shard in shards]
+    skipped = [line for shard in every for line in shard["left_out"]]
     counts = ", ".join(
         f"{split} {sum(shard['objects'] for shard in shards):,} objects with"
         f" {sum(shard['records'] for shard in shards):,} views"
         for split, shards in index["splits"].items()
     )
     lines = [f"{counts}, of {index['side']} pixels"]
-    if left_out:
-        lines.append(f"left out, because it is damaged or missing ({len(left_out):,}):")
-        lines += [f"  {line}" for line in left_out[:_SHOWN]]
-    if len(left_out) > _SHOWN:
-        lines.append(f"  and {len(left_out) - _SHOWN:,} more: see left_out in {folder / INDEX}")
+    if skipped:
+        lines.append(f"skipped, because damaged or missing ({len(skipped):,}):")
+        lines += [f"  {line}" for line in skipped[:_MAX_LISTED]]
+    if len(skipped) > _MAX_LISTED:
+        lines.append(f"  and {len(skipped) - _MAX_LISTED:,} more: see left_out in {folder / INDEX}")
     return lines

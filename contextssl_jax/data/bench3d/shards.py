@@ -1,12 +1,12 @@
-"""3DIEBench as ArrayRecord shards of decoded views, and the index that says what is in them.
+"""3DIEBench as ArrayRecord shards of decoded views, with an index of their content.
 
-A record is one view's pixels, uint8 [S, S, 3], in the order of objects: a training pair reads two
-of an object's fifty views, and a record for each object would read them all. Beside each shard a
-table holds what is small: names, labels, scenes, what was left out. The index is written last, so
-that a folder without it is not prepared.
+A record is one view's pixels, uint8 [S, S, 3], in the order of objects: a training pair needs two
+of an object's fifty views, and one record per object would load all of them. A table beside each
+shard has the small data: names, labels, scenes, skipped views. The index is written last, so a
+folder without it is not fully prepared.
 
-Records are compressed with zstd: that makes them smaller, which disks and the page cache feel, and
-they are still read far faster than JPEGs are decoded.
+Records are compressed with zstd, which reduces the load on disks and the page cache; decompression
+is still far faster than JPEG decoding.
 """
 
 import hashlib
@@ -29,27 +29,27 @@ from contextssl_jax.storage import safe_json
 from contextssl_jax.storage.files import has_size
 
 INDEX = "3diebench.json"
-PLAN = "3diebench.plan.json"  # what is being made, until the index says what was made
+PLAN = "3diebench.plan.json"  # exists while the preparation is unfinished
 FORMAT = 1
-WRITER_OPTIONS = "group_size:1,zstd:1"  # one record is read without its neighbours
+WRITER_OPTIONS = "group_size:1,zstd:1"  # records are compressed individually
 COMMAND = "python -m contextssl_jax.data.prepare --dataset=3diebench --source=FOLDER --out=FOLDER"
 
 Index = Mapping[str, Any]
-# What cannot lead out of the folder that it is looked up in.
+# A path component that cannot lead out of its parent folder.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 class Table(NamedTuple):
-    """What a shard holds, apart from pixels."""
+    """The content of a shard apart from pixels."""
 
-    names: np.ndarray  # of the objects, "<synset>/<object>"
+    names: np.ndarray  # names of the objects, "<synset>/<object>"
     labels: np.ndarray  # their classes, int32
     counts: np.ndarray  # their views, int32
-    numbers: np.ndarray  # of each record's view in the archive, int32
-    scenes: np.ndarray  # of each record, float32 [records, 7]
-    left_out: np.ndarray  # a line for each view or object that is not in the shard
-    size: np.ndarray  # of the shard, bytes, int64 []
-    sha256: np.ndarray  # of the shard, []
+    numbers: np.ndarray  # number of each record's view in the archive, int32
+    scenes: np.ndarray  # scene of each record, float32 [records, 7]
+    left_out: np.ndarray  # a line for each skipped view or object
+    size: np.ndarray  # bytes of the shard, int64 []
+    sha256: np.ndarray  # SHA-256 of the shard, []
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ class ShardViews:
 
     names: tuple[str, ...]
     labels: np.ndarray  # int32 [size]
-    counts: np.ndarray  # views of each object, int [size]
-    starts: np.ndarray  # records before each object, int [size]
+    counts: np.ndarray  # number of views of each object, int [size]
+    starts: np.ndarray  # number of records before each object, int [size]
     scenes: np.ndarray  # float32 [records, 7]
     records: grain.sources.ArrayRecordDataSource
     shards: tuple[Path, ...]
-    ends: np.ndarray  # records up to the end of each shard
+    ends: np.ndarray  # number of records up to the end of each shard
     side: int
 
     def read(self, objects: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads views [m] of objects [m]: images uint8 [m, S, S, 3], scenes float32 [m, 7].
+        """Read views [m] of objects [m]: images uint8 [m, S, S, 3], scenes float32 [m, 7].
 
         Raises:
           UserError: a shard is damaged.
@@ -79,34 +79,34 @@ class ShardViews:
                 image[:] = np.frombuffer(self.records[row], np.uint8).reshape(image.shape)
             except (RuntimeError, ValueError) as error:
                 shard = self.shards[int(np.searchsorted(self.ends, row, "right"))]
-                raise damaged(shard, error) from error
+                raise damage_error(shard, error) from error
         return images, self.scenes[rows]
 
 
 def shard_path(folder: Path, name: str) -> Path:
-    """Returns the path of a shard's records."""
+    """Return the path of a shard's records."""
     return folder / f"{name}.array_record"
 
 
 def table_path(folder: Path, name: str) -> Path:
-    """Returns the path of a shard's table."""
+    """Return the path of a shard's table."""
     return folder / f"{name}.npz"
 
 
-def damaged(path: Path, reason: object) -> UserError:
-    """Returns the error of a file that was whole once."""
+def damage_error(path: Path, reason: object) -> UserError:
+    """Return the error of a damaged file."""
     line = " ".join(str(reason).split())
-    return UserError(f"{path}: is damaged ({line}); delete it and prepare again: {COMMAND}")
+    return UserError(f"{path}: is damaged ({line}). Delete it and prepare again: {COMMAND}")
 
 
 def sha256(path: Path) -> str:
-    """Returns a file's SHA-256 in hexadecimal digits."""
+    """Return a file's SHA-256 in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_table(path: Path) -> Table:
-    """Reads a shard's table.
+    """Read a shard's table.
 
     Raises:
       UserError: it is missing or damaged.
@@ -115,11 +115,11 @@ def read_table(path: Path) -> Table:
         with np.load(path, allow_pickle=False) as file:
             return Table(*(file[field] for field in Table._fields))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Reads an index, or None where there is no such file.
+    """Read an index; None if there is no such file.
 
     Raises:
       UserError: it is damaged, or of another version of this project.
@@ -129,42 +129,42 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise damaged(path, f"it is not of format {FORMAT}")
+        raise damage_error(path, f"it is not of format {FORMAT}")
     return content
 
 
 def check_index(path: Path, index: Index) -> None:
-    """Makes sure that an index is one, and that its shards lie beside it.
+    """Validate the structure of an index, and that its shards are in the same folder.
 
     Raises:
-      UserError: it is none, or a shard's name leads elsewhere.
+      UserError: it is malformed, or a shard's name leads out of the folder.
     """
     try:
-        good = isinstance(index["side"], int) and all(
+        valid = isinstance(index["side"], int) and all(
             _NAME.fullmatch(shard["name"])
             and isinstance(shard["table_sha256"], str)
             and all(isinstance(shard[key], int) for key in ("records", "bytes", "table_bytes"))
             for split in SPLITS
             for shard in index["splits"][split]
         )
-        good = good and index["splits"].keys() == SPLITS.keys() and all(index["splits"].values())
+        valid = valid and index["splits"].keys() == SPLITS.keys() and all(index["splits"].values())
     except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
-    if not good:
-        raise damaged(path, "it is not as it was written")
+        raise damage_error(path, f"{type(error).__name__}: {error}") from error
+    if not valid:
+        raise damage_error(path, "its structure is wrong")
 
 
 def write_json(path: Path, content: Index) -> None:
-    """Writes an index; the file is whole at every moment."""
+    """Write an index atomically."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(new, path)
 
 
-def lacking(folder: Path, index: Index) -> list[Path]:
-    """Returns the files that are missing, or of another size than they were."""
+def missing_files(folder: Path, index: Index) -> list[Path]:
+    """Return the files that are missing or have another size than in the index."""
     sizes = {
         path(folder, shard["name"]): shard[size]
         for shards in index["splits"].values()
@@ -175,7 +175,7 @@ def lacking(folder: Path, index: Index) -> list[Path]:
 
 
 def open_split(folder: Path, index: Index, split: str) -> ShardViews:
-    """Opens a split of a prepared folder.
+    """Open a split of a prepared folder.
 
     Raises:
       UserError: a table is damaged.
@@ -185,14 +185,14 @@ def open_split(folder: Path, index: Index, split: str) -> ShardViews:
     for shard in shards:
         path = table_path(folder, shard["name"])
         if sha256(path) != shard["table_sha256"]:
-            raise damaged(path, "its SHA-256 is wrong")
+            raise damage_error(path, "its SHA-256 is wrong")
         tables.append(read_table(path))
     names, labels, counts, scenes = (
         np.concatenate([getattr(table, field) for table in tables])
         for field in ("names", "labels", "counts", "scenes")
     )
     paths = tuple(shard_path(folder, shard["name"]) for shard in shards)
-    # Told the number of records, the source opens a shard only when it is first read from.
+    # With the number of records given, the source opens a shard only at its first access.
     parts = [f"{path}[0:{shard['records']}]" for path, shard in zip(paths, shards, strict=True)]
     return ShardViews(
         tuple(names.tolist()),

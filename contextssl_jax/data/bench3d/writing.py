@@ -1,4 +1,4 @@
-"""Writing and checking one shard, in a process of its own."""
+"""Writing and validation of one shard, in a worker process."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from array_record.python import array_record_module
 from contextssl_jax.data.bench3d.raw import SCENE, FlawError, load_view
 from contextssl_jax.data.bench3d.shards import (
     WRITER_OPTIONS,
-    damaged,
+    damage_error,
     read_table,
     sha256,
     shard_path,
@@ -19,27 +19,27 @@ from contextssl_jax.data.bench3d.shards import (
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage.files import has_size
 
-_LEAST = 2  # views of an object, without which it makes no pair
+_MIN_VIEWS = 2  # views of an object, one pair
 
 
 class Job(NamedTuple):
-    """What a shard is to hold."""
+    """The input of one shard."""
 
     source: Path
     folder: Path
-    name: str  # of the shard
-    names: tuple[str, ...]  # of the objects
+    name: str  # name of the shard
+    names: tuple[str, ...]  # names of the objects
     labels: np.ndarray  # int32 [n]
-    found: tuple[bool, ...]  # whether it has a folder
+    found: tuple[bool, ...]  # whether each object has a folder
     views: int
     side: int
 
 
 def write_shard(job: Job) -> int:
-    """Writes a shard, then its table; returns the number of its objects, left out or not.
+    """Write a shard, then its table; returns the number of its objects, skipped ones included.
 
     Raises:
-      UserError: the folder cannot be written, or a source file must not be read.
+      UserError: the folder cannot be written, or a source file cannot be read.
     """
     shard, table = shard_path(job.folder, job.name), table_path(job.folder, job.name)
     new_shard, new_table = (p.with_name(f"{p.name}.{os.getpid()}.new") for p in (shard, table))
@@ -50,17 +50,19 @@ def write_shard(job: Job) -> int:
         size, digest = np.int64(new_shard.stat().st_size), sha256(new_shard)
         with open(new_table, "wb") as file:
             np.savez(file, **content, size=size, sha256=np.array(digest))
-        # A shard counts as written once its table is there.
+        # A shard counts as written once its table exists.
         os.replace(new_shard, shard)
         os.replace(new_table, table)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--out: cannot write {shard} ({reason})") from error
+        raise UserError(
+            f"--out: cannot write {shard} ({reason}). Use another folder, or free space."
+        ) from error
     return len(job.names)
 
 
 def is_written(job: Job) -> bool:
-    """Says whether the shard and its table are there, by their size alone."""
+    """Return whether the shard and its table exist, by their size alone."""
     try:
         table = read_table(table_path(job.folder, job.name))
     except UserError:
@@ -69,7 +71,7 @@ def is_written(job: Job) -> bool:
 
 
 def check_shard(job: Job) -> dict[str, Any]:
-    """Opens a written shard, compares it with its table, and returns its entry in the index.
+    """Compare a written shard with its table, and return its entry in the index.
 
     Raises:
       UserError: it is damaged.
@@ -77,10 +79,10 @@ def check_shard(job: Job) -> dict[str, Any]:
     path = shard_path(job.folder, job.name)
     table = read_table(table_path(job.folder, job.name))
     if sha256(path) != str(table.sha256):
-        raise damaged(path, "its SHA-256 is wrong")
+        raise damage_error(path, "its SHA-256 is wrong")
     reader = array_record_module.ArrayRecordReader(str(path))
     if not reader.num_records() == table.counts.sum() == len(table.scenes):
-        raise damaged(path, f"{reader.num_records()} records, {len(table.scenes)} scenes")
+        raise damage_error(path, f"{reader.num_records()} records, {len(table.scenes)} scenes")
     reader.close()
     return {
         "name": job.name,
@@ -95,31 +97,31 @@ def check_shard(job: Job) -> dict[str, Any]:
 
 
 def _write_records(job: Job, writer: Any) -> dict[str, Any]:
-    """Writes all views that can be used; returns the table's fields but `size` and `sha256`."""
-    left_out, rows, numbers, scenes = [], [], [], []
+    """Write all usable views; returns the fields of the table except `size` and `sha256`."""
+    skipped, rows, numbers, scenes = [], [], [], []
     for name, label, found in zip(job.names, job.labels, job.found, strict=True):
         if not found:
-            left_out.append(f"{name}: is missing")
+            skipped.append(f"{name}: is missing")
             continue
-        good = {}
+        usable = {}
         for number in range(job.views):
             try:
-                good[number] = load_view(job.source, name, number, job.side)
+                usable[number] = load_view(job.source, name, number, job.side)
             except FlawError as error:
-                left_out.append(str(error).removeprefix(f"{job.source}/"))
-        if len(good) < _LEAST:
-            left_out.append(f"{name}: has fewer than {_LEAST} views of use")
+                skipped.append(str(error).removeprefix(f"{job.source}/"))
+        if len(usable) < _MIN_VIEWS:
+            skipped.append(f"{name}: has fewer than {_MIN_VIEWS} usable views")
             continue
-        for number, (image, scene) in good.items():
+        for number, (image, scene) in usable.items():
             writer.write(image.tobytes())
             numbers.append(number)
             scenes.append(scene)
-        rows.append((name, label, len(good)))
+        rows.append((name, label, len(usable)))
     return {
         "names": np.array([name for name, _, _ in rows], str),
         "labels": np.array([label for _, label, _ in rows], np.int32),
         "counts": np.array([count for _, _, count in rows], np.int32),
         "numbers": np.array(numbers, np.int32),
         "scenes": np.array(scenes, np.float32).reshape(-1, SCENE),
-        "left_out": np.array(left_out, str),
+        "left_out": np.array(skipped, str),
     }

@@ -1,1 +1,1 @@
-"""Built-in 3D objects, drawn by sphere tracing: shapes, distances, pictures, the data set."""
+"""Built-in 3D objects, rendered by sphere tracing: shapes, distances, shading, the data set."""

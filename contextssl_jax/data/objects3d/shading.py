@@ -1,8 +1,8 @@
-"""Pictures of objects on a floor, under one light of a hue, a direction and a soft shadow.
+"""Shading: images of objects on a floor, under one light with a hue, direction and soft shadow.
 
-Edges are smoothed over the width of a pixel rather than sampled many times: a ray that passes an
-object closer than that shows a part of it, and the colors and directions of neighbouring parts
-blend over it.
+Edges are smoothed over the width of a pixel instead of being supersampled: a ray that passes an
+object within that distance is partially covered, and the colors and normals of adjacent parts
+are blended.
 """
 
 from typing import NamedTuple
@@ -24,56 +24,56 @@ from contextssl_jax.data.objects3d.tracing import (
 from contextssl_jax.transforms.quaternion import to_matrix
 
 _FLOOR = -0.98  # height of the floor, below every object
-_ELEVATION = np.deg2rad(40)  # of the camera above the floor
-_AWAY = 4.0  # of the camera from the origin
-_VIEW = 0.275  # tangent of half the angle of view
+_ELEVATION = np.deg2rad(40)  # elevation of the camera above the floor
+_DISTANCE = 4.0  # distance of the camera from the origin
+_VIEW = 0.275  # tangent of half the field of view
 _AMBIENT = 0.28
-_SOFTNESS = 0.16  # tangent of the angle over which shadows fade
+_SOFTNESS = 0.16  # tangent of the penumbra's angle
 _GAMMA = 1.8
-_CPU_RAYS = 1 << 14  # that a CPU follows at once: what is known of them stays in its caches
+_CPU_RAYS = 1 << 14  # rays per batch on a CPU, so that their state stays in its caches
 
 
 class Scene(NamedTuple):
-    """How N objects are shown."""
+    """The parameters of N scenes."""
 
     rotation: Array  # unit quaternions, [N, 4]
     floor: Array  # cosine and sine of the floor's hue, [N, 2]
-    light: Array  # of the light's hue, [N, 2]
+    light: Array  # cosine and sine of the light's hue, [N, 2]
     towards: Array  # x and y of the unit vector to the light, [N, 2]
 
 
 def render(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
-    """Draws pictures, float32 [N, side, side, 3] in [0, 1].
+    """Render images, float32 [N, side, side, 3] in [0, 1].
 
     Args:
       shape: leaves [N, P, ...].
       scene: leaves [N, ...].
-      side: pixels.
+      side: side of the image in pixels.
       samples: rays per pixel along each axis.
     """
     n, few = len(scene.rotation), max(_CPU_RAYS // (side * samples) ** 2, 1)
 
     def in_parts(shape: Shape, scene: Scene) -> jax.Array:
         parts = jax.tree.map(lambda leaf: leaf.reshape(-1, few, *leaf.shape[1:]), (shape, scene))
-        drawn = jax.lax.map(lambda part: _draw(part[0], part[1], side, samples), parts)
-        return drawn.reshape(n, *drawn.shape[2:])
+        rendered = jax.lax.map(lambda part: _render_batch(part[0], part[1], side, samples), parts)
+        return rendered.reshape(n, *rendered.shape[2:])
 
     def at_once(shape: Shape, scene: Scene) -> jax.Array:
-        return _draw(shape, scene, side, samples)
+        return _render_batch(shape, scene, side, samples)
 
     cpu = in_parts if n > few and n % few == 0 else at_once
     return jax.lax.platform_dependent(shape, scene, cpu=cpu, default=at_once)
 
 
-def _draw(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
-    """Draws all pictures together; see render."""
+def _render_batch(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
+    """Render all images in one batch; see render."""
     eye, rays = _camera(side * samples)
-    width = 2 * _VIEW / (side * samples)  # of a pixel, at distance 1
+    width = 2 * _VIEW / (side * samples)  # width of a pixel at distance 1
     to_light = _to_light(scene.towards)
     inward = _inward(scene.rotation)
-    origin = _turn(inward, (eye[:1, None], eye[1:2, None], eye[2:, None]))
-    direction = _turn(inward, (rays[:1], rays[1:2], rays[2:]))
-    light_inside = _turn(inward, to_light)
+    origin = _rotate(inward, (eye[:1, None], eye[1:2, None], eye[2:, None]))
+    direction = _rotate(inward, (rays[:1], rays[1:2], rays[2:]))
+    light_inside = _rotate(inward, to_light)
 
     hit = trace(shape, origin, direction)
     cover = _smooth(1 - hit.gap / width)
@@ -87,7 +87,7 @@ def _draw(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
     x, y, z = (jnp.where(cover > 0.5, a, b) for a, b in zip(lifted, ground, strict=True))
     seen = visibility(shape, (x, y, z), light_inside, _SOFTNESS)
 
-    up = _turn(inward, (jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.ones((1, 1))))
+    up = _rotate(inward, (jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.ones((1, 1))))
     sky = 0.65 + 0.35 * dot(facing, up)
     lambert = jnp.maximum(dot(facing, light_inside), 0) * seen
     half = [a - b for a, b in zip(light_inside, direction, strict=True)]
@@ -104,7 +104,7 @@ def _draw(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
         front = paint * (_AMBIENT * sky + cast * lambert) + cast * gloss
         return jnp.clip(behind + cover * (front - behind), 1e-4, 1) ** (1 / _GAMMA)
 
-    # A loop over channels, as XLA's CPU code is slow where results are computed interleaved.
+    # A loop over channels, since XLA's CPU code is slow for interleaved results.
     colors = (
         _hue_color(scene.floor, 0.65, 0.8),
         _hue_color(scene.light, 0.6, 1.15),
@@ -115,38 +115,38 @@ def _draw(shape: Shape, scene: Scene, side: int, samples: int) -> jax.Array:
 
 
 def _camera(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The camera's place [3] and the unit vectors from it through each pixel, [3, side * side]."""
+    """Return the camera's position [3] and the unit ray through each pixel, [3, side * side]."""
     back = np.array([np.cos(_ELEVATION), 0, np.sin(_ELEVATION)])
     right, up = np.array([0, 1, 0]), np.array([-back[2], 0, back[0]])
     grid = _VIEW * ((np.arange(side) + 0.5) / side * 2 - 1)
     rows, columns = np.meshgrid(-grid, grid, indexing="ij")
     rays = rows[..., None] * up + columns[..., None] * right - back
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    return (_AWAY * back).astype(np.float32), rays.reshape(-1, 3).T.astype(np.float32)
+    return (_DISTANCE * back).astype(np.float32), rays.reshape(-1, 3).T.astype(np.float32)
 
 
 def _inward(rotation: jax.Array) -> tuple[Vector, Vector, Vector]:
-    """Rows of the maps from the world to the objects' frames, entries [N, 1]."""
+    """Return the rows of the rotations from the world to the objects' frames, entries [N, 1]."""
     rows = to_matrix(rotation)
     x, y, z = (tuple(rows[c][r][:, None] for c in range(3)) for r in range(3))
     return x, y, z
 
 
-def _turn(rows: tuple[Vector, Vector, Vector], v: Vector) -> Vector:
+def _rotate(rows: tuple[Vector, Vector, Vector], v: Vector) -> Vector:
     x, y, z = (dot(row, v) for row in rows)
     return x, y, z
 
 
 def _to_light(towards: jax.Array) -> Vector:
-    """Unit vectors to the light, entries [N, 1]."""
+    """Return unit vectors to the light, entries [N, 1]."""
     x, y = towards[:, :1], towards[:, 1:]
     return x, y, jnp.sqrt(jnp.maximum(1 - x * x - y * y, 1e-6))
 
 
 def _hue_color(hue: jax.Array, saturation: float, value: float) -> jax.Array:
-    """RGB of hues that are given by cosine and sine [N, 2], as [3, N, 1].
+    """Convert hues, given by cosine and sine [N, 2], to RGB [3, N, 1].
 
-    Smooth waves in place of HSV's edges: a hue acts alike all around the circle.
+    Sine waves replace the edges of HSV, so that the effect of a hue is uniform around the circle.
     """
     shifts = (np.arange(3) * 2 * np.pi / 3)[:, None, None]
     wave = hue[:, :1] * np.cos(shifts) + hue[:, 1:] * np.sin(shifts)
@@ -154,9 +154,9 @@ def _hue_color(hue: jax.Array, saturation: float, value: float) -> jax.Array:
 
 
 def _weights(shape: Shape, surface: Vector, width: jax.Array) -> jax.Array:
-    """How much of each part is seen at surface points, [P, N, M].
+    """Return the weight of each part at surface points, [P, N, M].
 
-    The nearest part is, and others that are within the width.
+    Only the nearest part and others within the width have a weight.
     """
     distances = part_distances(shape, surface)
     weights = jnp.maximum(1 - (distances - distances.min(0)) / (2 * width), 0)
@@ -164,6 +164,6 @@ def _weights(shape: Shape, surface: Vector, width: jax.Array) -> jax.Array:
 
 
 def _smooth(x: jax.Array) -> jax.Array:
-    """A step from 0 to 1 without corners."""
+    """Return the smoothstep of x from 0 to 1."""
     x = jnp.clip(x, 0, 1)
     return x * x * (3 - 2 * x)

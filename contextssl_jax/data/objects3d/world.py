@@ -1,7 +1,7 @@
-"""The data set objects3d: objects that are drawn when they are looked at, so no data at all."""
+"""The data set objects3d: procedural objects that are rendered on demand, without any files."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -9,164 +9,197 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from contextssl_jax.data.dataset import Dataset, Record
+from contextssl_jax.data.dataset import Dataset, DatasetSpec, Record, from_bytes, make_dataset
 from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import Recipes, Shape, draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
-from contextssl_jax.transforms import sample_parameters
-from contextssl_jax.transforms.scene import SceneGroups, scene_groups
+from contextssl_jax.transforms import Group, ParameterSpace, build_space, sample_parameters
+from contextssl_jax.transforms.base import group_slices
 
-# Of the pixels of views, in [0, 1].
+# Channel statistics of the pixels of views, in [0, 1].
 MEAN = (0.63, 0.62, 0.63)
 STD = (0.206, 0.2, 0.202)
 
-_SEEDS = {"train": 1, "test": 2}  # streams of randomness, so that no instance is in both
+_SEEDS = {"train": 1, "test": 2}  # streams of randomness, so that no instance is in both splits
 _POOL = 3
-_BATCH = 128  # views of a pool that are drawn at once
+_BATCH = 128  # views of a pool that are rendered at once
 
-# How a group's part of the scene rests where the group is neither told nor a nuisance.
+# The parameters of a scene group that is neither conditioned nor an unconditioned transform.
 _REST = {"rotation": (0.0, 0.0, 0.0, 1.0), "color": (-0.8, -0.6, 0.6, 0.8), "light": (0.4, -0.3)}
 
 
 @dataclass(frozen=True)
 class Objects:
-    """A split of objects, each from its class and its own seed; any number of them."""
+    """A split of any number of objects, each generated from its class and its own seed."""
 
     stream: int
     size: int
     recipes: Recipes
-    groups: SceneGroups
+    space: ParameterSpace
 
     @property
     def labels(self) -> np.ndarray:
-        """Classes, int32 [size]."""
+        """Return the classes, int32 [size]."""
         return (np.arange(self.size) % len(self.recipes.size)).astype(np.int32)
+
+    def shapes(self, indices: np.ndarray) -> Shape:
+        """Generate the shapes of objects at indices [n], leaves [n, 1, ...]."""
+        seeds = [(self.stream, int(index)) for index in indices]
+        shape = draw_instances(self.recipes, self.labels[indices], seeds)
+        return Shape(*(leaf[:, None] for leaf in shape))
 
     def draw(
         self, rng: np.random.Generator, indices: np.ndarray, views: int
     ) -> tuple[Shape, np.ndarray]:
         """See Split.draw; all views share their object's shape."""
-        transform_params = sample_parameters(self.groups.all, rng, len(indices) * views)
-        seeds = [(self.stream, int(index)) for index in indices]
-        shape = draw_instances(self.recipes, self.labels[indices], seeds)
-        shape = Shape(*(leaf[:, None] for leaf in shape))
-        return shape, transform_params.reshape(len(indices), views, transform_params.shape[-1])
+        n = len(indices)
+        transform_params = sample_parameters(self.space.all_groups, rng, n * views)
+        return self.shapes(indices), transform_params.reshape(n, views, transform_params.shape[-1])
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A split of objects of which a few views have been rendered, to be drawn again and again."""
+    """A split of objects with a fixed number of rendered views each; image groups act afterwards.
+
+    The parameters of image groups in `transform_params` are placeholders: they are sampled anew
+    each time that a view is drawn.
+    """
 
     images: np.ndarray  # uint8 [size, V, S, S, 3]
-    transform_params: np.ndarray  # [size, V, T + nuisances]
+    transform_params: np.ndarray  # float32 [size, V, D]
     labels: np.ndarray
+    space: ParameterSpace
 
     @property
     def size(self) -> int:
-        """Number of objects."""
+        """Return the number of objects."""
         return len(self.images)
 
     def draw(
         self, rng: np.random.Generator, indices: np.ndarray, views: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See Split.draw; an object's drawn views are different ones.
+        """See Split.draw; the drawn views of an object are distinct.
 
         Raises:
           UserError: the pool has fewer views of each object.
         """
-        kept = self.images.shape[1]
-        if views > kept:
-            raise UserError(f"objects3d.pool: {kept} views of each object; {views} are asked for")
-        chosen = rng.permuted(np.tile(np.arange(kept), (len(indices), 1)), axis=1)[:, :views]
-        return self.images[indices[:, None], chosen], self.transform_params[
-            indices[:, None], chosen
-        ]
+        pooled = self.images.shape[1]
+        if views > pooled:
+            raise UserError(
+                f"objects3d.pool: {pooled} views of each object, but {views} are needed. Raise it."
+            )
+        chosen = rng.permuted(np.tile(np.arange(pooled), (len(indices), 1)), axis=1)[:, :views]
+        rows = indices[:, None], chosen
+        return self.images[rows], self.space.resample_image_groups(rng, self.transform_params[rows])
 
 
 def build(config: ConfigDict) -> Dataset:
-    """Builds the data set from the sections `objects3d` and `scene`, `groups` and `nuisances`.
+    """Build the data set from `objects3d`, `scene`, `groups`, `unconditioned_transforms`.
 
     Raises:
       UserError: an option is wrong.
     """
+    dataset, objects, draw_image = _build(config)
+    pool = config.objects3d.pool
+    if not pool:
+        return dataset
+    return replace(
+        dataset, splits={**dataset.splits, "train": fill_pool(objects, pool, draw_image)}
+    )
+
+
+def _build(
+    config: ConfigDict,
+) -> tuple[Dataset, Objects, Callable[[Record, jax.Array], jax.Array]]:
+    """Build the data set without a pool; return its train split and its `draw_image` as well."""
     options = config.objects3d
     if options.pool == 1:
-        raise UserError("objects3d.pool: must be at least 2, the views of a pair; or 0, no pool")
-    groups = scene_groups(config)
+        raise UserError(
+            "objects3d.pool: must be at least 2, the views of a pair. Use 0 for no pool."
+        )
+    space = build_space(config, options.side, scenes=True)
     recipes = draw_recipes(options.classes)
-    decode = scene_decoder(groups, linear=config.scene.hue == "linear")
+    decode = scene_decoder(space.all_groups, linear=config.scene.hue == "linear")
 
-    def pictures(record: Record, transform_params: jax.Array) -> jax.Array:
+    def draw_image(record: Record, transform_params: jax.Array) -> jax.Array:
         if isinstance(record, Shape):
             return render(record, decode(transform_params), options.side, options.samples)
-        return record.astype(np.float32) / 255
-
-    def normalised(record: Record, transform_params: jax.Array) -> jax.Array:
-        return (pictures(record, transform_params) - np.asarray(MEAN, np.float32)) / np.asarray(
-            STD, np.float32
-        )
-
-    def pixels(images: jax.Array) -> jax.Array:
-        return (images * np.asarray(STD, np.float32) + np.asarray(MEAN, np.float32)).clip(0, 1)
+        return from_bytes(record, transform_params)
 
     splits = {
-        name: Objects(stream, options[name], recipes, groups) for name, stream in _SEEDS.items()
+        name: Objects(stream, options[name], recipes, space) for name, stream in _SEEDS.items()
     }
-    train = fill_pool(splits["train"], options.pool, pictures) if options.pool else splits["train"]
-    return Dataset("objects3d", groups.space(), splits | {"train": train}, normalised, pixels)
+    dataset = make_dataset("objects3d", space, splits, draw_image, MEAN, STD)
+    return dataset, splits["train"], draw_image
+
+
+def _dummy(config: ConfigDict) -> Dataset:
+    """Build the data set with a pool of black views, if any, since rendering one takes minutes."""
+    dataset, objects, _ = _build(config)
+    if not config.objects3d.pool:
+        return dataset
+    side, indices = config.objects3d.side, np.arange(min(objects.size, config.data.pairs))
+    _, transform_params = objects.draw(np.random.default_rng(0), indices, 2)
+    images = np.zeros((len(indices), 2, side, side, 3), np.uint8)
+    pool = Pool(images, transform_params, np.zeros(len(indices), np.int32), objects.space)
+    return replace(dataset, splits={**dataset.splits, "train": pool})
 
 
 def fill_pool(
-    objects: Objects, views: int, pictures: Callable[[Record, jax.Array], jax.Array]
+    objects: Objects, views: int, draw_image: Callable[[Record, jax.Array], jax.Array]
 ) -> Pool:
-    """Renders that many views of every object, the same ones in every run."""
-    rng = np.random.default_rng((_POOL, objects.stream))
-    shape, transform_params = objects.draw(rng, np.arange(objects.size), views)
+    """Render that many views of every object, the same in every run, before any image group."""
+    rng, groups = np.random.default_rng((_POOL, objects.stream)), objects.space.all_groups
     total = objects.size * views
-    drawer = jax.jit(lambda *view: jnp.round(255 * pictures(*view)).astype(jnp.uint8))
+    unused = {g.name: np.zeros((total, g.dim), np.float32) for g in groups if g.render}
+    flat = sample_parameters(groups, rng, total, given=unused)
+    shape = objects.shapes(np.arange(objects.size))
+    drawer = jax.jit(lambda *view: jnp.round(255 * draw_image(*view)).astype(jnp.uint8))
     images: list[np.ndarray] = []
     bar = tqdm(range(0, total, _BATCH), "rendering", unit="batch", disable=None, leave=False)
     for start in bar:
         rows = np.minimum(np.arange(start, start + _BATCH), total - 1)
         one = Shape(*(leaf[rows // views, 0] for leaf in shape))
-        images.append(np.asarray(drawer(one, transform_params.reshape(total, -1)[rows])))
+        images.append(np.asarray(drawer(one, flat[rows])))
     stacked = np.concatenate(images)[:total]
     return Pool(
-        stacked.reshape(objects.size, views, *stacked.shape[1:]), transform_params, objects.labels
+        stacked.reshape(objects.size, views, *stacked.shape[1:]),
+        flat.reshape(objects.size, views, flat.shape[1]),
+        objects.labels,
+        objects.space,
     )
 
 
-def scene_decoder(groups: SceneGroups, linear: bool) -> Callable[[jax.Array], Scene]:
-    """Returns the map from latents [N, T + nuisances] to scenes; groups that are in none rest.
+def scene_decoder(groups: Sequence[Group], linear: bool) -> Callable[[jax.Array], Scene]:
+    """Return the map from transform parameters [N, D] to scenes; absent groups are at rest.
 
     Args:
-      groups: whose latents there are.
-      linear: whether hues are told in turns, not by cosine and sine.
+      groups: groups in the order of the parameter vector; image groups are ignored.
+      linear: whether the parameters of hues are turns, not cosine and sine.
     """
-    names = [group.name for group in groups.all]
-    ends = np.cumsum([group.dim for group in groups.all])
+    entries = dict(zip((g.name for g in groups), group_slices(groups), strict=True))
 
     def part(transform_params: jax.Array, name: str) -> jax.Array:
-        if name not in names:
-            return jnp.broadcast_to(
-                jnp.asarray(_REST[name]), (len(transform_params), len(_REST[name]))
-            )
-        i = names.index(name)
-        found = transform_params[:, ends[i] - groups.all[i].dim : ends[i]]
+        if name not in entries:
+            rest = jnp.asarray(_REST[name])
+            return jnp.broadcast_to(rest, (len(transform_params), len(rest)))
+        found = transform_params[:, entries[name]]
         if name == "color" and linear:
             turns = 2 * np.pi * found
-            found = jnp.stack([jnp.cos(turns), jnp.sin(turns)], -1).reshape(
-                len(transform_params), -1
-            )
+            found = jnp.stack([jnp.cos(turns), jnp.sin(turns)], -1)
+            return found.reshape(len(transform_params), -1)
         return found
 
     def decode(transform_params: jax.Array) -> Scene:
         hues = part(transform_params, "color")
         return Scene(
-            part(transform_params, "rotation"),
-            hues[:, :2],
-            hues[:, 2:],
-            part(transform_params, "light"),
+            rotation=part(transform_params, "rotation"),
+            floor=hues[:, :2],
+            light=hues[:, 2:],
+            towards=part(transform_params, "light"),
         )
 
     return decode
+
+
+SPEC = DatasetSpec(build, _dummy)

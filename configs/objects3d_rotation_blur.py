@@ -1,0 +1,20 @@
+"""One model that follows an object's rotation, or the blur of its picture, by its context.
+
+    python -m contextssl_jax.main --config=configs/objects3d_rotation_blur.py
+
+A group of the scene beside a group of the image: the renderer draws the rotated object, then the
+picture is blurred. As quickstart.py, with blur in place of the hues, which vary like the light as
+unconditioned transforms. Hardware: two CPU cores, some 3 GB of memory.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config() -> ConfigDict:
+    """Return the options."""
+    config = quickstart.get_config()
+    config.groups = config.environments = ("rotation", "blur")
+    config.unconditioned_transforms = ("color", "light")
+    return config
