@@ -116,7 +116,7 @@ def test_a_smaller_range_of_angles():
     [
         ({"scene.angle": 100.0}, "scene.angle: 100.0"),
         ({"scene.hue": "square"}, "scene.hue: 'square'"),
-        ({"groups": ("rotation", "crop")}, "groups: 'crop' is none of rotation, color, light"),
+        ({"groups": ("rotation", "crop")}, "'crop'. Choose one of rotation, color, light"),
         ({"unconditioned_transforms": ("color",)}, "named twice"),
     ],
 )

@@ -345,7 +345,7 @@ def test_a_run_s_own_folder_is_no_sweep_s(place, capfd):
         (["--seeds=0,0"], "--seeds: name different whole numbers"),
         (["--seeds=-1"], "--seeds: name different"),
         (["--seeds=one"], "--seeds: name different"),
-        (["--only=cool"], "--only: 'cool' is none of cold, hot"),
+        (["--only=cool"], "--only: unknown value 'cool'. Choose one of cold, hot"),
         (["--set=train.steps"], "--set: write KEY=VALUE"),
         (["--set=seed=4"], "--set: write KEY=VALUE"),
         (["--set=train.step=4"], "--config.train.step: no such option"),
