@@ -29,8 +29,8 @@ def _header(run: Mapping[str, Any]) -> str:
         f"{run['method']} on {run['data']}: {run['steps']:,} steps in {run['dtype']}, each of"
         f" {_plural(run['contexts'], 'context')} of {run['pairs']} pairs\n"
         f"{_plural(run['devices'], 'device')} ({run['parallel']}),"
-        f" {_plural(contexts_per_device, 'context')} per device; --config.data.contexts is"
-        f" divisible by {_join(divisors)} devices{data}"
+        f" {_plural(contexts_per_device, 'context')} per device\n"
+        f"--config.data.contexts is divisible by {_join(divisors)} devices{data}"
     )
 
 
