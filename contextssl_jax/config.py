@@ -1,4 +1,4 @@
-"""The command line and the config: read, checked, and told in one line when wrong."""
+"""Parsing and validation of the command line and the config."""
 
 import difflib
 import json
@@ -12,31 +12,32 @@ from contextssl_jax.errors import UserError
 
 
 class Command(NamedTuple):
-    """What the command line asks for."""
+    """The parsed command line."""
 
     config: ConfigDict  # locked
     workdir: str
     mode: str
-    step: int | None  # of a checkpoint
-    deterministic: bool  # the same bits from the same devices
-    argv: tuple[str, ...]  # all that was typed
-    devices: int | None  # of a plan; see planning.plan
+    step: int | None  # checkpoint to evaluate
+    deterministic: bool  # bit-identical results on the same devices
+    argv: tuple[str, ...]  # the unparsed command line
+    devices: int | None  # number of devices in a plan; see planning.plan
     utilisation: float | None
     out: str | None
 
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
-    """Reads --config, --config.x=y, --workdir, --mode, --step, --deterministic, and a plan's.
+    """Parse --config, --config.x=y, --workdir, --mode, --step, --deterministic and plan flags.
 
     Args:
-      argv: the command line, the program's name first.
-      modes: possible modes; the first is the default.
+      argv: the command line, including the program's name.
+      modes: valid values of --mode; the first is the default.
 
     Returns:
-      The command; its workdir is by default runs/<config file's name>.
+      The command. The default of its workdir is runs/<name of the config file>.
 
     Raises:
-      UserError: an unknown flag or option, a value of the wrong type, or no such config file.
+      UserError: a flag or option is unknown, a value has the wrong type, or the config file does
+        not exist.
     """
     path = _config_path(argv)
     _check_options(argv, _load(path))
@@ -44,20 +45,22 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     config = config_flags.DEFINE_config_file(
         "config", flag_values=values, lock_config=True, sys_argv=list(argv)
     )
-    flags.DEFINE_string("workdir", None, "where the run lives", flag_values=values)
-    flags.DEFINE_enum("mode", modes[0], list(modes), "what to do", flag_values=values)
-    flags.DEFINE_integer("step", None, "of a checkpoint", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("devices", None, "of a plan", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    flags.DEFINE_enum("mode", modes[0], list(modes), "what to run", flag_values=values)
+    flags.DEFINE_integer("step", None, "checkpoint to evaluate", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer(
+        "devices", None, "number of devices in a plan", lower_bound=1, flag_values=values
+    )
     flags.DEFINE_float(
         "utilisation",
         None,
-        "of a plan's chips",
+        "fraction of the chips' peak that a plan assumes",
         lower_bound=0.01,
         upper_bound=1,
         flag_values=values,
     )
-    flags.DEFINE_string("out", None, "JSON file of a plan", flag_values=values)
-    flags.DEFINE_bool("deterministic", False, "the same bits, slower", flag_values=values)
+    flags.DEFINE_string("out", None, "JSON file to write a plan to", flag_values=values)
+    flags.DEFINE_bool("deterministic", False, "bit-identical results, slower", flag_values=values)
     try:
         extra = values(list(argv))[1:]
     except flags.Error as error:
@@ -65,7 +68,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"--config: {str(error).splitlines()[0]}") from error
     if extra:
-        raise UserError(f"unknown argument {extra[0]!r}; options are written --config.name=value")
+        raise UserError(f"{extra[0]}: unknown argument. Write options as --config.name=value.")
     _check_counts(config.value)
     name = path.rsplit("/", 1)[-1].replace(".py:", "_").removesuffix(".py")
     return Command(
@@ -82,7 +85,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every option as (dotted name, plain value), sequences as lists."""
+    """Yield every option as (dotted name, value), with sequences as lists."""
     for key, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -91,20 +94,20 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def to_json(config: ConfigDict) -> str:
-    """Returns the config as indented JSON, options in their order."""
+    """Return the config as indented JSON, with the options in their order."""
     return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
 
 
 def _check_counts(config: ConfigDict) -> None:
-    """Raises UserError for a count that is too small to mean anything."""
+    """Raise UserError for an integer option below its minimum."""
     values = dict(flatten(config))
-    zero = ("seed", "crop.padding", "train.warmup_steps", "monitor.every")
-    smallest = dict.fromkeys((*zero, "eval.every", "eval.seed", "objects3d.pool"), 0)
-    smallest |= {"data.pairs": 2, "eval.retrieval.views": 5}
+    may_be_zero = ("seed", "crop.padding", "train.warmup_steps", "monitor.every")
+    minimums = dict.fromkeys((*may_be_zero, "eval.every", "eval.seed", "objects3d.pool"), 0)
+    minimums |= {"data.pairs": 2, "eval.retrieval.views": 5}
     for name, value in values.items():
-        least = smallest.get(name, 1)
-        if isinstance(value, int) and not isinstance(value, bool) and value < least:
-            raise UserError(f"--config.{name}: must be at least {least}, not {value}")
+        minimum = minimums.get(name, 1)
+        if isinstance(value, int) and not isinstance(value, bool) and value < minimum:
+            raise UserError(f"--config.{name}: must be at least {minimum}, not {value}.")
 
 
 def _config_path(argv: Sequence[str]) -> str:
@@ -112,7 +115,9 @@ def _config_path(argv: Sequence[str]) -> str:
         flag, _, value = argument.lstrip("-").partition("=")
         if flag == "config" and argument.startswith("-"):
             return value or (argv[i + 1] if i + 1 < len(argv) else "")
-    raise UserError("--config: name a config file, such as --config=configs/cifar10_small.py")
+    raise UserError(
+        "--config: missing. Specify a config file, such as --config=configs/cifar10_small.py."
+    )
 
 
 def _load(path: str) -> ConfigDict:
@@ -124,18 +129,21 @@ def _load(path: str) -> ConfigDict:
         values(["", f"--config={path}"])
         return holder.value.copy_and_resolve_references()
     except OSError as error:
-        raise UserError(f"--config: cannot read {path!r}; is it a config file?") from error
-    except flags.Error as error:  # ends with the traceback of what the file raised
+        raise UserError(f"--config: cannot read {path!r}. Check the path.") from error
+    except flags.Error as error:  # its message ends with the traceback of the file's error
         reason = str(error).splitlines()[-1].partition(": ")[2]
         raise UserError(f"--config: {path}: {reason}") from error
     except AttributeError as error:
-        if "get_config" not in str(error):  # a mistake within the file
+        if "get_config" not in str(error):  # an error within the file
             raise
-        raise UserError(f"--config: {path} has no get_config; is it a part of others?") from error
+        raise UserError(
+            f"--config: {path} has no get_config function. Specify a complete config file, not"
+            " one that other configs include."
+        ) from error
 
 
 def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
-    """Raises UserError for the first --config.name that is no option of the config."""
+    """Raise UserError for the first --config.name that is not an option of the config."""
     known = [name for name, _ in flatten(config)]
     for argument in argv[1:]:
         name = argument.lstrip("-").partition("=")[0]
@@ -146,4 +154,4 @@ def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
             same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
             same_leaf.sort(key=lambda option: option.count("."))
             near = same_leaf or difflib.get_close_matches(name, known, 1, 0.0)
-            raise UserError(f"--config.{name}: no such option; the nearest is --config.{near[0]}")
+            raise UserError(f"--config.{name}: no such option. Did you mean --config.{near[0]}?")

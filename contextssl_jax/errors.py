@@ -1,56 +1,64 @@
-"""Mistakes that the user can mend."""
+"""Errors that the user can fix, and the argument parser that raises them.
+
+Imports only the standard library, so that launch/ works on a machine without JAX.
+"""
 
 import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
-import jax
-
 T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; main prints its one line without a traceback."""
+    """An error that the user can fix. Commands print its one line without a traceback."""
 
 
 class SharedError(UserError):
-    """A mistake that every process has been told of; process 0 tells it to the user."""
+    """A UserError that is raised on every process. Process 0 prints it."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError where argparse would print its usage and exit."""
+    """An argument parser that raises UserError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """See the class."""
-        raise UserError(message)
+        """Raise UserError with argparse's message."""
+        raise UserError(message.removeprefix("argument "))
 
 
 def lookup(table: Mapping[str, T], name: str, option: str) -> T:
-    """Returns the table's entry of that name.
+    """Return the entry of a table.
+
+    Args:
+      table: entries by name.
+      name: the name that the user chose.
+      option: the option that sets the name, for the error message.
 
     Raises:
-      UserError: there is none; the message names the option and its possible values.
+      UserError: the table has no entry of that name.
     """
     if name not in table:
-        raise UserError(f"{option}: {name!r} is none of {', '.join(table)}")
+        raise UserError(f"{option}: unknown value {name!r}. Choose one of {', '.join(table)}.")
     return table[name]
 
 
 @contextmanager
 def reraise_out_of_memory(advice: str) -> Iterator[None]:
-    """Turns a device's want of memory into one line.
+    """Re-raise an out-of-memory error of a device as a UserError.
 
     Args:
-      advice: what to lower.
+      advice: imperative sentence without a period that names the options to change.
 
     Raises:
-      UserError: memory is out.
+      UserError: a device is out of memory.
     """
+    from jax.errors import JaxRuntimeError  # see the module docstring
+
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except JaxRuntimeError as error:
         line = str(error).splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in line and "out of memory" not in line.lower():
             raise
-        raise UserError(f"a device is out of memory ({line[:200]}); {advice}") from error
+        raise UserError(f"a device is out of memory ({line[:200]}). {advice}.") from error

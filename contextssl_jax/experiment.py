@@ -78,7 +78,7 @@ def build_experiment(
     build_method = lookup(METHODS, config.method, "method")
     build_dataset = lookup(DATASETS, config.data.name, "data.name").build
     parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
-    check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.everyone))
+    check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.all_devices))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     dataset = dataset or build_dataset(config)
     method = build_method(config, dataset, parallel.axis)

@@ -1,4 +1,4 @@
-"""The one command: python -m contextssl_jax.main --config=configs/cifar10_crop_blur.py."""
+"""Train, evaluate or plan: python -m contextssl_jax.main --config=configs/cifar10_crop_blur.py."""
 
 import logging
 import os
@@ -32,34 +32,38 @@ MODES: dict[str, Callable[[Command], None]] = {
         command.config, command.devices or 1, command.utilisation or 0.35, command.out
     ),
 }
-_MISTAKE, _FAILURE = 2, 1
-_EXPLAINED = 5  # seconds until a lost process is known
+_USER_ERROR, _FAILURE = 2, 1  # exit statuses
+_MONITOR_DELAY = 5  # seconds within which the process monitor detects a lost process
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the command line says; returns the exit status, 2 for a mistake in it."""
+    """Run the command line. Return the exit status: 0 for success, 2 for a user error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("contextssl_jax").setLevel(logging.INFO)
-    for library in ("absl", "asyncio"):  # what they tell of an error is raised as well
+    for library in ("absl", "asyncio"):  # the errors that they log are raised as well
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         command = parse_command_line(argv, tuple(MODES))
         if command.step is not None and command.mode != "eval":
             raise UserError(
-                "--step: is for --mode=eval; training resumes from the newest checkpoint"
+                "--step: only valid with --mode=eval. Remove it; training resumes from the newest"
+                " checkpoint."
             )
         if command.mode != "plan" and any((command.devices, command.utilisation, command.out)):
-            raise UserError("--devices, --utilisation, --out: are for --mode=plan")
-        if command.deterministic:  # before anything asks for a device
+            raise UserError(
+                "--devices, --utilisation, --out: only valid with --mode=plan. Add --mode=plan or"
+                " remove them."
+            )
+        if command.deterministic:  # before JAX initializes its devices
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-        peers = join_processes() if command.mode != "plan" else None
-        if peers is not None:
-            _together(peers, command)
+        monitor = join_processes() if command.mode != "plan" else None
+        if monitor is not None:
+            _run_distributed(monitor, command)
         _run(command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return _MISTAKE
+        return _USER_ERROR
     return 0
 
 
@@ -68,15 +72,18 @@ def _run(command: Command) -> None:
         MODES[command.mode](command)
 
 
-def _tell_unraisable(told: Any) -> None:
-    """Prints what could not be raised, but for an echo: a failed read or write, which has been
-    raised and told, leaves callbacks to an event loop that is closed by then."""
-    if not (isinstance(told.exc_value, RuntimeError) and "loop is closed" in str(told.exc_value)):
-        sys.__unraisablehook__(told)
+def _unraisable_hook(unraisable: Any) -> None:
+    """Print an unraisable exception, except those that follow a failed checkpoint read or write.
+
+    Such a failure, which is raised and printed, leaves callbacks to a closed event loop.
+    """
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and "loop is closed" in str(error)):
+        sys.__unraisablehook__(unraisable)
 
 
-def _together(peers: ProcessMonitor, command: Command) -> None:
-    """Runs beside other processes, and ends this one so that they learn how it ended."""
+def _run_distributed(monitor: ProcessMonitor, command: Command) -> None:
+    """Run the command as one of several processes, report its end to the others, and exit."""
     index = jax.process_index()
     if index:
         logging.getLogger("contextssl_jax").setLevel(logging.WARNING)
@@ -84,25 +91,25 @@ def _together(peers: ProcessMonitor, command: Command) -> None:
     try:
         _run(command)
     except SharedError as error:
-        status = _MISTAKE
+        status = _USER_ERROR
         if not index:
             print(f"error: {error}", file=sys.stderr)
     except UserError as error:
-        status, failure = _MISTAKE, f"process {index} ended: {error}"
+        status, failure = _USER_ERROR, f"process {index} ended: {error}"
         print(f"error: {error}", file=sys.stderr)
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError):
-            time.sleep(_EXPLAINED)  # likely for want of a process, which the watch tells
+            time.sleep(_MONITOR_DELAY)  # a lost process is the likely cause; the monitor names it
         status, failure = _FAILURE, f"process {index} failed: {type(error).__name__}: {error}"
         traceback.print_exc()
-    peers.leave(failure)
+    monitor.shutdown(failure)
     if failure is None:
         jax.distributed.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # the runtime would else wait for the others first
+    os._exit(status)  # a regular exit waits for the other processes
 
 
 if __name__ == "__main__":
-    sys.unraisablehook = _tell_unraisable
+    sys.unraisablehook = _unraisable_hook
     sys.exit(main(sys.argv))

@@ -1,4 +1,4 @@
-"""Training: from a config to a trained model, from wherever the last run stopped."""
+"""Training of a config's model, with resume from the newest checkpoint."""
 
 import logging
 import math
@@ -34,170 +34,187 @@ from contextssl_jax.storage.paths import resolve_path
 _log = logging.getLogger(__name__)
 
 
-def train(config: ConfigDict, folder: str, start: Callable[[], dict[str, Any]]) -> None:
-    """Trains the config's model in the folder, or goes on where its last checkpoint stands.
+def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[str, Any]]) -> None:
+    """Train the config's model in a folder, resuming from its newest checkpoint.
 
     Args:
-      config: of the run.
-      folder: of the run.
-      start: says what record.describe says of this start; process 0 alone asks it.
+      config: the options of the run.
+      folder: the workdir of the run.
+      collect_metadata: returns the metadata of this start. Called on process 0 only.
 
     Raises:
-      UserError: an option is wrong, the folder is another run's or in use, a checkpoint could not
-        be saved or none can be read, memory is out, or the loss is not finite.
+      UserError: an option is invalid, the folder belongs to another run or is in use, a checkpoint
+        cannot be saved or read, a device is out of memory, or the loss is not finite.
     """
     run_on_primary(lambda: check_workdir(folder, config, resume_free_options()))
     workdir = resolve_path(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
-    look = build_monitor(config, experiment) if config.monitor.every else None
-    report = build_evaluation(config, experiment) if config.eval.every else None
+    run_monitor = build_monitor(config, experiment) if config.monitor.every else None
+    evaluate = build_evaluation(config, experiment) if config.eval.every else None
     lock: Lock | None = None
     with ExitStack() as stack:
 
-        def own() -> None:  # only now: a mistake in the options must not claim the folder
+        def acquire() -> None:  # only now, so that invalid options do not acquire the workdir
             nonlocal lock
             free = resume_free_options()
             lock = stack.enter_context(acquire_workdir(workdir, config, experiment.dataset, free))
-            append_run_metadata(workdir, start())
+            append_run_metadata(workdir, collect_metadata())
 
-        run_on_primary(own)
+        run_on_primary(acquire)
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         try:
             with reraise_out_of_memory(
-                "lower data.contexts, or keep the batch and set train.accumulate_steps or"
-                " model.remat; --mode=plan tells what a step needs"
+                "Decrease --config.data.contexts, or keep the batch size and set"
+                " --config.train.accumulate_steps or --config.model.remat. --mode=plan estimates"
+                " the memory of a step"
             ):
-                _loop(config, workdir, lock, experiment, look, report, checkpoints, template)
+                _training_loop(
+                    config, workdir, lock, experiment, run_monitor, evaluate, checkpoints, template
+                )
         except NonFiniteError as error:
             checkpoints.wait()
-            kept = checkpoints.steps()
-            last = f"the last good checkpoint is step {kept[-1]}" if kept else "nothing was saved"
+            saved = checkpoints.steps()
+            last = f"The last checkpoint is step {saved[-1]}" if saved else "There is no checkpoint"
             raise UserError(
-                f"{error}; stopped, {last}. {_reason(experiment, error.step)}"
+                f"{error}. {last}. {_explain_non_finite(experiment, error.step)}"
             ) from error
 
 
-def _loop(
+def _training_loop(
     config: ConfigDict,
     workdir: epath.Path,
     lock: Lock | None,
     experiment: Experiment,
-    look: Monitor | None,
-    report: Evaluate | None,
+    run_monitor: Monitor | None,
+    evaluate: Evaluate | None,
     checkpoints: Checkpoints,
     template: TrainState,
 ) -> None:
-    """Looks, saves, reports and steps, in that order, until the last step or a signal to stop."""
-    parallel, total = experiment.parallel, config.train.steps
-    saved = checkpoints.restore(template)
-    if saved:
-        _check_position(saved, total, workdir)
-    at = saved or Checkpoint(0, experiment.init(), {"batches": 0, "window": [], "looked": -1})
-    resumed = saved is not None
-    step, looked, window = at.step, at.host["looked"], MetricWindow(at.host["window"])
-    _describe(config, experiment, at)
-    state = parallel.replicate(at.state)
-    data = read_batches(
-        experiment.batches, at.host["batches"], config.data.threads, config.data.prefetch
+    """Monitor, save, evaluate and train, in that order, until the last step or a stop signal."""
+    parallel, total_steps = experiment.parallel, config.train.steps
+    restored = checkpoints.restore(template)
+    if restored:
+        _check_host_data(restored, total_steps, workdir)
+    initial = restored or Checkpoint(
+        0, experiment.init(), {"batches": 0, "window": [], "looked": -1}
     )
-    del saved, at, template  # the host's copies of the state
-    writer = _writer(config, workdir, step, resumed)
-    with writer, logging_redirect_tqdm(), stop_signals() as stopped:
+    resumed = restored is not None
+    # The key "looked" is the last monitored step.
+    step, monitored_step = initial.step, initial.host["looked"]
+    window = MetricWindow(initial.host["window"])
+    _log_start(config, experiment, initial)
+    state = parallel.replicate(initial.state)
+    batches = read_batches(
+        experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
+    )
+    del restored, initial, template  # free the host's copies of the state
+    writer = _build_writer(config, workdir, step, resumed)
+    with writer, logging_redirect_tqdm(), stop_signals() as should_stop:
         compiled = False
         while True:
-            last = step == total
-            if look and looked != step and (last or step % config.monitor.every == 0):
-                looked = step
-                window.host()  # what is not finite is told by the step that made it
-                writer.look(step, look(parallel.local(state.variables)))
-            stop = stopped(step) or last
+            is_last = step == total_steps
+            if run_monitor and monitored_step != step:
+                if is_last or step % config.monitor.every == 0:
+                    monitored_step = step
+                    window.fetch()  # a non-finite loss raises here, with the step that caused it
+                    writer.write_monitor(step, run_monitor(parallel.local_copy(state.variables)))
+            stop = should_stop(step) or is_last
             if stop or (step and step % config.checkpoint.every == 0):
                 if lock:
                     lock.check()
-                host = {"batches": step, "window": window.host(), "looked": looked}
-                fetched = parallel.fetch(state)
-                _check_finite(step, fetched)
-                checkpoints.save(Checkpoint(step, fetched, host), parallel.whole(state))
-            if report and step and (last or step % config.eval.every == 0):
+                host = {"batches": step, "window": window.fetch(), "looked": monitored_step}
+                host_state = parallel.fetch(state)
+                _check_finite(step, host_state)
+                checkpoints.save(
+                    Checkpoint(step, host_state, host), parallel.fully_replicated(state)
+                )
+            if evaluate and step and (is_last or step % config.eval.every == 0):
                 if not run_on_primary(partial(report_exists, workdir, step)):
-                    found = report(parallel.local(state.variables), step)
-                    writer.attempt("the report", partial(write_report, workdir, step, found))
+                    evaluation = evaluate(parallel.local_copy(state.variables), step)
+                    writer.try_write("the report", partial(write_report, workdir, step, evaluation))
             if stop:
                 break
-            began = time.perf_counter()
-            batch = next(data)
-            wait = time.perf_counter() - began
+            start = time.perf_counter()
+            batch = next(batches)
+            data_wait = time.perf_counter() - start
             state, metrics = experiment.step(state, parallel.shard(batch))
             step += 1
-            # The first step compiles: its time says nothing of the others'.
-            window.add(step, metrics, began if compiled else math.nan, wait)
+            # The first step includes compilation, so its time is not recorded.
+            window.add(step, metrics, start if compiled else math.nan, data_wait)
             compiled = True
             if step % config.log.every == 0:
-                writer.metrics(step, window.close())
+                writer.write_metrics(step, window.pop_means())
             writer.advance()
         checkpoints.wait()
-        if last:
-            writer.attempt("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
-    _log.info("%s at step %d of %d; see %s", "done" if last else "stopped", step, total, workdir)
+        if is_last:
+            writer.try_write("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
+    outcome = "done" if is_last else "stopped"
+    _log.info("%s at step %d of %d; see %s", outcome, step, total_steps, workdir)
 
 
-def _check_position(saved: Checkpoint, total: int, workdir: epath.Path) -> None:
-    """Raises UserError for a checkpoint that says of itself what none of this run's could."""
-    batches, looked, window = (saved.host.get(name) for name in ("batches", "looked", "window"))
+def _check_host_data(restored: Checkpoint, total_steps: int, workdir: epath.Path) -> None:
+    """Raise UserError if a checkpoint's host data cannot come from this run."""
+    batches, monitored_step, window = (
+        restored.host.get(name) for name in ("batches", "looked", "window")
+    )
     if (
-        batches != saved.step
-        or saved.step > total
-        or not isinstance(looked, int)
+        batches != restored.step
+        or restored.step > total_steps
+        or not isinstance(monitored_step, int)
         or not isinstance(window, list)
-        or len(window) > saved.step
+        or len(window) > restored.step
         or not all(isinstance(step, dict) for step in window)
         or not all(isinstance(value, float) for step in window for value in step.values())
     ):
         raise UserError(
-            f"{workdir}: checkpoint {saved.step} is none of this run's; choose another --workdir"
+            f"{workdir}: checkpoint {restored.step} is not from this run. Use a different"
+            " --workdir."
         )
 
 
 def _check_finite(step: int, state: TrainState) -> None:
-    """Raises NonFiniteError for parameters or moments that must not be saved."""
+    """Raise NonFiniteError if the state has a value that is not finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if not np.isfinite(leaf).all():
             raise NonFiniteError(step, f"state{jax.tree_util.keystr(path)}", math.nan)
 
 
-def _writer(config: ConfigDict, workdir: epath.Path, step: int, resumed: bool) -> MetricWriter:
+def _build_writer(
+    config: ConfigDict, workdir: epath.Path, step: int, resumed: bool
+) -> MetricWriter:
     return MetricWriter(
         workdir,
         start=step,
         resumed=resumed,
-        total=config.train.steps,
-        views=2 * config.data.contexts * config.data.pairs,
+        total_steps=config.train.steps,
+        views_per_step=2 * config.data.contexts * config.data.pairs,
         tensorboard=config.log.tensorboard,
         enabled=jax.process_index() == 0,
     )
 
 
-def _reason(experiment: Experiment, step: int) -> str:
-    """Says whether the batch of a step that is not finite was so itself."""
+def _explain_non_finite(experiment: Experiment, step: int) -> str:
+    """Return whether the batch of a step is the cause of a non-finite loss, and what to do."""
     batch = experiment.batches[step - 1]
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
             context = np.argwhere(~np.isfinite(leaf))[0][0]
             return (
-                f"Its batch is not finite either: {jax.tree_util.keystr(path).strip('.')} of"
-                f" context {context}. Mend the data, then use another --workdir"
+                f"The batch of step {step} is not finite either:"
+                f" {jax.tree_util.keystr(path).strip('.')} of context {context}. Fix the data and"
+                " use a different --workdir."
             )
     return (
-        "Its batch is finite. A lower train.learning_rate or a smaller train.clip may help, in"
-        " another --workdir"
+        f"The batch of step {step} is finite. Try a smaller --config.train.learning_rate or"
+        " --config.train.clip with a different --workdir."
     )
 
 
-def _describe(config: ConfigDict, experiment: Experiment, at: Checkpoint) -> None:
+def _log_start(config: ConfigDict, experiment: Experiment, initial: Checkpoint) -> None:
     parts = {
         name: sum(leaf.size for leaf in jax.tree.leaves(tree))
-        for name, tree in at.state.params.items()
+        for name, tree in initial.state.params.items()
     }
     _log.info(
         "%s on %s: %s parameters (%s); %d %s device(s), %s%s; from step %d of %d",
@@ -209,6 +226,6 @@ def _describe(config: ConfigDict, experiment: Experiment, at: Checkpoint) -> Non
         jax.devices()[0].platform,
         experiment.parallel.mode,
         f", {jax.process_count()} processes" if jax.process_count() > 1 else "",
-        at.step,
+        initial.step,
         config.train.steps,
     )

@@ -1,1 +1,1 @@
-"""Starting contextssl_jax on one machine, on SLURM and on TPU pods; see README.md."""
+"""Launchers of contextssl_jax for one machine, SLURM and TPU pods; see README.md."""

@@ -1,6 +1,6 @@
-"""Whether a run has taken its last step: python -m launch.finished WORKDIR.
+"""Check whether a run is finished: python -m launch.finished WORKDIR.
 
-Status 0 if it has, 3 if not; any other is a fault, which is neither.
+The exit status is 0 if the last step is saved, 3 if it is not, and another number after an error.
 """
 
 import sys
@@ -16,22 +16,22 @@ _UNFINISHED = 3
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns 0 for a run whose last step is saved, else 3; 2 for no such place."""
+    """Return 0 if the run is finished, 3 if it is not, and 2 for an invalid path."""
     try:
-        return 0 if finished(resolve_path(argv[1], "WORKDIR")) else _UNFINISHED
+        return 0 if is_finished(resolve_path(argv[1], "WORKDIR")) else _UNFINISHED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def finished(workdir: epath.Path) -> bool:
-    """Returns whether the checkpoint of the last step is there, and whole."""
+def is_finished(workdir: epath.Path) -> bool:
+    """Return True if the checkpoint of the last step is complete."""
     try:
         steps = read_json(workdir / "config.json")["train"]["steps"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
-    saved = workdir / "checkpoints" / str(steps)
-    return saved.is_dir() and is_complete(saved)
+    checkpoint = workdir / "checkpoints" / str(steps)
+    return checkpoint.is_dir() and is_complete(checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Several processes on this machine: python -m launch.local --processes=4 --config=configs/…
+"""Start several processes on this machine: python -m launch.local --processes=4 --config=configs/…
 
-Every process gets its share of this machine's GPUs, or CPU devices of its own and a share of the
-cores. Flags that are not listed here, and all that follow --, go to contextssl_jax.main.
+The GPUs of the machine are divided among the processes. Without GPUs, each process has its own CPU
+devices, and the cores are divided. Other flags, and all arguments after --, are passed to
+contextssl_jax.main.
 """
 
 import argparse
@@ -15,106 +16,115 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from launch.flags import Mistake, Parser
-from launch.process import Command, leash
-from launch.together import run
+from contextssl_jax.errors import Parser, UserError
+from launch.process import Command, kill_with_parent
+from launch.process_group import run
 
 _HOST = "127.0.0.1"
 
 
-class Share(NamedTuple):
-    """What one process gets: environment variables, and the cores that it is held to, if any."""
+class Resources(NamedTuple):
+    """Environment variables of a process that select its devices, and the cores it is pinned to."""
 
     environment: dict[str, str]
-    cores: Sequence[int]
+    cores: Sequence[int]  # empty for no pinning
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the command line says; returns the exit status, 2 for a mistake in it."""
+    """Run the command line. Return the exit status, which is 2 for a user error."""
     try:
         options, arguments = parse(argv[1:])
-        shares = divide(options.processes, options.devices, options.gpus)
-    except Mistake as error:
+        resources = divide_resources(options.processes, options.devices, options.gpus)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with _reserved_port() as port:
-        built = commands(shares, port, arguments)
+        commands = build_commands(resources, port, arguments)
         if options.dry_run:
-            for command in built:
-                print(_in_shell(command))
+            for command in commands:
+                print(_format_shell(command))
             return 0
-        print(f"launch: {_described(shares)}", file=sys.stderr, flush=True)
-        return run(built)
+        print(f"launch: {_summarize(resources)}", file=sys.stderr, flush=True)
+        return run(commands)
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the launcher's own options, and the arguments that are for main.
+    """Return the options of the launcher, and the arguments for contextssl_jax.main.
 
     Raises:
-      Mistake: a value is wrong, or --processes is missing.
+      UserError: a value is invalid, or --processes is missing.
     """
     parser = Parser(
         prog="python -m launch.local",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--processes", type=int, help="how many to start")
-    parser.add_argument("--devices", type=int, help="CPU devices of each; else GPUs where found")
-    parser.add_argument("--gpus", help="to divide, such as 0,1,2,3; by default all that are here")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+    parser.add_argument("--processes", type=int, help="number of processes")
+    parser.add_argument(
+        "--devices", type=int, help="number of CPU devices of each process; default: use GPUs"
+    )
+    parser.add_argument("--gpus", help="GPUs to use, such as 0,1,2,3; default: all")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, do not start")
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options, rest = parser.parse_known_args(arguments[:split])
     if options.processes is None:
-        raise Mistake("--processes: say how many to start, such as --processes=2")
+        raise UserError(
+            "--processes: missing. Specify the number of processes, such as --processes=2."
+        )
     for name in ("processes", "devices"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise Mistake(f"--{name}: must be at least 1, not {value}")
+            raise UserError(f"--{name}: must be at least 1, not {value}.")
     if options.devices is not None and options.gpus is not None:
-        raise Mistake("--devices: counts CPU devices; name it or --gpus")
+        raise UserError("--devices: not valid with --gpus. Specify only one of them.")
     return options, [*rest, *arguments[split + 1 :]]
 
 
-def divide(processes: int, devices: int | None, gpus: str | None) -> list[Share]:
-    """Divides this machine among processes.
+def divide_resources(processes: int, devices: int | None, gpus: str | None) -> list[Resources]:
+    """Divide the devices and cores of this machine among processes.
 
     Args:
-      processes: how many.
-      devices: CPU devices of each; None for GPUs where there are any, else 1.
-      gpus: to divide, names with commas between them; None for all.
+      processes: number of processes.
+      devices: number of CPU devices of each process; None to use GPUs, or one CPU device if there
+        are none.
+      gpus: comma-separated names of the GPUs to use; None for all.
 
     Raises:
-      Mistake: the GPUs do not divide evenly, or --gpus names none or one twice.
+      UserError: the number of GPUs is not divisible by the number of processes, or --gpus has an
+        empty or repeated name.
     """
     if gpus is not None:
         names = [name.strip() for name in gpus.split(",")]
         if not all(names) or len(set(names)) < len(names):
-            raise Mistake(f"--gpus: name each GPU once, such as --gpus=0,1, not {gpus!r}")
+            raise UserError(
+                f"--gpus: invalid list {gpus!r}. Specify each GPU once, such as --gpus=0,1."
+            )
     else:
         names = find_gpus(os.environ) if devices is None else []
     if not names:
-        own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices or 1)}
-        return [Share(own, cores) for cores in divide_cores(processes)]
+        environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices or 1)}
+        return [Resources(environment, cores) for cores in divide_cores(processes)]
     if len(names) % processes:
-        raise Mistake(
-            f"--processes: {processes} processes cannot share {len(names)} GPUs"
-            f" ({','.join(names)}) evenly; name some with --gpus, or CPU devices with --devices"
+        raise UserError(
+            f"--processes: {len(names)} GPUs ({','.join(names)}) are not divisible by {processes}"
+            " processes. Select GPUs with --gpus, or use CPU devices with --devices."
         )
-    each = len(names) // processes
+    count = len(names) // processes
     return [
-        Share({"CUDA_VISIBLE_DEVICES": ",".join(names[i : i + each])}, ())
-        for i in range(0, len(names), each)
+        Resources({"CUDA_VISIBLE_DEVICES": ",".join(names[i : i + count])}, ())
+        for i in range(0, len(names), count)
     ]
 
 
 def find_gpus(environment: Mapping[str, str]) -> list[str]:
-    """Returns the GPUs of this machine as CUDA_VISIBLE_DEVICES names them, without asking JAX."""
+    """Return the GPUs of this machine, as in CUDA_VISIBLE_DEVICES, without initializing JAX."""
     if environment.get("JAX_PLATFORMS") == "cpu":
         return []
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [name.strip() for name in visible.split(",")]
-        # CUDA stops at the first that is none.
+        # CUDA ignores the first invalid name and all names after it.
         end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
         return names[:end]
     if not (tool := shutil.which("nvidia-smi")):
@@ -124,7 +134,7 @@ def find_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 def divide_cores(processes: int) -> list[Sequence[int]]:
-    """Returns the cores of each process; none are named where there are too few."""
+    """Return the cores of each process; empty lists if there are fewer cores than processes."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if processes == 1 or len(cores) < processes:
         return [()] * processes
@@ -132,39 +142,41 @@ def divide_cores(processes: int) -> list[Sequence[int]]:
     return [cores[i:j] for i, j in zip(ends, ends[1:], strict=False)]
 
 
-def commands(shares: Sequence[Share], port: int, arguments: Sequence[str]) -> list[Command]:
-    """Returns the commands of a run, process 0 first.
+def build_commands(
+    resources: Sequence[Resources], port: int, arguments: Sequence[str]
+) -> list[Command]:
+    """Return the commands of the processes, in the order of their index.
 
     Args:
-      shares: of the processes.
-      port: of this machine, at which process 0 coordinates the others.
-      arguments: of contextssl_jax.main.
+      resources: resources of each process.
+      port: port of the coordinator, which runs in process 0.
+      arguments: arguments of contextssl_jax.main.
     """
-    start, taskset = leash(), shutil.which("taskset")
-    built = []
-    for i, share in enumerate(shares):
-        pin = [taskset, "--cpu-list", ",".join(map(str, share.cores))] if taskset else []
-        command = [*start, *(pin if share.cores else []), sys.executable]
+    prefix, taskset = kill_with_parent(), shutil.which("taskset")
+    commands = []
+    for i, (environment, cores) in enumerate(resources):
+        pin = [taskset, "--cpu-list", ",".join(map(str, cores))] if taskset else []
+        command = [*prefix, *(pin if cores else []), sys.executable]
         command += ["-m", "contextssl_jax.main", *arguments]
-        own = {
+        distributed = {
             "JAX_COORDINATOR_ADDRESS": f"{_HOST}:{port}",
-            # Else it would be open to the network.
+            # By default, the coordinator listens on all network interfaces.
             "JAX_COORDINATOR_BIND_ADDRESS": f"{_HOST}:{port}",
-            "JAX_NUM_PROCESSES": str(len(shares)),
+            "JAX_NUM_PROCESSES": str(len(resources)),
             "JAX_PROCESS_ID": str(i),
             "PYTHONUNBUFFERED": "1",
         }
-        built.append(Command(command, own | share.environment))
-    return built
+        commands.append(Command(command, distributed | environment))
+    return commands
 
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """Yields a free port that no one else is given before process 0 listens on it, nor after.
+    """Yield a port that stays reserved for process 0.
 
-    This socket stays bound but does not listen. SO_REUSEPORT lets processes of the same user that
-    ask for this very port have it, as JAX's coordinator does; a process that asks for any port
-    gets another.
+    The socket is bound but does not listen. With SO_REUSEPORT, a process of the same user that also
+    sets it, as JAX's coordinator does, can bind this port. A process that binds port 0 is assigned
+    a different one.
     """
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -172,20 +184,20 @@ def _reserved_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def _described(shares: Sequence[Share]) -> str:
-    gpus = [share.environment.get("CUDA_VISIBLE_DEVICES") for share in shares]
+def _summarize(resources: Sequence[Resources]) -> str:
+    gpus = [environment.get("CUDA_VISIBLE_DEVICES") for environment, _ in resources]
     if gpus[0]:
-        what = f"GPUs {' | '.join(map(str, gpus))}"
+        devices = f"GPUs {' | '.join(map(str, gpus))}"
     else:
-        what = f"{shares[0].environment['JAX_NUM_CPU_DEVICES']} CPU device(s) each"
-        if shares[0].cores:
-            what += f", cores {' | '.join(','.join(map(str, share.cores)) for share in shares)}"
-    return f"{len(shares)} processes, {what}"
+        devices = f"{resources[0].environment['JAX_NUM_CPU_DEVICES']} CPU device(s) each"
+        if resources[0].cores:
+            devices += f", cores {' | '.join(','.join(map(str, cores)) for _, cores in resources)}"
+    return f"{len(resources)} processes, {devices}"
 
 
-def _in_shell(command: Command) -> str:
-    assigned = [f"{name}={shlex.quote(value)}" for name, value in command.environment.items()]
-    return " ".join([*assigned, shlex.join(command.arguments)])
+def _format_shell(command: Command) -> str:
+    assignments = [f"{name}={shlex.quote(value)}" for name, value in command.environment.items()]
+    return " ".join([*assignments, shlex.join(command.arguments)])
 
 
 if __name__ == "__main__":

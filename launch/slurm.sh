@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Submits a run to SLURM, or prints what would be submitted:
+# Submits a run to SLURM, or prints the submission with --dry-run:
 #
 #   launch/slurm.sh --nodes=2 --gpus-per-node=8 --time=24:00:00 \
 #     --config=configs/cifar10_crop_blur.py --workdir=/shared/runs/crop_blur [--dry-run]
 #
-# --config, --config.x, --workdir, --mode, --step and --deterministic are main's; every other option
-# is sbatch's and may override those set here. There is one task a GPU, or one a node without
-# --gpus-per-node; the task with local number i takes the node's GPU i.
+# --config, --config.x, --workdir, --mode, --step and --deterministic are passed to main, all other
+# options to sbatch, where they override those set here. There is one task per GPU, or one per node
+# without --gpus-per-node. The task with local number i uses GPU i of the node.
 set -euo pipefail
 
 fail() {
@@ -23,13 +23,13 @@ while (($#)); do
     --config | --config.* | --config=* | --workdir | --workdir=* | --mode | --mode=* | --step | \
       --step=* | --gpus-per-node | --gpus-per-node=* | --gres | --gres=*)
       if [[ $1 != *=* ]]; then
-        (($# > 1)) || fail "$1: needs a value"
+        (($# > 1)) || fail "$1: missing value. Specify $1=VALUE."
         set -- "$1=$2" "${@:3}"
       fi
       value=${1#*=}
       case $1 in
         --gpus-per-node=* | --gres=gpu*)
-          count=${value##*:} # of [type:]count
+          count=${value##*:} # the format is [type:]count
           [[ $count =~ ^[0-9]+$ ]] && tasks=$count
           options+=("$1")
           ;;
@@ -43,22 +43,24 @@ while (($#)); do
       esac
       ;;
     --gpus | --gpus=* | -G* | --gpus-per-task | --gpus-per-task=*)
-      fail "${1%%=*}: say how many GPUs a node with --gpus-per-node; each gets one task"
+      fail "${1%%=*}: not supported. Specify the GPUs per node with --gpus-per-node."
       ;;
     *) options+=("$1") ;;
   esac
   shift
 done
 
-[[ -f launch/slurm.sh ]] || fail 'run launch/slurm.sh from the folder that launch is in'
-[[ $config ]] || fail '--config: name a config file, such as --config=configs/cifar10_crop_blur.py'
-[[ -f ${config%%:*} ]] || fail "--config: there is no file ${config%%:*}"
-[[ $workdir ]] || fail '--workdir: name a folder that all nodes share'
-python=$(command -v python) || fail 'python: activate the environment that has contextssl_jax'
+[[ -f launch/slurm.sh ]] || fail 'launch/slurm.sh: not found. Run it from the root of a clone.'
+[[ $config ]] ||
+  fail '--config: missing. Specify a config file, such as --config=configs/cifar10_crop_blur.py.'
+[[ -f ${config%%:*} ]] || fail "--config: ${config%%:*} does not exist. Check the path."
+[[ $workdir ]] || fail '--workdir: missing. Specify a folder on shared storage.'
+python=$(command -v python) ||
+  fail 'python: not found. Activate the environment that contains contextssl_jax.'
 
-# A second job of the same name waits for the first: two must not write to one folder.
-whole=$(realpath -m -- "$workdir")
-name=${whole##*/}-$(printf %s "$whole" | cksum | cut -d' ' -f1)
+# The name identifies the workdir. Jobs of the same name do not run concurrently.
+absolute=$(realpath -m -- "$workdir")
+name=${absolute##*/}-$(printf %s "$absolute" | cksum | cut -d' ' -f1)
 options=(
   "--job-name=$name" --dependency=singleton "--ntasks-per-node=$tasks"
   --signal=TERM@120 --requeue --open-mode=append ${options[@]+"${options[@]}"}
@@ -73,9 +75,9 @@ script=$(
   printf ' )\n'
   cat <<'SCRIPT'
 
-# SLURM sends SIGTERM to the tasks 120 s before the time is up, and before a preemption: they save
-# and end. To this shell it sends SIGTERM where the job is cancelled, which then asks the tasks
-# itself: through scancel, as srun answers SIGTERM by killing them.
+# SLURM sends SIGTERM to the tasks 120 s before the time limit and before a preemption, on which they
+# save and exit. When the job is cancelled, it sends SIGTERM to this shell, which forwards it to the
+# tasks with scancel. srun would kill them.
 cancelled=''
 trap 'cancelled=yes again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
@@ -83,7 +85,7 @@ export PYTHONUNBUFFERED=1
 srun --kill-on-bad-exit=1 --label \
   ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} "${run[@]}" &
 again=yes
-while [[ $again ]]; do # a trap ends wait
+while [[ $again ]]; do # a trap interrupts wait
   again=''
   wait $!
   status=$?
@@ -92,8 +94,8 @@ done
 if [[ $status == 0 && ! $cancelled ]]; then
   "${finished[@]}"
   if [[ $? == 3 ]]; then
-    echo "not finished: job $SLURM_JOB_ID goes back to the queue"
-    scontrol requeue "$SLURM_JOB_ID" || echo "error: cannot requeue; submit the same command again"
+    echo "not finished: requeueing job $SLURM_JOB_ID"
+    scontrol requeue "$SLURM_JOB_ID" || echo "error: cannot requeue. Submit the same command again."
   fi
 fi
 exit "$status"

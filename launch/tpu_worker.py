@@ -1,14 +1,15 @@
-"""Shell scripts that a TPU worker runs: each is one argument of ssh, for any POSIX shell.
+"""Shell scripts for TPU workers, for any POSIX shell. Each is passed to ssh as one argument.
 
-In the home folder, contextssl/<commit>/ holds the code of a commit and its environment. Beside it
-of the newest run: log, lock (held while it lives), mark (which run it is), pid, status.
+In the home folder, contextssl/<commit>/ contains the code of a commit and its environment.
+contextssl/ also contains files of the newest run: log, lock (locked while the run is live), mark
+(an identifier of the run), pid and status.
 """
 
 import shlex
 from collections.abc import Sequence
 
-# Prints "worker <host> ", and one of: none; live <mark>; ended <status>; interrupted, as by a
-# reboot; then the last line of the log.
+# Prints "worker <host> ", then "none", "live <mark>", "ended <status>" or "interrupted" (for
+# example by a reboot), then the last line of the log.
 STATUS = """\
 cd ~/contextssl 2>/dev/null || { echo "worker $(hostname) none"; exit; }
 if ! flock --nonblock lock true; then state="live $(cat mark)"
@@ -23,12 +24,12 @@ LOG = "tail -n 100 -F ~/contextssl/log"
 
 STOP = """\
 cd ~/contextssl 2>/dev/null && ! flock --nonblock lock true || { echo 'no run is live'; exit; }
-kill -TERM "$(cat pid)" && echo 'it saves and ends; see: status'
+kill -TERM "$(cat pid)" && echo 'saving and stopping; check with: status'
 """
 
 
 def is_installed(commit: str) -> str:
-    """Returns a script that prints "worker <host> installed" or "worker <host> missing"."""
+    """Return a script that prints "worker <host> installed" or "worker <host> missing"."""
     return f"""\
 if [ -e ~/contextssl/{commit}/.installed ]; then state=installed; else state=missing; fi
 echo "worker $(hostname) $state"
@@ -36,20 +37,19 @@ echo "worker $(hostname) $state"
 
 
 def archive(commit: str) -> str:
-    """Returns the name of the file in the home folder that a commit arrives in."""
+    """Return the file name of a commit's archive in the home folder."""
     return f"contextssl-{commit}.tar.gz"
 
 
 def install(commit: str, date: str) -> str:
-    """Returns a script that unpacks a commit and makes its environment, unless it is there.
+    """Return a script that unpacks a commit and creates its environment, unless it is installed.
 
-    uv brings its own Python where the worker's is too old, and takes no package that is newer
-    than the commit: the same commit has the same environment on all workers, and after a
-    preemption.
+    uv installs a Python if the worker's is too old, and no package that is newer than the commit,
+    so that the environment is the same on all workers and after a preemption.
 
     Args:
-      commit: to install, arrived as `archive`.
-      date: of the commit, ISO 8601.
+      commit: the commit, whose `archive` is in the home folder.
+      date: date of the commit, ISO 8601.
     """
     return f"""\
 set -e
@@ -69,12 +69,12 @@ echo "$(hostname): installed"
 
 
 def start(commit: str, mark: str, arguments: Sequence[str]) -> str:
-    """Returns a script that starts main and leaves it running, unless a run is live.
+    """Return a script that starts contextssl_jax.main in the background, unless a run is live.
 
     Args:
-      commit: to run, installed.
-      mark: what `STATUS` calls the run.
-      arguments: of main, taken literally.
+      commit: an installed commit.
+      mark: identifier of the run, which `STATUS` prints.
+      arguments: arguments of contextssl_jax.main, without shell expansion.
     """
     command = shlex.join([".venv/bin/python", "-m", "contextssl_jax.main", *arguments])
     run = f"""\

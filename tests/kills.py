@@ -1,4 +1,4 @@
-"""Kills a run at random moments, restarts it each time, and compares its end with a quiet run's.
+"""Kill a run at random times, resume it, and compare the result with an uninterrupted run.
 
 python -m tests.kills --kills=20 --seed=0 --out=results/faults/kills.json
 python -m tests.kills --kills=5 --seed=0 --processes=2 --out=results/faults/kills_of_two.json
@@ -23,20 +23,20 @@ from running import STEPS, end, finish, lines, saved, start, state_at, steps  # 
 
 from contextssl_jax.run.metadata import device_summary, git_revision  # noqa: E402
 
-LONGEST = 1.5  # seconds that a run lives, at most, once it has begun to save
+MAX_DELAY = 1.5  # seconds between the first save and the kill
 
 
 def kill_once(workdir: Path, rng: random.Random, processes: int) -> dict:
-    """Starts the run, kills one of its processes at a random moment; says what happened."""
+    """Start the run, kill one of its processes at a random time, and return what happened."""
     run = start(workdir, processes=processes)
     before, began = set(saved(workdir)), time.monotonic()
-    # Half of the kills come as soon as something new lies in the folder: mostly during a save.
-    early, life = rng.random() < 0.5, rng.uniform(0, LONGEST)
+    # Half of the kills happen as soon as the folder has a new file, mostly during a save.
+    early, delay = rng.random() < 0.5, rng.uniform(0, MAX_DELAY)
     while all(process.poll() is None for process in run):
-        something_new = set(saved(workdir)) - before
-        if something_new and (early or time.monotonic() - began > life):
+        new_files = set(saved(workdir)) - before
+        if new_files and (early or time.monotonic() - began > delay):
             break
-        if not something_new:
+        if not new_files:
             began = time.monotonic()
         time.sleep(0.002)
     time.sleep(rng.uniform(0, 0.05))
@@ -45,7 +45,7 @@ def kill_once(workdir: Path, rng: random.Random, processes: int) -> dict:
     names = saved(workdir)
     run[victim].kill()
     killed = time.monotonic()
-    told = end(run)
+    logs = end(run)
     result = {
         "killed": alive,
         "during_a_save": any("tmp" in name for name in names),
@@ -53,7 +53,7 @@ def kill_once(workdir: Path, rng: random.Random, processes: int) -> dict:
     }
     if processes > 1 and alive:
         survivor = run[1 - victim]
-        named = re.search(rf"lost process {victim}", told[1 - victim]) is not None
+        named = re.search(rf"lost process {victim}", logs[1 - victim]) is not None
         result |= {
             "victim": victim,
             "others_ended_after_seconds": round(time.monotonic() - killed, 2),
@@ -72,24 +72,24 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        quiet, killed = Path(folder) / "quiet", Path(folder) / "killed"
-        finish(quiet, processes=options.processes)
-        expected, survived, tries = state_at(quiet, STEPS), 0, []
-        while len(tries) < options.kills:
-            workdir = killed / str(len(tries))
+        reference, killed = Path(folder) / "reference", Path(folder) / "killed"
+        finish(reference, processes=options.processes)
+        expected, survived, attempts = state_at(reference, STEPS), 0, []
+        while len(attempts) < options.kills:
+            workdir = killed / str(len(attempts))
             kills = []
-            while len(kills) < 2:  # killed twice in one life, as restarts can be killed too
+            while len(kills) < 2:  # also kill the resumed run
                 kills.append(kill_once(workdir, rng, options.processes))
                 if not kills[-1]["killed"]:
                     break
-            tries += [one for one in kills if one["killed"]]
+            attempts += [one for one in kills if one["killed"]]
             finish(workdir, processes=options.processes)
-            got = state_at(workdir, STEPS)
-            same = all(np.array_equal(got[name], leaf) for name, leaf in expected.items())
-            same = same and lines(workdir) == lines(quiet)
+            state = state_at(workdir, STEPS)
+            same = all(np.array_equal(state[name], leaf) for name, leaf in expected.items())
+            same = same and lines(workdir) == lines(reference)
             survived += same * sum(one["killed"] for one in kills)
-            print(f"{len(tries)} kills, {survived} survived bit for bit", flush=True)
-    figures = {
+            print(f"{len(attempts)} kills, {survived} runs bit-identical", flush=True)
+    results = {
         "command": f"python -m tests.kills --kills={options.kills} --seed={options.seed}"
         f" --processes={options.processes}",
         "seed": options.seed,
@@ -99,14 +99,14 @@ def main() -> int:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "processes": options.processes,
-        "kills": len(tries),
+        "kills": len(attempts),
         "survived_bit_identical": survived,
-        "during_a_save": sum(one["during_a_save"] for one in tries),
-        "tries": tries,
+        "during_a_save": sum(one["during_a_save"] for one in attempts),
+        "tries": attempts,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0 if survived == len(tries) else 1
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    return 0 if survived == len(attempts) else 1
 
 
 if __name__ == "__main__":

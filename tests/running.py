@@ -1,4 +1,4 @@
-"""Runs of configs/debug.py as real processes, and what they leave behind."""
+"""Runs of configs/debug.py in subprocesses, and comparison of their results."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from contextssl_jax.run.checkpoint import load_checkpoint
 STEPS = 60
 OPTIONS = (
     f"--config.train.steps={STEPS}",
-    "--config.checkpoint.every=7",  # saves fall between lines of the log, which average 5 steps
+    "--config.checkpoint.every=7",  # not a multiple of the 5 steps that a log line averages
     "--config.monitor.every=20",
     "--config.log.tensorboard=False",
 )
@@ -31,7 +31,15 @@ TIMES = ("step_seconds", "data_wait", "views_per_second")
 def start(
     workdir: Path, *options: str, processes: int = 1, devices: int = 1, limits: Sequence[str] = ()
 ) -> list[subprocess.Popen]:
-    """Starts a run of some processes with some CPU devices each; `limits` is a command before."""
+    """Start a run.
+
+    Args:
+      workdir: the workdir of the run.
+      *options: arguments of the command.
+      processes: number of processes.
+      devices: number of CPU devices of each process.
+      limits: command that runs the command, to limit its resources.
+    """
     command = [*limits, sys.executable, "-m", "contextssl_jax.main", "--config=configs/debug.py"]
     environment = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
     environment |= {"JAX_NUM_CPU_DEVICES": str(devices)}
@@ -56,16 +64,16 @@ def free_port() -> int:
 
 
 def end(run: Sequence[subprocess.Popen], timeout: float = 300) -> list[str]:
-    """Waits for all processes; returns what each told."""
+    """Wait for all processes, and return the standard error of each."""
     return [process.communicate(timeout=timeout)[1] for process in run]
 
 
 def finish(workdir: Path, *options: str, processes: int = 1, devices: int = 1) -> str:
-    """Runs to the end, which must be a good one; returns what the first process told."""
+    """Run to completion, check the exit statuses, and return the standard error of process 0."""
     run = start(workdir, *options, processes=processes, devices=devices)
-    told = end(run)
-    assert [process.returncode for process in run] == [0] * processes, told
-    return told[0]
+    logs = end(run)
+    assert [process.returncode for process in run] == [0] * processes, logs
+    return logs[0]
 
 
 def kill(run: Sequence[subprocess.Popen]) -> None:
@@ -75,7 +83,7 @@ def kill(run: Sequence[subprocess.Popen]) -> None:
 
 
 def wait_for(condition: Callable[[], bool], run: Sequence[subprocess.Popen]) -> None:
-    """Waits until the condition holds or a process ends."""
+    """Wait until the condition holds or a process exits."""
     deadline = time.monotonic() + 120
     while not condition() and all(process.poll() is None for process in run):
         assert time.monotonic() < deadline
@@ -92,13 +100,13 @@ def steps(workdir: Path) -> list[int]:
 
 
 def lines(workdir: Path) -> list[dict]:
-    """What was logged, less the times."""
-    read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in read]
+    """Return the lines of metrics.jsonl without the times."""
+    parsed = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in parsed]
 
 
 def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """The whole state of a checkpoint, by name."""
+    """Return the complete state of a checkpoint, by name."""
     config: ConfigDict = debug.get_config()
     config.train.parallel = "jit"
     template = build_experiment(config).template()
@@ -109,7 +117,7 @@ def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def assert_same_run(workdir: Path, reference: Path) -> None:
-    """Same final state, same lines, to the last bit."""
+    """Assert that the final states and the log lines are bit-identical."""
     expected, got = state_at(reference, STEPS), state_at(workdir, STEPS)
     assert expected.keys() == got.keys()
     for name, leaf in expected.items():
@@ -118,12 +126,13 @@ def assert_same_run(workdir: Path, reference: Path) -> None:
 
 
 def assert_close_run(workdir: Path, reference: Path, step: int = STEPS, rtol: float = 1e-4) -> None:
-    """Same state and lines but for the order in which numbers were added."""
+    """Assert that states and log lines are equal up to the order of floating-point sums."""
     expected, got = state_at(reference, step), state_at(workdir, step)
     for name, leaf in expected.items():
         other = got[name]
         if "qkv" in name and leaf.ndim == 1:
-            # A softmax does not see what keys have in common: Adam makes steps of mere rounding.
+            # The softmax is invariant to the bias of the keys, so its gradient is rounding error,
+            # which Adam scales up.
             leaf, other = (
                 np.delete(x, np.s_[len(x) // 3 : 2 * len(x) // 3]) for x in (leaf, other)
             )

@@ -1,4 +1,4 @@
-"""Checkpoints come back whole, and damage at any place is noticed."""
+"""Checkpoints: exact restore, and detection of damaged and missing checkpoints."""
 
 import logging
 import shutil
@@ -12,7 +12,7 @@ from etils import epath
 from contextssl_jax.errors import UserError
 from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
 
-# Orbax leaves callbacks of a failed read to an event loop that it has closed.
+# After a failed read, Orbax runs callbacks on a closed event loop.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -28,7 +28,7 @@ def state(seed: int) -> dict:
 TEMPLATE = state(0)
 
 
-def keep_one(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+def save_one(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     checkpoints.save(checkpoint, jax.device_put(checkpoint.state))
 
 
@@ -36,7 +36,7 @@ def save(workdir: epath.Path, steps: range, keep: int = 5) -> None:
     with Checkpoints(workdir, keep) as checkpoints:
         for step in steps:
             host = {"batches": step, "window": [{"loss": 0.1, "r2": float("nan")}]}
-            keep_one(checkpoints, Checkpoint(step, state(step), host))
+            save_one(checkpoints, Checkpoint(step, state(step), host))
         checkpoints.wait()
 
 
@@ -50,7 +50,7 @@ def workdir(tmp_path) -> epath.Path:
     return epath.Path(tmp_path)
 
 
-def assert_is(found: Checkpoint | None, step: int) -> None:
+def assert_restored(found: Checkpoint | None, step: int) -> None:
     assert found is not None and found.step == step
     expected = state(step)
     for a, b in (
@@ -62,26 +62,26 @@ def assert_is(found: Checkpoint | None, step: int) -> None:
     assert found.host["batches"] == step and found.host["window"][0]["loss"] == 0.1
 
 
-def test_the_newest_comes_back_exactly(workdir):
+def test_newest_checkpoint_is_restored_exactly(workdir):
     save(workdir, range(1, 4))
-    assert_is(restore(workdir), 3)
+    assert_restored(restore(workdir), 3)
 
 
-def test_nothing_saved_is_none(workdir):
+def test_restore_returns_none_if_nothing_was_saved(workdir):
     assert restore(workdir) is None
 
 
-def test_only_the_newest_stay(workdir):
+def test_old_checkpoints_are_deleted(workdir):
     save(workdir, range(1, 5), keep=2)
     with Checkpoints(workdir, 2) as checkpoints:
         assert checkpoints.steps() == [3, 4]
 
 
-def test_a_saved_step_is_not_overwritten(workdir):
+def test_saved_step_is_not_overwritten(workdir):
     save(workdir, range(3, 4))
     with Checkpoints(workdir, 5) as checkpoints:
-        keep_one(checkpoints, Checkpoint(3, state(9), {"batches": 9}))
-    assert_is(restore(workdir), 3)
+        save_one(checkpoints, Checkpoint(3, state(9), {"batches": 9}))
+    assert_restored(restore(workdir), 3)
 
 
 def files_of(workdir: epath.Path, step: int) -> list[Path]:
@@ -111,18 +111,18 @@ def largest(workdir: epath.Path, step: int) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_arrays_are_noticed_and_the_one_before_is_used(workdir, damage, caplog):
+def test_previous_checkpoint_is_restored_if_arrays_are_damaged(workdir, damage, caplog):
     save(workdir, range(1, 4))
     damage(largest(workdir, 3))
     with caplog.at_level(logging.WARNING):
-        assert_is(restore(workdir), 2)
+        assert_restored(restore(workdir), 2)
     assert "checkpoint 3 is damaged" in caplog.text
-    assert (workdir / "damaged" / "3").exists()  # kept for whoever wants to look
-    save(workdir, range(3, 4))  # and its step can be saved anew
-    assert_is(restore(workdir), 3)
+    assert (workdir / "damaged" / "3").exists()  # moved, not deleted
+    save(workdir, range(3, 4))  # the step can be saved again
+    assert_restored(restore(workdir), 3)
 
 
-def test_damage_to_any_file_never_gives_wrong_numbers(workdir):
+def test_damage_to_any_file_never_restores_wrong_values(workdir):
     save(workdir, range(1, 3))
     names = [file.relative_to(Path(workdir) / "checkpoints" / "2") for file in files_of(workdir, 2)]
     used = set()
@@ -135,86 +135,88 @@ def test_damage_to_any_file_never_gives_wrong_numbers(workdir):
                 target.write_bytes(file.read_bytes())
             damage(copy / "checkpoints" / "2" / name)
             found = restore(epath.Path(copy))
-            assert_is(found, found.step if found else -1)
+            assert_restored(found, found.step if found else -1)
             used.add(found.step)
-    assert used == {1, 2}  # some files, such as timings, do not matter
+    assert used == {1, 2}  # damage to some files, such as timings, has no effect
 
 
-def test_a_folder_of_which_nothing_is_left_is_damaged_too(workdir):
+def test_empty_checkpoint_is_damaged(workdir):
     save(workdir, range(1, 3))
     for file in files_of(workdir, 2):
         file.unlink()
-    assert_is(restore(workdir), 1)
+    assert_restored(restore(workdir), 1)
 
 
-def test_a_save_that_a_kill_cut_short_is_ignored(workdir):
+def test_interrupted_save_is_ignored(workdir):
     save(workdir, range(1, 2))
     (workdir / "checkpoints" / "2.orbax-checkpoint-tmp-17").mkdir()
-    assert_is(restore(workdir), 1)
+    assert_restored(restore(workdir), 1)
 
 
-def test_when_all_are_damaged_nothing_starts_anew(workdir):
+def test_restore_raises_if_all_checkpoints_are_damaged(workdir):
     save(workdir, range(1, 3))
     for step in (1, 2):
         damage_flip(largest(workdir, step))
-    with pytest.raises(UserError, match="no checkpoint can be read"):
+    with pytest.raises(UserError, match="all checkpoints are damaged"):
         restore(workdir)
-    with pytest.raises(UserError, match="no checkpoint is left of steps 1, 2"):
-        restore(workdir)  # nor the next time
+    with pytest.raises(UserError, match="the checkpoints of steps 1, 2 are missing"):
+        restore(workdir)  # a second attempt raises as well
 
 
 @pytest.mark.parametrize("gone", ["checkpoints/2", "checkpoints/2/state", "checkpoints/2/host"])
-def test_a_missing_folder_costs_its_steps_alone(workdir, gone, caplog):
+def test_previous_checkpoint_is_restored_if_a_folder_is_missing(workdir, gone, caplog):
     save(workdir, range(1, 3))
     shutil.rmtree(workdir / gone)
     with caplog.at_level(logging.WARNING):
-        assert_is(restore(workdir), 1)
+        assert_restored(restore(workdir), 1)
     assert "checkpoint 2 is" in caplog.text
 
 
-def test_one_that_made_room_is_not_missed(workdir, caplog):
+def test_deleted_old_checkpoint_is_not_reported_missing(workdir, caplog):
     save(workdir, range(1, 4))
-    shutil.rmtree(workdir / "checkpoints" / "1")  # as if a kill came before the note
+    shutil.rmtree(workdir / "checkpoints" / "1")  # as in a kill before checkpoints.json is updated
     with caplog.at_level(logging.WARNING):
-        assert_is(restore(workdir), 3)
-    assert "gone" not in caplog.text
+        assert_restored(restore(workdir), 3)
+    assert "missing" not in caplog.text
 
 
-def test_missing_altogether_nothing_starts_anew(workdir):
+def test_restore_raises_if_all_checkpoints_are_missing(workdir):
     save(workdir, range(1, 3))
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(UserError, match="no checkpoint is left of steps 1, 2; put one back"):
+    with pytest.raises(UserError, match="checkpoints of steps 1, 2 are missing. Restore one"):
         restore(workdir)
 
 
-def test_no_byte_of_what_the_host_keeps_can_change_unnoticed(workdir):
+def test_any_changed_byte_of_the_host_data_is_detected(workdir):
     save(workdir, range(1, 2))
     (file,) = (file for file in files_of(workdir, 1) if file.parts[-2:] == ("host", "metadata"))
     whole = file.read_bytes()
     for place in range(0, len(whole), 7):
         changed = bytearray(whole)
-        changed[place] ^= 1  # one digit becomes another
+        changed[place] ^= 1  # changes a digit to another digit
         file.write_bytes(bytes(changed))
-        with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+        with pytest.raises(UserError, match="all checkpoints in .* are damaged"):
             load_checkpoint(workdir, {"params": TEMPLATE["params"]}, None)
     file.write_bytes(whole)
     step, parts = load_checkpoint(workdir, {"params": TEMPLATE["params"]}, None)
     np.testing.assert_array_equal(parts["params"]["w"], state(1)["params"]["w"])
 
 
-def test_another_models_checkpoint_is_refused_and_stays(workdir):
+def test_checkpoint_of_another_model_is_rejected_and_kept(workdir):
     save(workdir, range(1, 2))
     other = TEMPLATE | {"params": {"w": np.zeros((64, 34), np.float32), "none": {}}}
     with Checkpoints(workdir, 5) as checkpoints:
-        message = r"of another model: params.w is \[64, 33\] there, \[64, 34\] here"
+        message = (
+            r"a different model .the shape of params.w is \[64, 33\] in the checkpoint, \[64, 34\]"
+        )
         with pytest.raises(UserError, match=message):
             checkpoints.restore(other)
-    assert_is(restore(workdir), 1)
+    assert_restored(restore(workdir), 1)
 
 
-def test_a_checkpoint_under_another_steps_name_is_damaged(workdir):
+def test_renamed_checkpoint_is_damaged(workdir):
     save(workdir, range(1, 3))
     shutil.rmtree(workdir / "checkpoints" / "1")
     (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "1")
-    with pytest.raises(UserError, match="no checkpoint can be read"):
+    with pytest.raises(UserError, match="all checkpoints are damaged"):
         restore(workdir)

@@ -86,8 +86,8 @@ def test_the_full_config_compiles_for_a_tpu(figures):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("--devices=3",), "data.contexts: 1 contexts do not split over 3 devices"),
-    (("--devices=1000",), "--devices: h100 has at most 8, not 1000"),
+    (("--devices=3",), "--config.data.contexts: 1 is not divisible by the number of devices, 3"),
+    (("--devices=1000",), "--devices: h100 has topologies of at most 8 devices, not 1000"),
     (("--config.loss.temperatur=1",), "--config.loss.temperatur: no such option"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(arguments, message, figures, capsys):

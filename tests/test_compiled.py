@@ -1,4 +1,4 @@
-"""What a compiled program does, from HLO by hand; and a compiler that aborts."""
+"""Analysis of hand-written HLO, and errors of a compiler that aborts."""
 
 import sys
 
@@ -7,7 +7,11 @@ import pytest
 from contextssl_jax.benchmarks import compiled as benchmark
 from contextssl_jax.errors import UserError
 from contextssl_jax.planning import targets
-from contextssl_jax.planning.compiled import copies, kernels_by_part, products_by_precision
+from contextssl_jax.planning.compiled import (
+    count_data_movement,
+    kernels_by_part,
+    products_by_precision,
+)
 from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.isolation import run_isolated
 
@@ -88,8 +92,8 @@ def test_products_count_within_fusions_loops_and_libraries():
     }
 
 
-def test_what_computes_nothing_by_what_it_changes():
-    found = copies(parse_hlo(PROGRAM))
+def test_data_movement_is_counted_by_kind():
+    found = count_data_movement(parse_hlo(PROGRAM))
     assert {kind: dict(counts) for kind, counts in found.items()} == {
         "copies": {"count": 1, "bytes": 8 * 8 * 4},
         "transposes": {"count": 1, "bytes": 8 * 8 * 4},
@@ -98,12 +102,12 @@ def test_what_computes_nothing_by_what_it_changes():
     }
 
 
-def test_a_text_without_an_entry_is_refused():
+def test_text_without_an_entry_computation_raises():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         parse_hlo("HloModule jit_step")
 
 
-# Aborts as XLA does; with the verbose log of the file that failed, it names operations first.
+# Aborts as XLA does. With verbose logging of the failed file, it prints operations first.
 ABORTING = """
 import os, sys
 if os.environ.get("TF_CPP_VMODULE") == "tiling=10":
@@ -120,21 +124,21 @@ os.abort()
 """  # noqa: E501
 
 
-def test_an_abort_names_the_check_the_pass_and_the_operations():
+def test_abort_error_names_check_pass_and_operations():
     with pytest.raises(UserError) as caught:
         run_isolated([sys.executable, "-c", ABORTING], {})
     assert str(caught.value) == (
-        "XLA's compiler aborts: tiling.cc:627: Check failed: size == dim (256 vs. 32), in the pass"
-        " GemmFusion, after the operations relu, jvp(Net)/conv1/slice"
+        "the XLA compiler aborted: tiling.cc:627: Check failed: size == dim (256 vs. 32), in pass"
+        " GemmFusion, after operations relu, jvp(Net)/conv1/slice"
     )
 
 
-def test_a_signal_without_a_message_is_named():
-    with pytest.raises(UserError, match=r"ended by signal 6 \(it printed nothing\)"):
+def test_signal_without_output_is_named():
+    with pytest.raises(UserError, match=r"killed by signal 6 \(no output\)"):
         run_isolated([sys.executable, "-c", "import os; os.abort()"], {})
 
 
-def test_flags_of_xla_are_added_and_output_is_returned(monkeypatch):
+def test_xla_flags_are_appended_and_output_is_returned(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--one")
     program = "import os, sys; print(os.environ['XLA_FLAGS']); sys.exit(3)"
     status, output, _ = run_isolated([sys.executable, "-c", program], {"XLA_FLAGS": "--two"})
@@ -144,11 +148,12 @@ def test_flags_of_xla_are_added_and_output_is_returned(monkeypatch):
 @pytest.mark.parametrize("arguments, message", [
     (("--chip=v7",), "--chip: invalid choice: 'v7'"),
     ((), "the following arguments are required: --chip"),
-    (("--chip=h100",), "--chip=h100: needs pip install 'contextssl-jax[compile-gpu]'"),
-    (("--chip=v5e",), "--chip=v5e: needs pip install 'contextssl-jax[compile-tpu]'"),
+    (("--chip=h100",), "--chip=h100: its compiler is not installed. Run: pip install"
+                       " 'contextssl-jax[compile-gpu]'"),
+    (("--chip=v5e",), "Run: pip install 'contextssl-jax[compile-tpu]'"),
 ])  # fmt: skip
-def test_what_is_missing_is_one_line(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(targets, "find_spec", lambda module: None)
+def test_missing_argument_or_compiler_is_a_one_line_error(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(targets, "is_installed", lambda module: False)
     assert benchmark.main(["compiled", "--config=configs/debug.py", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1

@@ -88,10 +88,10 @@ def test_another_step_and_other_views_can_be_asked_for(copied):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--mode=eval", "--step=4"), "--step: {} has no checkpoint 4; it has 3, 6"),
+        (("--mode=eval", "--step=4"), "--step: {} has no checkpoint 4. Choose one of 3, 6"),
         (("--mode=eval", "--step=-1"), "step"),
-        (("--step=3",), "--step: is for --mode=eval"),
-        (("--mode=eval", "--config.model.transformer.width=64"), "model.transformer.width (32 the"),
+        (("--step=3",), "--step: only valid with --mode=eval"),
+        (("--mode=eval", "--config.model.transformer.width=64"), "model.transformer.width (was 32"),
         (("--mode=eval", "--config.eval.lengths=(0,600)"), "a context of 600 tokens needs 300"),
         (("--mode=eval", "--config.eval.lengths=(0,5)"), "eval.lengths: 5 is no even"),
         (("--mode=eval", "--config.eval.environments=('spin',)"), "'spin'"),
@@ -129,7 +129,7 @@ def test_a_model_that_does_not_fit_names_the_parameter(copied, capsys):
     wrong = "--config.model.predictor.hidden=(8,)"
     assert run(*QUICK, *SMALL, wrong, "--mode=eval", f"--workdir={copied}") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "of another model" in error and "params.predictor" in error
+    assert "a different model" in error and "params.predictor" in error
     assert "[32] there, [8] here" in error
 
 

@@ -1,4 +1,4 @@
-"""Files are whole at every moment."""
+"""Atomic writes."""
 
 import pytest
 from etils import epath
@@ -6,7 +6,7 @@ from etils import epath
 from contextssl_jax.storage.files import write_atomic
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+def test_failed_write_keeps_the_old_content(tmp_path):
     file = epath.Path(tmp_path / "note.json")
     write_atomic(file, "old")
     write_atomic(file, "new")

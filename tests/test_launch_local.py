@@ -1,4 +1,4 @@
-"""The launcher of one machine: who gets which devices, and what is started."""
+"""The launcher for one machine: division of devices, and the started commands."""
 
 import json
 import os
@@ -27,10 +27,11 @@ _NASTY = ['--config.a=it\'s "here"', "--b=$HOME `ls` \\ *", "--processes=9", "",
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder in which contextssl_jax.main tells how it was started."""
+    """Return a folder in which contextssl_jax.main prints its arguments and environment."""
     package = tmp_path / "contextssl_jax"
     package.mkdir()
-    (package / "__init__.py").touch()
+    real = str(_REPOSITORY / "contextssl_jax")
+    (package / "__init__.py").write_text(f"__path__.append({real!r})\n")
     (package / "main.py").write_text(_MAIN)
     (tmp_path / "launch").symlink_to(_REPOSITORY / "launch")
     return tmp_path
@@ -47,15 +48,15 @@ def execute(place, *command: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=place, env=kept, capture_output=True, text=True, timeout=60)
 
 
-def told(output: str) -> list[dict]:
+def parse_output(output: str) -> list[dict]:
     lines = (re.sub(r"^\[\d+\] ", "", line) for line in output.splitlines())
     return sorted(map(json.loads, lines), key=lambda one: one["environment"]["JAX_PROCESS_ID"])
 
 
-def test_every_process_knows_its_place_and_gets_all_other_arguments(place):
+def test_processes_have_their_environment_and_all_other_arguments(place):
     found = launch(place, "--processes=2", "--config", "a.py", "--devices=3", "--", *_NASTY)
     assert found.returncode == 0, found.stderr
-    both = told(found.stdout)
+    both = parse_output(found.stdout)
     addresses = {one["environment"].pop("JAX_COORDINATOR_ADDRESS") for one in both}
     addresses |= {one["environment"].pop("JAX_COORDINATOR_BIND_ADDRESS") for one in both}
     assert len(addresses) == 1 and re.fullmatch(r"127\.0\.0\.1:\d+", addresses.pop())
@@ -71,13 +72,13 @@ def test_every_process_knows_its_place_and_gets_all_other_arguments(place):
     assert found.stderr.startswith("launch: 2 processes, 3 CPU device(s) each")
 
 
-def test_a_dry_run_prints_what_a_shell_can_run_to_the_same_effect(place):
+def test_dry_run_prints_equivalent_shell_commands(place):
     arguments = ["--processes=2", "--gpus=4,5,6,7", "--config=a.py", "--", *_NASTY]
     dry = launch(place, "--dry-run", *arguments)
     assert dry.returncode == 0 and not dry.stderr
     assert len(re.findall(r"^JAX_COORDINATOR_ADDRESS=", dry.stdout, re.M)) == 2
-    by_hand = told(execute(place, "sh", "-c", dry.stdout).stdout)
-    started = told(launch(place, *arguments).stdout)
+    by_hand = parse_output(execute(place, "sh", "-c", dry.stdout).stdout)
+    started = parse_output(launch(place, *arguments).stdout)
     for one in by_hand + started:
         for name in ("JAX_COORDINATOR_ADDRESS", "JAX_COORDINATOR_BIND_ADDRESS"):
             assert one["environment"].pop(name)  # another port each time
@@ -88,18 +89,18 @@ def test_a_dry_run_prints_what_a_shell_can_run_to_the_same_effect(place):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "--processes: say how many"),
+        ([], "--processes: missing. Specify the number"),
         (["--processes=two"], "--processes: invalid int value: 'two'"),
         (["--processes=0"], "--processes: must be at least 1, not 0"),
         (["--processes=2", "--devices=-1"], "--devices: must be at least 1, not -1"),
-        (["--processes=2", "--devices=1", "--gpus=0,1"], "--devices: counts CPU devices"),
-        (["--processes=2", "--gpus=0,1,2"], "--processes: 2 processes cannot share 3 GPUs (0,1,2)"),
-        (["--processes=3", "--gpus=0"], "--processes: 3 processes cannot share 1 GPUs"),
-        (["--processes=2", "--gpus=1,1"], "--gpus: name each GPU once"),
-        (["--processes=1", "--gpus="], "--gpus: name each GPU once"),
+        (["--processes=2", "--devices=1", "--gpus=0,1"], "--devices: not valid with --gpus"),
+        (["--processes=2", "--gpus=0,1,2"], "--processes: 3 GPUs (0,1,2) are not divisible by 2"),
+        (["--processes=3", "--gpus=0"], "--processes: 1 GPUs (0) are not divisible by 3"),
+        (["--processes=2", "--gpus=1,1"], "--gpus: invalid list '1,1'"),
+        (["--processes=1", "--gpus="], "--gpus: invalid list ''"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message, capsys):
+def test_invalid_flag_is_a_one_line_error(arguments, message, capsys):
     assert local.main(["local", *arguments, "--config=a.py"]) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {message}") and err.count("\n") == 1
@@ -117,7 +118,7 @@ def test_mistakes_are_told_in_one_line(arguments, message, capsys):
         ({}, ["0", "1"]),
     ],
 )
-def test_gpus_are_those_that_cuda_shows(environment, names, tmp_path, monkeypatch):
+def test_find_gpus_follows_cuda_visible_devices(environment, names, tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     listed = "GPU 0: H (UUID: GPU-1)\n  MIG 1g: x\nGPU 1: H (UUID: GPU-2)"
     tool.write_text(f"#!/bin/sh\n[ $1 = -L ] && echo '{listed}'")
@@ -126,7 +127,7 @@ def test_gpus_are_those_that_cuda_shows(environment, names, tmp_path, monkeypatc
     assert local.find_gpus(environment) == names
 
 
-def test_without_a_tool_there_are_no_gpus(tmp_path, monkeypatch):
+def test_find_gpus_without_a_working_nvidia_smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert local.find_gpus({}) == []
     tool = tmp_path / "nvidia-smi"
@@ -136,7 +137,7 @@ def test_without_a_tool_there_are_no_gpus(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 10, 11])
-def test_cores_are_divided_evenly_and_none_is_left_out(processes, monkeypatch):
+def test_all_cores_are_divided_evenly(processes, monkeypatch):
     cores = {1, 2, 3, 4, 6, 8, 9, 10, 12, 13}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
     shares = local.divide_cores(processes)
@@ -148,22 +149,22 @@ def test_cores_are_divided_evenly_and_none_is_left_out(processes, monkeypatch):
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_port_is_kept_for_who_asks_for_it():
+def test_port_is_reserved_for_a_socket_with_reuseport():
     with local._reserved_port() as port:
         others = []
-        for _ in range(300):  # those that ask for any port
+        for _ in range(300):  # sockets that bind port 0
             other = socket.socket()
             other.bind(("127.0.0.1", 0))
             others.append(other)
         assert port not in {other.getsockname()[1] for other in others}
         for other in others:
             other.close()
-        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
-            stranger.bind(("127.0.0.1", port))
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
         with socket.socket() as coordinator:
             coordinator.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             coordinator.bind(("127.0.0.1", port))
             coordinator.listen()
-            for _ in range(20):  # all of the calls come to it
+            for _ in range(20):  # it receives all connections
                 with socket.create_connection(("127.0.0.1", port), timeout=5):
                     coordinator.accept()[0].close()

@@ -1,4 +1,4 @@
-"""SLURM's script against stand-ins for SLURM's commands that start real processes."""
+"""The SLURM launcher with emulated SLURM commands, which start real processes."""
 
 import json
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from launch.finished import finished
+from launch.finished import is_finished
 
 _REPOSITORY = Path(__file__).parent.parent
 
-# Keeps what it was given.
+# Saves its arguments and its standard input.
 _SBATCH = """
 import json, sys
 json.dump({"argv": sys.argv[1:], "script": sys.stdin.read()}, open("submitted", "w"))
 print("Submitted batch job 7")
 """
 
-# Two tasks on this machine. Like the real one, it ends the others with --kill-on-bad-exit when
-# one fails, and answers SIGTERM by killing all.
+# Starts two tasks on this machine. Like the real srun, it kills all tasks on SIGTERM, and with
+# --kill-on-bad-exit when one fails.
 _SRUN = """
 import json, os, signal, subprocess, sys, threading
 own = [one for one in sys.argv[1:] if one.startswith("--")]
@@ -38,11 +38,11 @@ def kill(*_):
 signal.signal(signal.SIGTERM, kill)
 json.dump({"own": own, "pids": [task.pid for task in tasks]}, open("step.new", "w"))
 os.rename("step.new", "step")
-def mind(task):
+def wait(task):
     if task.wait() and "--kill-on-bad-exit=1" in own: kill()
-minders = [threading.Thread(target=mind, args=[task]) for task in tasks]
-for minder in minders: minder.start()
-for minder in minders: minder.join()
+threads = [threading.Thread(target=wait, args=[task]) for task in tasks]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
 sys.exit(max(code if code >= 0 else 128 - code for code in (task.returncode for task in tasks)))
 """
 
@@ -57,7 +57,7 @@ import sys
 print(*sys.argv[1:], file=open("scontrol", "a"))
 """
 
-# main, as far as SLURM sees it: what it does is in the file "does".
+# Emulates contextssl_jax.main. The file "does" selects what it does.
 _MAIN = """
 import json, os, pathlib, signal, sys, time
 rank = os.environ["SLURM_PROCID"]
@@ -81,7 +81,7 @@ _ARGUMENTS = ["--nodes=1", "--gpus-per-node=2", "--config=a.py", "--workdir=my r
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with the launcher, a stand-in for main, and bin/ with SLURM's commands."""
+    """Return a folder with the launcher, the emulated main, and bin/ with SLURM's commands."""
     package = tmp_path / "contextssl_jax"
     package.mkdir()
     real = str(_REPOSITORY / "contextssl_jax")
@@ -127,7 +127,7 @@ def submitted(place) -> dict:
 
 
 def start_job(place, does: str) -> subprocess.Popen:
-    """Runs the submitted script as SLURM does, up to where the tasks are at work."""
+    """Run the submitted script as SLURM does, and wait until the tasks are running."""
     (place / "does").write_text(does)
     (place / "script").write_text(submitted(place)["script"])
     job = subprocess.Popen(
@@ -147,7 +147,7 @@ def wait_for(*files: Path) -> None:
         if all(file.exists() for file in files):
             return
         time.sleep(0.01)
-    raise AssertionError(f"none of {files}")
+    raise AssertionError(f"missing one of {files}")
 
 
 def requeued(place) -> bool:
@@ -158,7 +158,7 @@ def requeued(place) -> bool:
     return True
 
 
-def test_what_is_submitted(place):
+def test_submitted_options(place):
     found = submit(place, *_ARGUMENTS, "--time=1:00:00", "--partition", "big", "--requeue")
     assert (found.returncode, found.stdout) == (0, "Submitted batch job 7\n"), found.stderr
     argv = submitted(place)["argv"]
@@ -178,7 +178,7 @@ def test_what_is_submitted(place):
         "--requeue",
     ]
     assert name.startswith("--job-name=it's-")
-    # The name stands for the folder: of two jobs with the same one, the second waits.
+    # The job name identifies the workdir; a second job of the same name waits.
     submit(place, *_ARGUMENTS[:-1], "--workdir=./my runs/../my runs/it's")
     assert submitted(place)["argv"][0] == name
     submit(place, *_ARGUMENTS[:-1], "--workdir=other runs/it's")
@@ -199,14 +199,14 @@ def test_what_is_submitted(place):
         ("--nodes=3", 1),
     ],
 )
-def test_there_is_one_task_a_gpu(place, given, tasks):
+def test_one_task_per_gpu(place, given, tasks):
     submit(place, *given.split(), "--config=a.py", "--workdir=w")
     argv = submitted(place)["argv"]
     assert f"--ntasks-per-node={tasks}" in argv
     assert given.replace(" ", "=") in argv
 
 
-def test_a_dry_run_prints_what_a_shell_can_run_to_the_same_effect(place):
+def test_dry_run_prints_an_equivalent_shell_command(place):
     submit(place, *_ARGUMENTS, "--comment=it's $HOME")
     real = submitted(place)
     (place / "submitted").unlink()
@@ -220,21 +220,21 @@ def test_a_dry_run_prints_what_a_shell_can_run_to_the_same_effect(place):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--workdir=w"], "--config: name a config file"),
-        (["--config=b.py", "--workdir=w"], "--config: there is no file b.py"),
-        (["--config=a.py"], "--workdir: name a folder"),
-        (["--workdir"], "--workdir: needs a value"),
-        (["--gpus=4"], "--gpus: say how many GPUs a node with --gpus-per-node"),
-        (["--gpus-per-task=1"], "--gpus-per-task: say how many GPUs a node"),
+        (["--workdir=w"], "--config: missing. Specify a config file"),
+        (["--config=b.py", "--workdir=w"], "--config: b.py does not exist"),
+        (["--config=a.py"], "--workdir: missing. Specify a folder"),
+        (["--workdir"], "--workdir: missing value"),
+        (["--gpus=4"], "--gpus: not supported. Specify the GPUs per node with --gpus-per-node"),
+        (["--gpus-per-task=1"], "--gpus-per-task: not supported"),
     ],
 )
-def test_mistakes_are_told_in_one_line(place, arguments, message):
+def test_invalid_option_is_a_one_line_error(place, arguments, message):
     found = submit(place, *arguments)
     assert found.returncode == 2 and not (place / "submitted").exists()
     assert found.stderr.startswith(f"error: {message}") and found.stderr.count("\n") == 1
 
 
-def test_arguments_reach_all_tasks_as_they_are(place):
+def test_arguments_are_passed_to_all_tasks_unchanged(place):
     nasty = ['--config.a=it\'s "here"', "--config.b=$HOME `ls` \\ *", "--config.c=ü\n;"]
     submit(place, *_ARGUMENTS, *nasty, "--config.d", "x y", "--deterministic")
     job = start_job(place, "finishes")
@@ -245,7 +245,7 @@ def test_arguments_reach_all_tasks_as_they_are(place):
     job.stdout.close()
 
 
-def test_a_finished_run_is_not_queued_again(place):
+def test_finished_run_is_not_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "finishes")
     out, _ = job.communicate(timeout=30)
@@ -253,7 +253,7 @@ def test_a_finished_run_is_not_queued_again(place):
     assert "task 0 at step 9 after 0 signals" in out
 
 
-def test_a_run_whose_time_is_up_saves_and_is_queued_again(place):
+def test_run_at_its_time_limit_saves_and_is_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "waits")
     for pid in json.loads((place / "step").read_text())["pids"]:
@@ -261,10 +261,10 @@ def test_a_run_whose_time_is_up_saves_and_is_queued_again(place):
     out, _ = job.communicate(timeout=30)
     assert job.returncode == 0 and requeued(place)
     assert out.count("at step 5 after 1 signals") == 2
-    assert "not finished: job 7 goes back to the queue" in out
+    assert "not finished: requeueing job 7" in out
 
 
-def test_where_it_is_unknown_whether_a_run_is_finished_it_does_not_come_back(place):
+def test_run_is_not_requeued_after_an_error_of_the_finished_check(place):
     submit(place, *_ARGUMENTS[:-1], "--workdir=s3://bucket/run")
     job = start_job(place, "waits")
     for pid in json.loads((place / "step").read_text())["pids"]:
@@ -273,7 +273,7 @@ def test_where_it_is_unknown_whether_a_run_is_finished_it_does_not_come_back(pla
     assert "error: WORKDIR: s3://bucket/run" in out and not requeued(place)
 
 
-def test_a_cancelled_run_saves_and_does_not_come_back(place):
+def test_cancelled_run_saves_and_is_not_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "waits")
     job.send_signal(signal.SIGTERM)
@@ -282,14 +282,14 @@ def test_a_cancelled_run_saves_and_does_not_come_back(place):
     assert out.count("at step 5 after 1 signals") == 2
 
 
-def test_a_failed_run_ends_all_tasks_and_does_not_come_back(place):
+def test_failed_run_ends_all_tasks_and_is_not_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "fails")
     job.communicate(timeout=30)
     assert job.returncode in (3, 137) and not requeued(place)
 
 
-def test_an_evaluation_is_not_queued_again(place):
+def test_evaluation_is_not_requeued(place):
     submit(place, *_ARGUMENTS, "--mode=eval")
     job = start_job(place, "waits")
     for pid in json.loads((place / "step").read_text())["pids"]:
@@ -298,7 +298,7 @@ def test_an_evaluation_is_not_queued_again(place):
     assert job.returncode == 0 and not requeued(place)
 
 
-def test_cores_of_a_task_are_asked_for(place):
+def test_cpus_per_task_are_passed_to_srun(place):
     submit(place, *_ARGUMENTS)
     script = submitted(place)["script"]
     for cores, flag in {"6": "--cpus-per-task=6", "": None}.items():
@@ -313,16 +313,16 @@ def test_cores_of_a_task_are_asked_for(place):
         assert "" not in shown
 
 
-def test_finished_means_that_the_last_step_is_saved_whole(tmp_path):
+def test_run_is_finished_if_its_last_checkpoint_is_complete(tmp_path):
     workdir = epath.Path(tmp_path)
-    assert not finished(workdir)
+    assert not is_finished(workdir)
     (tmp_path / "config.json").write_text('{"train": {"steps": 9}}')
-    assert not finished(workdir)
+    assert not is_finished(workdir)
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp").mkdir()
-    assert not finished(workdir)
+    assert not is_finished(workdir)
     (tmp_path / "checkpoints" / "9").mkdir()
-    assert finished(workdir)
+    assert is_finished(workdir)
     for text in ('{"train": ', '{"train": 9}', "[9]", "{}"):
         (tmp_path / "config.json").write_text(text)
-        assert not finished(workdir)
+        assert not is_finished(workdir)

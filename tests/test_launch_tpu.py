@@ -1,4 +1,4 @@
-"""The TPU pod launcher against a stand-in for gcloud, whose workers are folders of this machine."""
+"""The TPU pod launcher with an emulated gcloud, whose workers are folders on this machine."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from launch import tpu_worker
 
 _REPOSITORY = Path(__file__).parent.parent
 
-# The slice's state is in the file "state". A worker is a home folder; what ssh is given to run
-# goes through a shell there, as sshd does it, after gcloud has cut it at its spaces.
+# The file "state" contains the state of the slice. A worker is a home folder. A command for ssh is
+# split at spaces, as gcloud does, and run by a shell in that folder, as sshd does.
 _GCLOUD = """
 import json, os, shutil, subprocess, sys
 place = os.environ["PLACE"]
@@ -61,7 +61,7 @@ elif verb == "ssh":
 else: sys.exit("unknown verb " + verb)
 """
 
-# On the workers: pip installs a uv that makes the environment out of this Python.
+# On the workers, pip installs a uv that creates an environment with this Python.
 _PYTHON3 = """#!/bin/sh
 mkdir -p .uv/bin
 printf '#!/bin/sh\\n[ $1 = venv ] || exit 0\\nmkdir -p .venv/bin; ln -s {python} .venv/bin/python\\n' >.uv/bin/uv
@@ -95,7 +95,10 @@ _NASTY = [
 
 @pytest.fixture
 def place(tmp_path):
-    """A clone of a tiny project, two workers, and bin/ with gcloud; ends what still runs there."""
+    """Create a clone of a tiny project, two workers, and bin/ with gcloud.
+
+    Kills the remaining processes after the test.
+    """
     (tmp_path / "clone" / "contextssl_jax").mkdir(parents=True)
     (tmp_path / "clone" / "contextssl_jax" / "__init__.py").touch()
     (tmp_path / "clone" / "contextssl_jax" / "main.py").write_text(_MAIN)
@@ -118,13 +121,13 @@ def place(tmp_path):
 
 
 def processes_below(folder) -> list[int]:
-    """Returns the processes that work in the folder."""
+    """Return the live processes whose working directory is in the folder."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if Path(os.readlink(entry / "cwd")).is_relative_to(folder) and alive(int(entry.name)):
                 found.append(int(entry.name))
-        except OSError:  # ended, or not ours
+        except OSError:  # exited, or a process of another user
             continue
     return found
 
@@ -141,7 +144,7 @@ def pod(place, step: str, *arguments: str, typed: str = "") -> subprocess.Comple
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
         "PLACE": str(place),
         "PYTHONPATH": str(_REPOSITORY),
-        "PYTHONSAFEPATH": "1",  # the launcher is the repository's, what it launches the clone's
+        "PYTHONSAFEPATH": "1",  # the launcher is imported from the repository
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = [sys.executable, "-m", "launch.tpu_pod", step, "--name=pod", "--zone=zone-a"]
@@ -162,7 +165,7 @@ def done(found: subprocess.CompletedProcess) -> str:
 
 
 def calls(place) -> list[list[str]]:
-    """Returns the verbs and flags of the calls of gcloud since the last time."""
+    """Return the verbs and flags of the gcloud calls since the last call of this function."""
     file = place / "calls"
     if not file.exists():
         return []
@@ -176,7 +179,7 @@ def verbs(place) -> list[str]:
 
 
 def started(place) -> list[tuple[int, list[str]]]:
-    """Returns process and arguments of every main that was started on the workers."""
+    """Return the process id and arguments of every main that was started on the workers."""
     files = [place / f"worker{i}" / "started" for i in range(2)]
     lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
     return [tuple(json.loads(line)) for line in lines]
@@ -194,17 +197,17 @@ def until(condition) -> None:
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it does not come")
+    raise AssertionError("timeout")
 
 
 def ready(place) -> None:
-    """Makes the slice, installs, and forgets the calls."""
+    """Create the slice, install the commit, and clear the calls."""
     done(pod(place, "create", *_CREATE))
     done(pod(place, "install"))
     calls(place)
 
 
-def test_create_makes_what_is_not_there(place):
+def test_create_is_idempotent(place):
     done(pod(place, "create", *_CREATE, "--project=p", "--create-option=--spot"))
     where = ["--zone=zone-a", "--project=p", "pod"]
     options = ["--accelerator-type=v5litepod-16", "--version=v2-alpha-tpuv5-lite", "--spot"]
@@ -212,7 +215,7 @@ def test_create_makes_what_is_not_there(place):
         ["describe", *where, "--format=value(state)"],
         ["create", *where, *options],
     ]
-    assert done(pod(place, "create", *_CREATE)) == "pod is there\n"
+    assert done(pod(place, "create", *_CREATE)) == "pod exists\n"
     assert verbs(place) == ["describe"]
 
 
@@ -233,15 +236,15 @@ def test_create_by_state(place, state, expected):
 
 
 @pytest.mark.parametrize("step", ["create", "delete", "status", "resume"])
-def test_a_slice_out_of_reach_is_not_taken_for_missing(place, step):
+def test_slice_with_unknown_state_is_an_error(place, step):
     (place / "offline").touch()
     found = pod(place, step, *_CREATE, *(_RUN if step == "resume" else []))
     assert found.returncode == 2 and verbs(place) == ["describe"]
     assert "Unable to connect" in found.stderr
-    assert found.stderr.splitlines()[-1].startswith("error: pod: gcloud cannot tell its state")
+    assert found.stderr.splitlines()[-1].startswith("error: pod: cannot get its state")
 
 
-def test_install_takes_each_commit_once(place):
+def test_each_commit_is_installed_once(place):
     done(pod(place, "create", *_CREATE))
     calls(place)
     assert "w-0: installed\nw-1: installed" in done(pod(place, "install"))
@@ -256,33 +259,33 @@ def test_install_takes_each_commit_once(place):
     assert "is installed" in done(pod(place, "install"))
     assert verbs(place) == ["ssh"]
     (place / "clone" / "new").touch()
-    assert "uncommitted changes stay here" in done(pod(place, "install"))
+    assert "uncommitted changes are not installed" in done(pod(place, "install"))
     commit(place)
     done(pod(place, "install"))
     assert len(list((place / "worker1" / "contextssl").iterdir())) == 2
 
 
-def test_an_interrupted_install_is_done_again(place):
+def test_interrupted_install_is_repeated(place):
     ready(place)
     (code,) = (place / "worker1" / "contextssl").iterdir()
     (code / ".installed").unlink()
     (code / "left").touch()
     done(pod(place, "install"))
     assert (code / ".installed").exists() and not (code / "left").exists()
-    assert (place / "worker0" / "pip").read_text().count("\n") == 1  # it had it
+    assert (place / "worker0" / "pip").read_text().count("\n") == 1  # not repeated on worker 0
 
 
-def test_run_outlives_the_launcher_and_is_started_once(place):
+def test_run_continues_after_the_launcher_and_is_started_once(place):
     ready(place)
     done(pod(place, "run", *_RUN))
     until(lambda: len(started(place)) == 2)
     assert all(alive(pid) for pid, _ in started(place))
     calls(place)
-    assert "it runs already" in done(pod(place, "run", *_RUN))
+    assert "already running" in done(pod(place, "run", *_RUN))
     assert verbs(place) == ["ssh"]
     other = pod(place, "run", *_RUN, "--config.seed=1")
     assert other.returncode == 2 and "another run is live on 2 of 2 workers" in other.stderr
-    # Not even where ssh starts it twice.
+    # A second start on a worker has no effect.
     (folder,) = (one for one in (place / "worker0" / "contextssl").iterdir() if one.is_dir())
     script = tpu_worker.start(folder.name, "mark", _RUN)
     environment = os.environ | {"HOME": str(place / "worker0")}
@@ -293,26 +296,31 @@ def test_run_outlives_the_launcher_and_is_started_once(place):
     assert shown.startswith("pod: READY\nw-0: live ") and shown.count(" at work\n") == 2
 
 
-def test_stop_saves_and_the_same_command_goes_on(place):
+def test_stop_saves_and_resume_continues(place):
     ready(place)
     done(pod(place, "run", *_RUN))
     until(lambda: len(started(place)) == 2)
     done(pod(place, "stop"))
     (first, _), (second, _) = started(place)
     until(lambda: not alive(first))
-    assert alive(second)  # in the stand-in no one passes it on
+    assert alive(second)  # the emulated main does not forward the signal
     os.kill(second, signal.SIGTERM)
     until(lambda: "w-0: ended 0 saved\nw-1: ended 0 saved\n" in done(pod(place, "status")))
     assert "no run is live" in done(pod(place, "stop"))
     calls(place)
     done(pod(place, "resume", *_CREATE, *_RUN))
-    assert verbs(place) == ["describe", "ssh", "ssh", "ssh"]  # there, installed, not live: run
+    assert verbs(place) == [
+        "describe",
+        "ssh",
+        "ssh",
+        "ssh",
+    ]  # only run is necessary
     until(lambda: len(started(place)) == 4)
-    # Nothing of the run before is taken for this one's.
+    # The status of the previous run is removed.
     assert not list(place.glob("worker*/contextssl/status"))
 
 
-def test_resume_after_a_preemption_begins_anew(place):
+def test_resume_after_a_preemption_recreates_the_slice(place):
     ready(place)
     (place / "state").write_text("PREEMPTED")
     for i in range(2):
@@ -323,7 +331,7 @@ def test_resume_after_a_preemption_begins_anew(place):
     until(lambda: len(started(place)) == 2)
 
 
-def test_a_worker_that_was_killed_is_told(place):
+def test_status_of_a_killed_worker_is_interrupted(place):
     ready(place)
     assert done(pod(place, "status")) == "pod: READY\nw-0: none\nw-1: none\n"
     done(pod(place, "run", *_RUN))
@@ -337,7 +345,7 @@ def test_a_worker_that_was_killed_is_told(place):
     assert found.returncode == 2 and "live on 1 of 2 workers" in found.stderr
 
 
-def test_arguments_arrive_as_they_are(place):
+def test_arguments_are_passed_unchanged(place):
     ready(place)
     done(pod(place, "run", *_RUN, *_NASTY))
     until(lambda: len(started(place)) == 2)
@@ -347,7 +355,7 @@ def test_arguments_arrive_as_they_are(place):
     assert log.read_text().startswith("$ .venv/bin/python -m contextssl_jax.main --config=a.py")
 
 
-def test_a_worker_out_of_reach_is_not_taken_for_idle(place):
+def test_unreachable_worker_is_an_error(place):
     ready(place)
     (place / "worker1" / "unreachable").touch()
     for step, given in ("run", _RUN), ("install", []), ("status", []):
@@ -357,13 +365,13 @@ def test_a_worker_out_of_reach_is_not_taken_for_idle(place):
     assert not started(place)
 
 
-def test_run_wants_an_installed_commit(place):
+def test_run_requires_an_installed_commit(place):
     done(pod(place, "create", *_CREATE))
     found = pod(place, "run", *_RUN)
     assert found.returncode == 2 and "w-0: install first" in found.stdout
 
 
-def test_the_log_is_followed_on_worker_0(place):
+def test_log_follows_worker_0(place):
     dry = done(pod(place, "log", "--dry-run", "--ssh-option=--internal-ip"))
     assert dry == (
         "gcloud compute tpus tpu-vm ssh --zone=zone-a pod --internal-ip --worker=0"
@@ -371,8 +379,8 @@ def test_the_log_is_followed_on_worker_0(place):
     )
 
 
-def test_delete_asks_for_the_name(place):
-    assert done(pod(place, "delete")) == "pod is not there\n"
+def test_delete_requires_confirmation(place):
+    assert done(pod(place, "delete")) == "pod does not exist\n"
     (place / "state").write_text("READY")
     for typed in ("", "y\n", "po\n"):
         found = pod(place, "delete", typed=typed)
@@ -397,7 +405,7 @@ def test_delete_asks_for_the_name(place):
         ("delete", ["--yes"]),
     ],
 )
-def test_a_dry_run_calls_nothing_and_prints_what_would_be_called(place, step, given):
+def test_dry_run_prints_the_commands_without_running_them(place, step, given):
     if step not in ("create", "resume"):
         done(pod(place, "create", *_CREATE))
     if step in ("run", "stop"):
@@ -416,17 +424,17 @@ def test_a_dry_run_calls_nothing_and_prints_what_would_be_called(place, step, gi
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "name a step first: create, install"),
-        (["go"], "name a step first"),
-        (["run", "--name=a"], "--name, --zone: name the slice"),
-        (["status", "--name=a", "--zone=b", "--config=c"], "--config=c: status has no such flag"),
-        (["run", "--name=a", "--zone=b"], "--config: name one that all workers have"),
-        (["run", "--name=a", "--zone=b", "--config=c"], "--workdir: name one that all workers"),
-        (["create", "--name=a", "--zone=b", "--dry-run"], "--type, --version: name both"),
+        ([], "step: missing or unknown. Specify one of create, install"),
+        (["go"], "step: missing or unknown"),
+        (["run", "--name=a"], "--name, --zone: missing"),
+        (["status", "--name=a", "--zone=b", "--config=c"], "--config=c: unknown flag of status"),
+        (["run", "--name=a", "--zone=b"], "--config: missing. Specify a path that all workers"),
+        (["run", "--name=a", "--zone=b", "--config=c"], "--workdir: missing"),
+        (["create", "--name=a", "--zone=b", "--dry-run"], "--type, --version: missing"),
         (["create", "--name"], "--name: expected one argument"),
     ],
 )
-def test_mistakes_are_told_in_one_line(place, arguments, message):
+def test_invalid_flag_is_a_one_line_error(place, arguments, message):
     found = subprocess.run(
         [sys.executable, "-m", "launch.tpu_pod", *arguments],
         cwd=_REPOSITORY,

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+LINT = (
+    "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+)
 
 
 def test_imports_point_one_way_and_no_method_imports_another():

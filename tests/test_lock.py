@@ -1,4 +1,4 @@
-"""A folder belongs to one live run; what a dead run left is taken over."""
+"""Lock of a workdir: one live run holds it, and the lock of a dead run is taken over."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def workdir(tmp_path) -> epath.Path:
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the lock."""
+    """Start another process that holds the lock."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -42,40 +42,39 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_the_second_is_told_who_the_first_is(workdir, holder):
-    with pytest.raises(UserError) as told, Lock(workdir):
+def test_error_names_the_holder(workdir, holder):
+    with pytest.raises(UserError) as caught, Lock(workdir):
         pass
     held = json.loads((workdir / "lock.json").read_text())
-    assert f"in use by process {holder.pid} on {held['host']}, since {held['since']}" in str(
-        told.value
-    )
-    assert held["process"] == holder.pid  # and left as it is
+    expected = f"in use by process {holder.pid} on {held['host']} since {held['since']}"
+    assert expected in str(caught.value)
+    assert held["process"] == holder.pid  # the lock file is unchanged
 
 
-def test_a_suspended_process_still_holds(workdir, holder):
+def test_suspended_process_keeps_the_lock(workdir, holder):
     holder.send_signal(signal.SIGSTOP)
     with pytest.raises(UserError, match="in use"), Lock(workdir):
         pass
 
 
-def test_a_dead_process_holds_nothing(workdir, holder):
+def test_lock_of_dead_process_is_taken_over(workdir, holder):
     holder.kill()
     holder.wait()
     assert (workdir / "lock.json").exists()
     with Lock(workdir) as lock:
         lock.check()
         assert json.loads((workdir / "lock.json").read_text())["process"] == os.getpid()
-    assert not list(workdir.iterdir())  # nothing is left behind
+    assert not list(workdir.iterdir())  # all files are removed
 
 
-def test_a_process_number_may_be_used_again(workdir, holder):
+def test_lock_is_stale_if_its_pid_was_reused(workdir, holder):
     held = json.loads((workdir / "lock.json").read_text())
     (workdir / "lock.json").write_text(json.dumps(held | {"started": "1"}))
     with Lock(workdir):
         pass
 
 
-def test_the_lock_ends_with_its_run_even_a_failed_one(workdir):
+def test_lock_is_released_after_an_exception(workdir):
     with pytest.raises(ZeroDivisionError), Lock(workdir):
         raise ZeroDivisionError
     with Lock(workdir), pytest.raises(UserError, match="in use"), Lock(workdir):
@@ -83,15 +82,15 @@ def test_the_lock_ends_with_its_run_even_a_failed_one(workdir):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}', "null"])
-def test_an_unreadable_lock_is_nobodys(workdir, text):
+def test_invalid_lock_file_is_taken_over(workdir, text):
     (workdir / "lock.json").write_text(text)
     with Lock(workdir):
         pass
 
 
 @pytest.mark.parametrize("beats", [True, False])
-def test_a_lock_from_another_machine_is_held_while_it_beats(workdir, monkeypatch, beats):
-    monkeypatch.setattr(module, "_WATCH", 3.0)
+def test_lock_of_another_machine_is_valid_while_its_heartbeat_changes(workdir, monkeypatch, beats):
+    monkeypatch.setattr(module, "_HEARTBEAT_TIMEOUT", 3.0)
     held = {"host": "far", "process": 1, "since": "then", "machine": "other", "token": "t"}
     file = workdir / "lock.json"
     file.write_text(json.dumps(held | {"beat": 1}))
@@ -111,45 +110,44 @@ def test_a_lock_from_another_machine_is_held_while_it_beats(workdir, monkeypatch
             pass
 
 
-def test_the_holder_beats(workdir, monkeypatch):
-    monkeypatch.setattr(module, "_BEAT", 0.05)
+def test_holder_writes_heartbeats(workdir, monkeypatch):
+    monkeypatch.setattr(module, "_HEARTBEAT_INTERVAL", 0.05)
     with Lock(workdir) as lock:
         time.sleep(0.5)
         assert json.loads((workdir / "lock.json").read_text())["beat"] > 2
         lock.check()
 
 
-def test_one_that_was_taken_over_ends(workdir):
+def test_check_raises_after_a_takeover(workdir):
     with Lock(workdir) as lock:
         held = json.loads((workdir / "lock.json").read_text())
         (workdir / "lock.json").write_text(json.dumps(held | {"token": "other", "process": 7}))
         with pytest.raises(UserError, match="was taken over by process 7"):
             lock.check()
-    assert json.loads((workdir / "lock.json").read_text())["token"] == "other"  # not ours to take
+    assert json.loads((workdir / "lock.json").read_text())["token"] == "other"  # not removed
 
 
-def test_of_many_at_once_one_gets_it(workdir):
-    # All find the lock of a dead process, at the same moment.
+def test_one_of_many_concurrent_runs_takes_over_a_stale_lock(workdir):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.communicate()
-    stale = {"host": "here", "process": dead.pid, "since": "then", "machine": module._machine()}
+    stale = {"host": "here", "process": dead.pid, "since": "then", "machine": module._machine_id()}
     (workdir / "lock.json").write_text(json.dumps(stale | {"started": "1", "token": "t"}))
-    barrier, got, refused = threading.Barrier(8), [], []
+    barrier, acquired, rejected = threading.Barrier(8), [], []
 
     def run() -> None:
         lock = Lock(workdir)
         barrier.wait()
         try:
             lock.__enter__()
-            got.append(lock)
+            acquired.append(lock)
         except UserError:
-            refused.append(lock)
+            rejected.append(lock)
 
     threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(got) == 1 and len(refused) == 7
-    got[0].check()
-    got[0].__exit__(None, None, None)
+    assert len(acquired) == 1 and len(rejected) == 7
+    acquired[0].check()
+    acquired[0].__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""--mode=plan: what it prints and writes, stand-ins for data sets, and mistakes."""
+"""--mode=plan: its tables and JSON, dummy data sets, and errors."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from contextssl_jax.planning.dummy_datasets import dummy_dataset, reads_data
 from contextssl_jax.planning.hardware import CHIPS
 from contextssl_jax.planning.plan import make_plan
 from contextssl_jax.planning.program import build_program, host_devices
-from contextssl_jax.planning.tables import show
+from contextssl_jax.planning.tables import format_plan
 
-jax.devices()  # starts JAX with all devices, before a plan starts it with those that it needs
+jax.devices()  # initializes JAX with four devices, before a plan initializes it with fewer
 
 DEBUG = ("--mode=plan", "--config=configs/debug.py")
 
@@ -31,31 +31,33 @@ def run(*arguments: object) -> int:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Rows of tables by their first cell."""
+    """Return the rows of tables by their first cell."""
     cells = [line.strip().split("  ") for line in text.splitlines()]
     return {line[0]: [cell.strip() for cell in line[1:] if cell] for line in cells}
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    """The debug plan for two devices, on a machine whose JAX would look for GPUs first."""
+    """Return the debug plan for two devices, with JAX configured to use GPUs."""
     folder = tmp_path_factory.mktemp("plan")
     command = [sys.executable, "-m", "contextssl_jax.main", *DEBUG, "--devices=2"]
     command += [f"--workdir={folder / 'run'}", f"--out={folder / 'plan.json'}"]
     flags = {"JAX_PLATFORMS": "cuda", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in folder.iterdir()] == ["plan.json"]  # and no folder of a run
-    return json.loads((folder / "plan.json").read_text()), done.stdout
+    result = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in folder.iterdir()] == ["plan.json"]  # no workdir is created
+    return json.loads((folder / "plan.json").read_text()), result.stdout
 
 
-def test_what_is_printed_is_aligned_and_says_what_it_is(planned):
+def test_printed_tables_are_aligned_and_explained(planned):
     plan, text = planned
-    assert text.strip() == show(plan)
+    assert text.strip() == format_plan(plan)
     assert max(map(len, text.splitlines())) <= 100
-    assert "2 devices (shard_map), 2 contexts each; data.contexts splits over 1, 2 or 4" in text
-    assert "no data were read" in text and "at 35% of the peak" in text
-    assert "of bfloat16, not float32" in " ".join(text.split())
+    words = " ".join(text.split())
+    assert "2 devices (shard_map), 2 contexts per device" in words
+    assert "--config.data.contexts is divisible by 1, 2 or 4 devices" in words
+    assert "no data read" in words and "assumed 35% of the peak" in words
+    assert "of bfloat16, not float32" in words
     for block in text.split("\n\n")[1:]:
         table = block.splitlines()[: 1 + sum(name in rows(block) for name in plan["parameters"])]
         assert len({len(line) for line in table}) == 1
@@ -63,35 +65,35 @@ def test_what_is_printed_is_aligned_and_says_what_it_is(planned):
         assert rows(text)[chip.name][:2] == ["1", f"{chip.peak / 1e12:.0f}"]
 
 
-def test_the_plan_adds_up(planned):
+def test_plan_is_consistent(planned):
     plan, text = planned
     assert rows(text)["encoder"] and sum(plan["parameters"].values()) == 36_333
     held, saved, everything = (plan["memory"][key] for key in ("held", "saved", "all"))
     assert held["parameters"] == held["gradients"] == 4 * 36_333
-    assert held["optimiser moments"] == 4 * 2 * 36_333 + 2 * 4  # and two counts of steps
-    # The compiled program is given the state and half the batch, of which it drops the contexts'
-    # positions, as all share their masks, and the labels of 8 pairs each; and the number of steps.
-    given = sum(held[key] for key in ("parameters", "optimiser moments", "batch"))
-    assert plan["compiled"]["arguments"] == given - 2 * 4 - 2 * 8 * 4 + 4
+    assert held["optimiser moments"] == 4 * 2 * 36_333 + 2 * 4  # and two step counters
+    # The arguments are the state, the step and half the batch, without the unused positions of the
+    # contexts, which share their masks, and without the labels of 8 pairs each.
+    arguments = sum(held[key] for key in ("parameters", "optimiser moments", "batch"))
+    assert plan["compiled"]["arguments"] == arguments - 2 * 4 - 2 * 8 * 4 + 4
     for which in ("fused", "unfused"):
         assert everything[which] == sum(held.values()) + sum(s[which] for s in saved.values())
     assert all(0 <= sizes["fused"] <= sizes["unfused"] for sizes in saved.values())
-    ways = [n for part in plan["flops"]["parts"].values() for n in part.values()]
-    assert plan["flops"]["all"] == sum(ways)
+    flops = [n for part in plan["flops"]["parts"].values() for n in part.values()]
+    assert plan["flops"]["all"] == sum(flops)
     v4 = plan["chips"][0]
-    assert v4["step_seconds"] == pytest.approx(sum(ways) / (2 * 275e12 * 0.35))
+    assert v4["step_seconds"] == pytest.approx(sum(flops) / (2 * 275e12 * 0.35))
     assert v4["run_seconds"] == pytest.approx(30 * v4["step_seconds"])
 
 
-def test_on_more_devices_shares_are_smaller_and_nothing_else_changes(config, planned, monkeypatch):
+def test_more_devices_only_change_the_part_of_each(config, planned, monkeypatch):
     compile_ = jax.stages.Lowered.compile
-    quickly = {"xla_backend_optimization_level": 0}
+    options = {"xla_backend_optimization_level": 0}
     monkeypatch.setattr(
-        jax.stages.Lowered, "compile", lambda lowered: compile_(lowered, compiler_options=quickly)
+        jax.stages.Lowered, "compile", lambda lowered: compile_(lowered, compiler_options=options)
     )
     one = make_plan(config, 1, 0.5)
     two, _ = planned
-    assert one["traffic"] is None and "sent by" not in show(one)
+    assert one["traffic"] is None and "sent by" not in format_plan(one)
     assert one["flops"]["all"] == two["flops"]["all"]
     assert one["memory"]["held"]["batch"] == 2 * two["memory"]["held"]["batch"]
     for part in ("encoder", "predictor"):
@@ -101,7 +103,7 @@ def test_on_more_devices_shares_are_smaller_and_nothing_else_changes(config, pla
 
 
 @pytest.mark.parametrize("data", ["cifar10", "folder", "objects3d"])
-def test_stand_ins_have_labels_for_methods_that_learn_them(config, data):
+def test_dummy_datasets_have_labels_for_supervised_methods(config, data):
     config.data.name, config.method = data, "supervised"
     if data == "objects3d":
         config.groups = config.environments = ("rotation", "color")
@@ -110,14 +112,14 @@ def test_stand_ins_have_labels_for_methods_that_learn_them(config, data):
     assert "classifier" in program.state.params
 
 
-def test_whether_it_fits_is_told(planned):
+def test_table_shows_which_chips_fit(planned):
     plan = json.loads(json.dumps(planned[0]))
     assert all(chip["fits"] == {"fused": True, "unfused": True} for chip in plan["chips"])
     for chip, fits in zip(plan["chips"], [(0, 0), (1, 0), (1, 1)], strict=False):
         chip["fits"] = dict(zip(("fused", "unfused"), map(bool, fits), strict=True))
-    table = rows(show(plan))
+    table = rows(format_plan(plan))
     names = [chip["name"] for chip in plan["chips"]]
-    assert [table[name][3] for name in names[:3]] == ["no", "perhaps", "yes"]
+    assert [table[name][3] for name in names[:3]] == ["no", "maybe", "yes"]
 
 
 def test_hosts():
@@ -129,33 +131,33 @@ def test_hosts():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((*DEBUG, "--devices=3"), "data.contexts: 4 contexts do not split over 3 devices"),
+        ((*DEBUG, "--devices=3"), "--config.data.contexts: 4 is not divisible by the number of"),
         ((*DEBUG, "--devices=0"), "--devices"),
         ((*DEBUG, "--utilisation=0"), "--utilisation"),
         ((*DEBUG, "--utilisation=35"), "--utilisation"),
         ((*DEBUG, "--config.train.parallel=jit", "--devices=2"), "train.parallel: 'jit'"),
-        ((*DEBUG, "--config.train.parallel=mpi"), "train.parallel: 'mpi'"),
-        ((*DEBUG, "--config.data.name=imagenet"), "data.name: 'imagenet' is none of"),
+        ((*DEBUG, "--config.train.parallel=mpi"), "train.parallel: unknown mode 'mpi'"),
+        ((*DEBUG, "--config.data.name=imagenet"), "data.name: unknown value 'imagenet'"),
         ((*DEBUG, "--config.data.name=tfds"), "--config.tfds.side"),
-        ((*DEBUG, "--config.data.contexts=64", "--devices=64"), "--devices: 64, but JAX"),
-        ((*DEBUG, "--step=3"), "--step: is for --mode=eval"),
-        ((DEBUG[1], "--devices=2"), "--devices, --utilisation, --out: are for --mode=plan"),
-        ((DEBUG[1], "--mode=eval", "--out=x"), "are for --mode=plan"),
+        ((*DEBUG, "--config.data.contexts=64", "--devices=64"), "--devices: JAX is already"),
+        ((*DEBUG, "--step=3"), "--step: only valid with --mode=eval"),
+        ((DEBUG[1], "--devices=2"), "--devices, --utilisation, --out: only valid with --mode=plan"),
+        ((DEBUG[1], "--mode=eval", "--out=x"), "only valid with --mode=plan"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
+def test_invalid_option_is_a_one_line_error(arguments, message, tmp_path, capsys):
     assert run(f"--workdir={tmp_path / 'run'}", *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and error.startswith("error: ") and "\n" not in error
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_cannot_be_written_is_told(monkeypatch, planned, capsys):
+def test_unwritable_output_file_is_an_error(monkeypatch, planned, capsys):
     monkeypatch.setattr("contextssl_jax.planning.plan.make_plan", lambda *_: planned[0])
     assert run(*DEBUG, "--out=/dev/null/plan.json") == 2
     output = capsys.readouterr()
     assert output.err.startswith("error: --out: cannot write /dev/null/plan.json")
-    assert output.out.strip() == show(planned[0])
+    assert output.out.strip() == format_plan(planned[0])
 
 
 def shapes(config, dataset: Dataset) -> list[tuple]:
@@ -170,7 +172,7 @@ def shapes(config, dataset: Dataset) -> list[tuple]:
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batches[0])]
 
 
-def test_dummies_have_the_shapes_of_the_real_data(config, tmp_path):
+def test_dummy_datasets_have_the_shapes_of_the_real_ones(config, tmp_path):
     config.data.pairs = 4
     config.folder.update(path=str(tmp_path / "images"), side=8)
     config.bench3d.update(path=str(tmp_path / "bench3d"), side=16)
@@ -186,28 +188,28 @@ def test_dummies_have_the_shapes_of_the_real_data(config, tmp_path):
         if name != "folder":
             config.groups = config.environments = ("rotation", "color")
             config.unconditioned_transforms = ("blur",)
-        real, black = DATASETS[name].build(config), dummy_dataset(config)
-        assert shapes(config, black) == shapes(config, real), name
-        np.testing.assert_array_equal(black.space.param_mean, real.space.param_mean)
+        real, dummy = DATASETS[name].build(config), dummy_dataset(config)
+        assert shapes(config, dummy) == shapes(config, real), name
+        np.testing.assert_array_equal(dummy.space.param_mean, real.space.param_mean)
 
 
 @pytest.mark.parametrize("name, side", [("cifar10", 32), ("tfds", 24)])
-def test_dummies_of_stored_images(config, name, side):
+def test_dummy_datasets_of_stored_images(config, name, side):
     config.data.name, config.tfds.side = name, 24
     shape, kind = shapes(config, dummy_dataset(config))[0]
     assert shape == (2, 8, 1, side, side, 3) and kind == np.uint8
 
 
-def test_no_dummy_reads_a_path_or_renders_a_pool():
+def test_dummy_datasets_read_no_files_and_render_no_pool():
     for module in (own_images, quickstart):
         config = module.get_config()
         assert not reads_data(config)
         assert dummy_dataset(config).splits["train"].size == config.data.pairs
     assert shapes(config, dummy_dataset(config))[:2] == [
-        ((2, 64, 2, 32, 32, 3), np.uint8),  # a pool's views each have a picture
+        ((2, 64, 2, 32, 32, 3), np.uint8),  # an image for each view of a pool
         ((2, 64, 2, 4 + 4 + 2), np.float32),  # rotation, color and light
     ]
 
 
-def test_host_devices_are_those_asked_for():
+def test_host_devices_returns_the_requested_number():
     assert len(host_devices(3)) == 3 and jax.device_count() == 4

@@ -1,4 +1,4 @@
-"""FLOPs: hand-counted programs, convolutions against themselves on ones, and XLA's own count."""
+"""FLOP counts of hand-counted programs, of convolutions of ones, and compared with XLA's."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from contextssl_jax.models.convolution import convolve
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.program import build_program
 
-jax.devices()  # starts JAX with all devices, before a plan starts it with those that it needs
+jax.devices()  # initializes JAX with four devices, before a plan initializes it with fewer
 
 
 def shape(*sizes: int) -> jax.ShapeDtypeStruct:
@@ -68,25 +68,25 @@ def test_convolutions(name):
     assert total(convolution, x, kernel) == by_xla
 
 
-def test_gradients_of_a_product_cost_two_more():
+def test_gradients_of_a_product_cost_two_products():
     step = jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(x @ w)), argnums=(0, 1))
     result = counted(step, X, W)
     assert result == {("other", "forward"): PRODUCT, ("other", "backward"): 2 * PRODUCT}
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_of_a_convolution_cost_two_more_on_accelerators(stride):
-    """Although their branch runs a convolution forward again, whose result nothing reads."""
+def test_gradients_of_a_convolution_cost_two_convolutions_on_accelerators(stride):
+    """The unused result of a repeated forward convolution in their branch is not counted."""
     x, kernel = shape(2, 8, 8, 4), shape(3, 3, 4, 6)
     forward = total(partial(convolve, stride=stride), x, kernel)
     step = jax.value_and_grad(lambda x, w: jnp.sum(convolve(x, w, stride) ** 2), argnums=(0, 1))
     assert total(step, x, kernel) == total(step, x, kernel, platform="cuda") == 3 * forward
     assert total(step, x, kernel, platform="cpu") > 3 * forward
-    # Where nothing reads the gradient by the input, as of a network's first layer, it is free.
+    # An unused gradient with respect to the input, as in a network's first layer, costs nothing.
     assert total(jax.grad(lambda w, x: step(x, w)[0]), kernel, x) == 2 * forward
 
 
-def test_loops_count_as_often_as_they_run():
+def test_loops_are_counted_as_many_times_as_they_run():
     def loop(x, w):
         return lax.scan(lambda carry, _: (carry @ w @ w.T, None), x, length=6)[0]
 
@@ -114,12 +114,12 @@ def thrice(x, w):
     return (x @ w @ w.T @ w).sum()
 
 
-def test_of_a_condition_the_branch_that_costs_most_counts():
+def test_conditional_counts_as_its_most_expensive_branch():
     assert total(lambda x, w: lax.cond(x.sum() > 0, once, twice, x, w), X, W) == 2 * PRODUCT
     assert total(lambda x, w: lax.cond(x.sum() > 0, twice, once, x, w), X, W) == 2 * PRODUCT
 
 
-def test_of_platforms_the_target_counts():
+def test_branch_of_the_target_platform_is_counted():
     def choose(x, w):
         return lax.platform_dependent(x, w, cpu=once, tpu=twice, default=thrice)
 
@@ -127,7 +127,7 @@ def test_of_platforms_the_target_counts():
         assert total(choose, X, W, platform=platform) == times * PRODUCT
 
 
-def test_what_is_computed_again_counts_again():
+def test_recomputation_is_counted():
     def loss(w, x, remat):
         def layer(h):
             return jnp.tanh(h @ w)
@@ -141,14 +141,14 @@ def test_what_is_computed_again_counts_again():
     assert total(jax.value_and_grad(partial(loss, remat=True)), w, x) == 7 * one
 
 
-def test_within_shard_map_one_device_counts():
+def test_count_within_shard_map_is_that_of_one_device():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows, all_of = PartitionSpec("data"), PartitionSpec()
     mapped = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, all_of), out_specs=rows)
     assert total(jax.jit(mapped), shape(6, 7), W) == 2 * 3 * 7 * 3
 
 
-def test_what_nothing_reads_does_not_count():
+def test_unused_values_are_not_counted():
     def dead(x, w):
         product, _ = x @ w, x @ w @ w.T
         return product
@@ -159,7 +159,7 @@ def test_what_nothing_reads_does_not_count():
     assert total(dead, X, W) == total(dead_within, X, W) == PRODUCT
 
 
-def test_parts_are_told_by_their_scopes():
+def test_parts_are_assigned_by_name_scope():
     @jax.named_scope("Encoder")
     def encode(x, w):
         return jax.jit(lambda x: jnp.sin(x @ w))(x)
@@ -175,8 +175,8 @@ def test_parts_are_told_by_their_scopes():
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_the_debug_step_is_nearly_what_xla_counts(config, devices):
-    """XLA adds elementwise arithmetic, at most a quarter of so small a model's step."""
+def test_count_of_the_debug_step_is_close_to_xlas(config, devices):
+    """XLA includes elementwise operations, which are at most a quarter for this small model."""
     config.train.parallel = "auto"
     program = build_program(config, devices)
     ours = count_flops(program.traced.jaxpr.jaxpr, "tpu", loops=False).total()

@@ -1,4 +1,4 @@
-"""What the backward pass needs: hand-counted programs, and what holds of any."""
+"""Memory that is saved for the backward pass, of hand-counted programs."""
 
 from collections import Counter
 from functools import partial
@@ -19,7 +19,7 @@ def shape(*sizes: int) -> jax.ShapeDtypeStruct:
 
 
 def saved(loss, *shapes, parts=(), axes=()):
-    """Bytes of a loss without more to tell."""
+    """Return the saved bytes of a loss without auxiliary output."""
     return saved_for_backward(
         lambda *args: (loss(*args), None), *shapes, parts=dict(parts), axes=dict(axes)
     )
@@ -30,16 +30,16 @@ def test_sizes():
     assert size_of(tree) == 2 * 3 * FLOAT + 5 * HALF
 
 
-def test_inputs_and_parameters_are_not_saved_anew():
+def test_inputs_and_parameters_are_not_counted():
     result = saved(lambda w, x: jnp.sum(x @ w), shape(D, E), shape(B, D))
     assert result.unfused == result.fused == Counter()
 
 
-def test_what_a_nonlinearity_needs_is_saved_once():
-    """Of sin, the cosine; of a product's elementwise results, at least the product alone."""
+def test_value_for_nonlinearities_is_saved_once():
+    """For sin the cosine is saved; for elementwise functions of a product, at most the product."""
     one = saved(lambda w, x: jnp.sum(jnp.sin(x @ w)), shape(D, E), shape(B, D))
     assert one.unfused.total() == one.fused.total() == B * E * FLOAT
-    product = jax.jit(jnp.matmul)  # is no cheaper for being called
+    product = jax.jit(jnp.matmul)  # an expensive operation in a called function
     called = saved(lambda w, x: jnp.sum(jnp.sin(product(x, w))), shape(D, E), shape(B, D))
     assert called == one
     two = saved(lambda w, x: jnp.sum(jnp.sin(x @ w) + jnp.exp(x @ w)), shape(D, E), shape(B, D))
@@ -54,8 +54,8 @@ def test_what_a_nonlinearity_needs_is_saved_once():
     assert three.unfused.total() >= 3 * B * E * FLOAT
 
 
-def test_a_sum_of_products_is_saved_in_place_of_its_terms():
-    """As a residual stream is: to compute it again would need more than itself."""
+def test_sum_of_products_is_saved_instead_of_its_terms():
+    """Recomputing the sum, as in a residual stream, requires all its terms."""
 
     def loss(w, x):
         return jnp.sum(jnp.sin(x @ w["a"] + x @ w["b"] + x @ w["c"]))
@@ -64,18 +64,18 @@ def test_a_sum_of_products_is_saved_in_place_of_its_terms():
     assert saved(loss, shapes, shape(B, D)).fused.total() == B * E * FLOAT
 
 
-def test_copies_of_parameters_stand_apart():
+def test_copies_of_parameters_are_counted_separately():
     def loss(w, x):
         h = (x @ w["a"]).astype(jnp.bfloat16)
         return jnp.sum((h @ w["b"].astype(jnp.bfloat16)).astype(jnp.float32))
 
     result = saved(loss, {"a": shape(D, D), "b": shape(D, E)}, shape(B, D))
     assert result.unfused == {"other": B * D * HALF, COPIES: D * E * HALF}
-    # A cast is cheap, but keeping what it is of would need more.
+    # Recomputing the cast is cheap, but requires a larger value.
     assert result.fused == {"other": B * D * HALF}
 
 
-def test_parts_are_those_that_need_it():
+def test_saved_values_belong_to_the_part_that_uses_them():
     def loss(w, x):
         with jax.named_scope("Encoder"):
             h = jnp.sin(x @ w["a"])
@@ -83,12 +83,12 @@ def test_parts_are_those_that_need_it():
 
     shapes = {"a": shape(D, E), "b": shape(E, D)}
     result = saved(loss, shapes, shape(B, D), parts={"Encoder": "encoder"})
-    # The encoder's: the cosine, and the sine that the second product reads.
+    # In the encoder: the cosine, and the sine, which is the input of the second product.
     assert result.unfused == {"encoder": 2 * B * E * FLOAT, "other": B * D * FLOAT}
     assert result.fused == {"encoder": B * E * FLOAT, "other": B * D * FLOAT}
 
 
-def test_less_is_saved_of_what_is_computed_again():
+def test_rematerialization_saves_less():
     def loss(w, x, remat):
         def block(h):
             return h + jnp.sin(jnp.sin(h @ w) @ w.T)
@@ -96,15 +96,17 @@ def test_less_is_saved_of_what_is_computed_again():
         block = jax.checkpoint(block) if remat else block
         return jnp.sum(block(block(block(x))) ** 2)
 
-    plain, remat = (saved(partial(loss, remat=r), shape(D, E), shape(B, D)) for r in (False, True))
-    # x is an input; then what enters the second and the third block, and the end.
+    no_remat, remat = (
+        saved(partial(loss, remat=r), shape(D, E), shape(B, D)) for r in (False, True)
+    )
+    # The inputs of the second and the third block, and the last output; x is an input of the loss.
     assert remat.unfused.total() == 3 * B * D * FLOAT
-    assert plain.fused.total() > remat.fused.total()
-    assert plain.unfused.total() > remat.unfused.total()
+    assert no_remat.fused.total() > remat.fused.total()
+    assert no_remat.unfused.total() > remat.unfused.total()
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_a_device_saves_its_own_share(devices):
+def test_saved_bytes_are_those_of_one_device(devices):
     def loss(w, x):
         h = x @ w
         return jnp.mean(jnp.sin(h - mean_over(h.mean(0), "data")))

@@ -1,4 +1,4 @@
-"""Processes that train together do what one does, and end together."""
+"""Multi-process runs: same results as a single process, and a common end."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from contextssl_jax.distributed.processes import detect_launch
 from contextssl_jax.errors import UserError
 
 ALL_STEPS = ("--config.checkpoint.keep=1000",)
-SMALL = (  # most of a report's time goes into compiling its probes
+SMALL = (  # most of the time of a report is the compilation of its probes
     "--config.eval.environments=('crop','blur')",
     "--config.eval.lengths=(0,4)",
     "--config.eval.probe.steps=20",
@@ -62,9 +62,9 @@ def two(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_two_processes_take_the_steps_of_one(one, two):
+def test_two_processes_train_as_one(one, two):
     assert steps(one) == steps(two)
-    # The first moments after the first save are sums of gradients, and nothing else is in them.
+    # At the first save, Adam's moments are sums of few gradients, so the tolerance is small.
     assert_close_run(two, one, step=steps(one)[0], rtol=1e-5)
     assert_close_run(two, one)
 
@@ -77,7 +77,7 @@ def test_both_processes_write_each_checkpoint(two):
             assert sum(part.stat().st_size for part in parts) > 10_000
 
 
-def test_two_processes_report_what_one_does(one, two):
+def test_two_processes_write_the_report_of_one(one, two):
     whole, split = report_of(one), report_of(two)
     assert split.pop("provenance")["views"] == whole.pop("provenance")["views"]
     assert_same_figures(split, whole)
@@ -96,59 +96,59 @@ def test_evaluation_of_one_checkpoint_does_not_depend_on_processes(
 
 
 @pytest.mark.parametrize("before, after", [("two", 1), ("one", 2)])
-def test_a_run_goes_on_with_other_processes(request, one, tmp_path, before, after):
+def test_run_resumes_with_another_number_of_processes(request, one, tmp_path, before, after):
     shutil.copytree(request.getfixturevalue(before), tmp_path, dirs_exist_ok=True)
     middle = steps(tmp_path)[len(steps(tmp_path)) // 2]
     for step in steps(tmp_path):
         if step > middle:
             shutil.rmtree(tmp_path / "checkpoints" / str(step))
-    told = finish(tmp_path, *ALL_STEPS, processes=after, devices=1)
-    assert f"from step {middle} of" in told and f"{STEPS} is gone from" in told
+    log = finish(tmp_path, *ALL_STEPS, processes=after, devices=1)
+    assert f"from step {middle} of" in log and f"{STEPS} is missing" in log
     assert_close_run(tmp_path, one)
 
 
-def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path):
+def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     options = ("--config.checkpoint.every=1000", "--config.monitor.every=0")
     run = start(tmp_path, *options, processes=2)
     file = tmp_path / "metrics.jsonl"
     wait_for(lambda: file.exists() and file.read_text().count("\n") > 2, run)
     began = time.monotonic()
     run[1].send_signal(signal.SIGTERM)
-    told = end(run, timeout=60)
-    assert [process.returncode for process in run] == [0, 0], told
+    logs = end(run, timeout=60)
+    assert [process.returncode for process in run] == [0, 0], logs
     assert time.monotonic() - began < 30
-    step = int(re.search(r"stopped at step (\d+)", told[0]).group(1))
+    step = int(re.search(r"stopped at step (\d+)", logs[0]).group(1))
     assert steps(tmp_path) == [step]
     assert int(state_at(tmp_path, step)["['step']"]) == step
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_when_one_is_killed_the_other_ends_and_names_it(tmp_path, lost):
+def test_process_exits_and_names_the_killed_one(tmp_path, lost):
     options = ("--config.train.parallel=shard_map", "--config.monitor.every=0")
     run = start(tmp_path, *options, processes=2)
     wait_for(lambda: bool(steps(tmp_path)), run)
     began = time.monotonic()
     run[lost].kill()
-    told = end(run, timeout=60)
+    logs = end(run, timeout=60)
     assert time.monotonic() - began < 60
     assert run[1 - lost].returncode not in (0, None)
-    if run[1 - lost].returncode == 1:  # else the runtime itself was quicker, and aborted
-        name = rf"error: lost process {lost} \(\S+, process id {run[lost].pid}\); the same command"
-        assert re.search(name, told[1 - lost]), told
+    if run[1 - lost].returncode == 1:  # otherwise the runtime has aborted it first
+        name = rf"error: lost process {lost} \(\S+, process id {run[lost].pid}\)\. Run the same"
+        assert re.search(name, logs[1 - lost]), logs
     step = steps(tmp_path)[-1]
     assert f"from step {step} of" in finish(tmp_path, *options, processes=2)
 
 
-def test_a_mistake_that_one_sees_ends_both(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+def test_user_error_of_process_0_ends_both_and_is_printed_once(tmp_path):
+    (tmp_path / "notes.txt").write_text("a file of the user")
     run = start(tmp_path, processes=2)
-    told = end(run, timeout=60)
-    assert [process.returncode for process in run] == [2, 2], told
-    assert "is not empty" in told[0] and "Traceback" not in told[0] + told[1]
-    assert "error" not in told[1]  # said once
+    logs = end(run, timeout=60)
+    assert [process.returncode for process in run] == [2, 2], logs
+    assert "is not empty" in logs[0] and "Traceback" not in logs[0] + logs[1]
+    assert "error" not in logs[1]
 
 
-def test_the_same_devices_give_the_same_bits(tmp_path, one):
+def test_runs_on_the_same_devices_are_bit_identical(tmp_path, one):
     finish(tmp_path, *ALL_STEPS, devices=4)
     assert_same_run(tmp_path, one)
 
@@ -166,14 +166,14 @@ STEP = {
 @pytest.mark.parametrize(
     "environ, tpu, name, options",
     [
-        ({}, False, "alone", None),
-        ({"SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}, False, "alone", None),  # no srun
+        ({}, False, "single process", None),
+        ({"SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}, False, "single process", None),  # no srun
         (STEP | {"SLURM_STEP_NUM_TASKS": "1"}, False, "SLURM", None),
         ({}, True, "TPU", {}),
-        ({"JAX_PLATFORMS": "cpu"}, True, "alone", None),
+        ({"JAX_PLATFORMS": "cpu"}, True, "single process", None),
     ],
 )
-def test_where_a_process_is_shows_in_its_environment(environ, tpu, name, options):
+def test_launcher_is_detected_from_the_environment(environ, tpu, name, options):
     assert detect_launch(environ, tpu) == (name, options)
 
 
@@ -186,27 +186,27 @@ def test_where_a_process_is_shows_in_its_environment(environ, tpu, name, options
         ("solo", "solo"),
     ],
 )
-def test_slurms_first_node_is_the_meeting_point(nodes, first):
+def test_coordinator_is_on_the_first_slurm_node(nodes, first):
     options = detect_launch(STEP | {"SLURM_STEP_NODELIST": nodes}, False).options
     assert options["coordinator_address"].split(":")[0] == first
     assert (options["num_processes"], options["process_id"]) == (8, 3)
-    assert "local_device_ids" not in options  # alone on its node: all of them
+    assert "local_device_ids" not in options  # the only task of its node uses all GPUs
 
 
-def test_tasks_of_one_node_take_a_gpu_each():
+def test_tasks_of_one_node_use_one_gpu_each():
     shared = STEP | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LOCALID": "2"}
     assert detect_launch(shared, False).options["local_device_ids"] == [2]
     bound = shared | {"CUDA_VISIBLE_DEVICES": "5"}
     assert "local_device_ids" not in detect_launch(bound, False).options
 
 
-def test_half_a_launch_is_told():
-    with pytest.raises(UserError, match="JAX_PROCESS_ID: is 'not set'"):
+def test_incomplete_launch_variables_raise():
+    with pytest.raises(UserError, match="JAX_PROCESS_ID: not set"):
         detect_launch({"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a:1"}, False)
 
 
-def test_slurm_starts_processes_that_find_each_other(tmp_path, monkeypatch):
-    # What srun sets, and no word of ours.
+def test_processes_connect_with_the_variables_of_slurm(tmp_path, monkeypatch):
+    # Only the variables that srun sets.
     number = str(int(time.time()))
     run = []
     for i in range(2):
@@ -222,7 +222,7 @@ def test_slurm_starts_processes_that_find_each_other(tmp_path, monkeypatch):
         run += start(tmp_path, "--config.monitor.every=0")
     wait_for(lambda: bool(steps(tmp_path)), run)
     run[0].send_signal(signal.SIGTERM)
-    told = end(run)
-    assert [process.returncode for process in run] == [0, 0], told
-    assert "2 processes" in told[0]
+    logs = end(run)
+    assert [process.returncode for process in run] == [0, 0], logs
+    assert "2 processes" in logs[0]
     kill(run)

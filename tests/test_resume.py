@@ -1,4 +1,4 @@
-"""A run that is killed, wherever, ends bit-identical to one that never stopped."""
+"""A run that is killed and resumed is bit-identical to an uninterrupted run."""
 
 import random
 import re
@@ -17,7 +17,7 @@ def reference(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_killed_at_random_moments(tmp_path, reference):
+def test_resume_after_kills_at_random_times(tmp_path, reference):
     rng, kills = random.Random(0), 0
     for _ in range(2):
         run = start(tmp_path)
@@ -31,7 +31,7 @@ def test_killed_at_random_moments(tmp_path, reference):
     assert_same_run(tmp_path, reference)
 
 
-def test_killed_during_a_save(tmp_path, reference):
+def test_resume_after_a_kill_during_a_save(tmp_path, reference):
     run = start(tmp_path, "--config.checkpoint.every=1")
 
     def saving() -> bool:
@@ -40,17 +40,17 @@ def test_killed_during_a_save(tmp_path, reference):
 
     wait_for(saving, run)
     kill(run)
-    assert any("tmp" in name for name in saved(tmp_path))  # the save was cut short
+    assert any("tmp" in name for name in saved(tmp_path))  # the save is incomplete
     finish(tmp_path)
-    assert not any("tmp" in name for name in saved(tmp_path))  # and its rest is taken away
+    assert not any("tmp" in name for name in saved(tmp_path))  # and is deleted
     assert_same_run(tmp_path, reference)
 
 
 @pytest.mark.parametrize("number, line", [(signal.SIGTERM, 4), (signal.SIGINT, 0)])
-def test_a_signal_saves_and_ends_cleanly(tmp_path, reference, number, line):
-    options = ("--config.checkpoint.every=1000",)  # so what is saved is saved by the signal
+def test_signal_saves_and_exits(tmp_path, reference, number, line):
+    options = ("--config.checkpoint.every=1000",)  # the only save is that of the signal
     run = start(tmp_path, *options)
-    file = tmp_path / "metrics.jsonl"  # its first line comes before the first step
+    file = tmp_path / "metrics.jsonl"  # its first line is written before the first step
     wait_for(lambda: file.exists() and file.read_text().count("\n") > line, run)
     run[0].send_signal(number)
     (log,) = end(run, timeout=60)
@@ -61,7 +61,7 @@ def test_a_signal_saves_and_ends_cleanly(tmp_path, reference, number, line):
     assert_same_run(tmp_path, reference)
 
 
-def test_a_damaged_newest_checkpoint_costs_its_steps_alone(tmp_path, reference):
+def test_resume_from_the_previous_checkpoint_if_the_newest_is_damaged(tmp_path, reference):
     run = start(tmp_path)
     wait_for(lambda: len(steps(tmp_path)) == 2, run)
     kill(run)

@@ -1,4 +1,4 @@
-"""Files of strangers are data: nothing in them is run, and what is wrong in them is one line."""
+"""Untrusted files: no code in them is executed, and invalid content is a one-line error."""
 
 import ast
 import json
@@ -20,14 +20,14 @@ from contextssl_jax.data.bench3d.shards import check_index, read_json
 from contextssl_jax.errors import UserError
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.reports import comparison
-from contextssl_jax.run.checkpoint import _noted
+from contextssl_jax.run.checkpoint import _read_saved_steps
 from contextssl_jax.run.checksums import _checksum
-from contextssl_jax.run.lock import Lock, _machine
-from contextssl_jax.run.metric_writer import _trim
+from contextssl_jax.run.lock import Lock, _machine_id
+from contextssl_jax.run.metric_writer import _remove_later_lines
 from contextssl_jax.run.workdir import acquire_workdir
 
 ROOT = Path(__file__).parent.parent
-# Modules that make objects or code of data, and names that do so in others.
+# Modules and functions that create objects from data or execute code.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
            "yaml", "torch", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
 NAMES = {"eval", "exec", "compile", "__import__", "globals", "breakpoint", "input"}
@@ -44,7 +44,7 @@ def sources() -> list[Path]:
 
 
 def forbidden(code: str) -> list[str]:
-    """What of a file's code could run what is in data."""
+    """Return the imports and calls in a source file that could execute untrusted data."""
     found = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -72,7 +72,7 @@ def forbidden(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_source_runs_what_is_in_data(file):
+def test_no_source_executes_data(file):
     assert forbidden(file.read_text()) == []
 
 
@@ -96,7 +96,7 @@ def test_no_source_runs_what_is_in_data(file):
         "importlib.import_module(name)",
     ],
 )
-def test_the_scan_sees_what_it_is_for(code):
+def test_scan_detects_forbidden_code(code):
     assert forbidden(code)
 
 
@@ -106,7 +106,7 @@ def compared(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run with checkpoints 2 and 4."""
+    """Train a run with checkpoints 2 and 4."""
     workdir = tmp_path_factory.mktemp("run")
     assert run(*QUICK, f"--workdir={workdir}") == 0
     return workdir
@@ -120,7 +120,7 @@ def workdir(trained, tmp_path):
 
 @pytest.fixture
 def reported(tmp_path):
-    """A report's file, of a run."""
+    """Write the report of a run, and return its file."""
     file = tmp_path / "run" / "eval" / "4" / "report.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(report(("crop", "blur"), (0, 4), 0.5, 0.1)))
@@ -128,10 +128,10 @@ def reported(tmp_path):
 
 
 def assert_one_line(capsys) -> str:
-    """Exactly one line says what is wrong, and nothing tells of the code's insides."""
-    told = capsys.readouterr().err
-    lines = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in told
+    """Assert that exactly one error line and no traceback is printed, and return the line."""
+    printed = capsys.readouterr().err
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in printed
     assert lines[0].isprintable() and len(lines[0]) < 3000
     return lines[0]
 
@@ -155,7 +155,7 @@ hostile = pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of a tree with the value at the path."""
+    """Return a copy of a tree with the value at the path."""
     if not path:
         return value
     copy = dict(tree) if isinstance(tree, dict) else list(tree)
@@ -164,12 +164,12 @@ def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def renamed(tree: dict, old: str, new: str) -> dict:
-    """A copy of a tree whose keys and names `old` are `new`."""
+    """Return a copy of a tree in which the string `old` is replaced by `new`."""
     return json.loads(json.dumps(tree).replace(json.dumps(old), json.dumps(new)))
 
 
 @hostile
-def test_compare_refuses_what_is_no_report(content, reported, tmp_path, capsys):
+def test_compare_rejects_an_invalid_report(content, reported, tmp_path, capsys):
     reported.write_bytes(content)
     assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2
     assert str(reported) in assert_one_line(capsys)
@@ -189,7 +189,7 @@ FINE = [((*R2, "0"), -1), (("r2_features", "crop"), {})]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
-def test_a_report_of_the_wrong_kind_is_one_line(place, reported, tmp_path, capsys):
+def test_report_with_a_value_of_the_wrong_type_is_rejected(place, reported, tmp_path, capsys):
     good = json.loads(reported.read_text())
     for wrong in WRONG:
         if (place, wrong) in FINE:
@@ -211,32 +211,34 @@ def test_a_report_of_the_wrong_kind_is_one_line(place, reported, tmp_path, capsy
     ],
     ids=("lengths", "groups", "step", "name", "terminal", "formula"),
 )
-def test_a_report_beyond_bounds_is_refused(place, wrong, reported, tmp_path, capsys):
+def test_report_that_exceeds_the_limits_is_rejected(place, wrong, reported, tmp_path, capsys):
     reported.write_text(json.dumps(changed(json.loads(reported.read_text()), place, wrong)))
     assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2
     assert_one_line(capsys)
 
 
-def test_a_large_file_a_pipe_and_a_loop_are_not_read(reported, tmp_path, capsys):
+def test_large_files_pipes_and_link_loops_are_not_read(reported, tmp_path, capsys):
     with open(reported, "wb") as opened:
-        opened.truncate(1 << 40)  # a hole, which takes no room on disk
+        opened.truncate(1 << 40)  # a sparse file
     assert compared(reported, f"--out={tmp_path / 'out'}") == 2
     assert "bytes" in assert_one_line(capsys)
     reported.unlink()
     os.mkfifo(reported)
     assert compared(reported, f"--out={tmp_path / 'out'}") == 2
-    assert "no regular file" in assert_one_line(capsys)
+    assert "not a regular file" in assert_one_line(capsys)
     reported.unlink()
     reported.symlink_to(reported)
     assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 2
     assert_one_line(capsys)
 
 
-def test_scripts_in_a_report_stay_text(reported, tmp_path):
+def test_scripts_in_a_report_are_escaped(reported, tmp_path):
     script, link = "<script>alert(1)</script>", "[x](javascript:alert(1))"
-    told = renamed(renamed(json.loads(reported.read_text()), "crop", script), "blur", link)
-    told["provenance"]["method"] = '"><img src=x onerror=alert(1)>'
-    reported.write_text(json.dumps(told))
+    hostile_report = renamed(
+        renamed(json.loads(reported.read_text()), "crop", script), "blur", link
+    )
+    hostile_report["provenance"]["method"] = '"><img src=x onerror=alert(1)>'
+    reported.write_text(json.dumps(hostile_report))
     assert compared(tmp_path / "run", f"--out={tmp_path / 'out'}") == 0
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert page.count("<script") == 1 and "&lt;script&gt;" in page and "<img src=x" not in page
@@ -245,7 +247,7 @@ def test_scripts_in_a_report_stay_text(reported, tmp_path):
 
 
 @hostile
-def test_another_config_is_refused(content, tmp_path, capsys):
+def test_invalid_config_is_rejected(content, tmp_path, capsys):
     (tmp_path / "config.json").write_bytes(content)
     assert run(*QUICK, f"--workdir={tmp_path}") == 2
     assert str(tmp_path) in assert_one_line(capsys)
@@ -254,35 +256,35 @@ def test_another_config_is_refused(content, tmp_path, capsys):
 
 
 @hostile
-def test_another_identity_of_the_data_is_refused(content, workdir, config):
+def test_invalid_data_set_fingerprint_is_rejected(content, workdir, config):
     (workdir / "data.json").write_bytes(content)
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "config.json").write_text(to_json(config))
     dataset = SimpleNamespace(splits={"train": SimpleNamespace(size=3, labels=None)})
     with (
-        pytest.raises(UserError) as told,
+        pytest.raises(UserError) as caught,
         acquire_workdir(epath.Path(workdir), config, dataset, ()),
     ):
         pass
-    assert str(workdir) in str(told.value) and str(told.value).isprintable()
+    assert str(workdir) in str(caught.value) and str(caught.value).isprintable()
 
 
 @hostile
-def test_a_note_of_checkpoints_that_is_damaged_counts_as_none(content, tmp_path):
+def test_invalid_list_of_saved_steps_is_empty(content, tmp_path):
     (tmp_path / "checkpoints.json").write_bytes(content)
-    assert _noted(epath.Path(tmp_path)) == []
+    assert _read_saved_steps(epath.Path(tmp_path)) == []
 
 
 @hostile
-def test_lines_that_are_no_metrics_are_taken_out(content, tmp_path):
+def test_invalid_lines_of_metrics_are_removed(content, tmp_path):
     file = epath.Path(tmp_path / "metrics.jsonl")
     file.write_bytes(b'{"step": 1}\n' + content + b'\n{"step": 2}\n')
-    _trim(file, 2)
+    _remove_later_lines(file, 2)
     assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 @hostile
-def test_a_lock_that_is_none_is_taken_over(content, tmp_path, monkeypatch):
+def test_invalid_lock_file_is_taken_over(content, tmp_path, monkeypatch):
     monkeypatch.setattr("contextssl_jax.run.lock.time.sleep", lambda seconds: None)
     (tmp_path / "lock.json").write_bytes(content)
     with Lock(epath.Path(tmp_path)) as lock:
@@ -305,7 +307,7 @@ def test_a_lock_that_is_none_is_taken_over(content, tmp_path, monkeypatch):
         "\n".join(f'{{"step": 1, "monitor/r2/a/{i}/0": 1}}' for i in range(300)),
     ],
 )
-def test_curves_are_drawn_of_what_a_run_may_have_told(lines, tmp_path):
+def test_curves_are_drawn_from_unusual_metrics(lines, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(lines + '\n{"step": 5, "loss_contrastive": 1.0}\n')
     assert draw_curves(epath.Path(tmp_path), epath.Path(tmp_path / "curves.png"))
 
@@ -316,14 +318,14 @@ LOCKS += [{"host": "\n" * 9, "since": [[]]}]
 
 
 @pytest.mark.parametrize("held", LOCKS, ids=range(len(LOCKS)))
-def test_a_lock_that_makes_no_sense_is_taken_over(held, tmp_path):
-    lock = {"host": "h", "process": 1, "since": "s", "machine": _machine(), "started": "1"} | held
-    (tmp_path / "lock.json").write_text(json.dumps(lock))
+def test_lock_with_invalid_values_is_taken_over(held, tmp_path):
+    lock = {"host": "h", "process": 1, "since": "s", "machine": _machine_id(), "started": "1"}
+    (tmp_path / "lock.json").write_text(json.dumps(lock | held))
     with Lock(epath.Path(tmp_path)) as own:
         own.check()
 
 
-def test_all_of_them_at_once_do_not_stop_a_run(workdir, capsys, monkeypatch):
+def test_run_continues_with_several_invalid_files(workdir, capsys, monkeypatch):
     monkeypatch.setattr("contextssl_jax.run.lock.time.sleep", lambda seconds: None)
     for name in ("checkpoints.json", "metrics.jsonl", "lock.json", "starts.jsonl"):
         (workdir / name).write_bytes(HOSTILE["garbage"] + b"\n" + HOSTILE["deep"])
@@ -333,16 +335,16 @@ def test_all_of_them_at_once_do_not_stop_a_run(workdir, capsys, monkeypatch):
     assert run(*QUICK, f"--workdir={workdir}") == 0
 
 
-def seal(workdir: Path, at: int, **others: Any) -> None:
-    """Writes other things to what the host keeps, under a checksum that is right."""
-    file = workdir / "checkpoints" / str(at) / "host" / "metadata"
-    host = json.loads(file.read_text()) | others
+def change_host_data(workdir: Path, number: int, **values: Any) -> None:
+    """Change values in the host data of a checkpoint, by its number, and update its checksum."""
+    file = workdir / "checkpoints" / str(number) / "host" / "metadata"
+    host = json.loads(file.read_text()) | values
     del host["checksum"]
     file.write_text(json.dumps(host | {"checksum": _checksum(host)}))
 
 
 @hostile
-def test_what_the_host_kept_is_damaged(content, workdir, capsys):
+def test_invalid_host_data_is_damage(content, workdir, capsys):
     (workdir / "checkpoints" / "4" / "host" / "metadata").write_bytes(content)
     assert run(*QUICK, "--mode=eval", "--step=4", f"--workdir={workdir}") == 2
     assert "--step: checkpoint 4 is damaged" in assert_one_line(capsys)
@@ -350,14 +352,14 @@ def test_what_the_host_kept_is_damaged(content, workdir, capsys):
 
 @pytest.mark.parametrize("name", ("_METADATA", "manifest.ocdbt"))
 @pytest.mark.parametrize("content", ("deep", "garbage", "list"))
-def test_arrays_whose_description_is_damaged(name, content, workdir, capsys):
+def test_invalid_array_metadata_is_damage(name, content, workdir, capsys):
     (workdir / "checkpoints" / "4" / "state" / name).write_bytes(HOSTILE[content])
     assert run(*QUICK, "--mode=eval", "--step=4", f"--workdir={workdir}") == 2
     assert "--step: checkpoint 4 is damaged" in assert_one_line(capsys)
 
 
 @pytest.mark.parametrize(
-    "others",
+    "values",
     [
         {"batches": 10**9},
         {"batches": None},
@@ -368,33 +370,33 @@ def test_arrays_whose_description_is_damaged(name, content, workdir, capsys):
         {"window": [{}] * 1000},
     ],
 )
-def test_what_no_run_could_have_kept(others, workdir, capsys):
-    seal(workdir, 4, **others)
+def test_inconsistent_host_data_is_rejected(values, workdir, capsys):
+    change_host_data(workdir, 4, **values)
     assert run(*QUICK, f"--workdir={workdir}") == 2
-    assert "checkpoint 4 is none of this run's" in assert_one_line(capsys)
+    assert "checkpoint 4 is not from this run" in assert_one_line(capsys)
 
 
-def test_a_checkpoint_beyond_the_run_does_not_run_for_ever(workdir, capsys):
+def test_checkpoint_after_the_last_step_is_rejected(workdir, capsys):
     (workdir / "checkpoints" / "4").rename(workdir / "checkpoints" / "99")
-    seal(workdir, 99, step=99, batches=99)
+    change_host_data(workdir, 99, step=99, batches=99)
     assert run(*QUICK, f"--workdir={workdir}") == 2
-    assert "checkpoint 99 is none of this run's" in assert_one_line(capsys)
+    assert "checkpoint 99 is not from this run" in assert_one_line(capsys)
 
 
 @pytest.mark.parametrize("field", ("shape", "chunks"))
-def test_an_array_that_claims_to_be_huge_is_not_made(field, workdir, capsys):
+def test_array_with_a_huge_shape_is_not_allocated(field, workdir, capsys):
     folder = workdir / "checkpoints" / "4" / "state"
     store = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
     key = next(k for k in store.list().result() if k.endswith(b"Conv_0.kernel/.zarray"))
-    described = json.loads(store.read(key).result().value)
-    described[field][0] = 10**9
-    store.write(key, json.dumps(described).encode()).result()
+    metadata = json.loads(store.read(key).result().value)
+    metadata[field][0] = 10**9
+    store.write(key, json.dumps(metadata).encode()).result()
     assert run(*QUICK, "--mode=eval", "--step=4", f"--workdir={workdir}") == 2
-    assert f"is of the {field} [1000000000" in assert_one_line(capsys)
+    assert f"has {field} [1000000000" in assert_one_line(capsys)
 
 
-def test_links_among_checkpoints_lead_to_no_harm(workdir, tmp_path, capsys):
-    """A link to elsewhere is neither followed in deleting nor moved with what it leads to."""
+def test_links_among_checkpoints_do_not_modify_their_targets(workdir, tmp_path, capsys):
+    """The target of a link is neither deleted nor moved."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "mine").write_text("kept")
@@ -425,14 +427,14 @@ SHARDS = {"side": 8, "splits": {"train": [SHARD], "test": [SHARD]}}
         (("side",), "8"),
     ],
 )
-def test_an_index_of_shards_does_not_lead_out_of_its_folder(place, wrong, tmp_path):
+def test_shard_index_with_invalid_names_or_values_is_rejected(place, wrong, tmp_path):
     check_index(tmp_path, SHARDS)
     with pytest.raises(UserError, match="is damaged"):
         check_index(tmp_path, changed(SHARDS, place, wrong))
 
 
 @hostile
-def test_an_index_that_is_none_is_refused(content, tmp_path):
+def test_invalid_shard_index_is_rejected(content, tmp_path):
     (tmp_path / "index").write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
         read_json(tmp_path / "index")

@@ -119,7 +119,10 @@ def test_a_smaller_range_of_angles():
     [
         ({"scene.angle": 100.0}, "scene.angle: 100.0"),
         ({"scene.hue": "square"}, "scene.hue: 'square'"),
-        ({"groups": ("rotation", "spin")}, "'spin' is none of rotation, color, light, flip, crop"),
+        (
+            {"groups": ("rotation", "spin")},
+            "'spin'. Choose one of rotation, color, light, flip, crop",
+        ),
         ({"unconditioned_transforms": ("color",)}, "named twice"),
     ],
 )

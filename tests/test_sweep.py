@@ -131,7 +131,7 @@ def test_all_points_of_a_seed_come_first_and_what_is_done_is_not_run_again(place
     assert "4 of 4 runs are done" in before
     assert place.start() == 0 and not place.calls()
     told = capfd.readouterr()
-    assert "0 of 4 runs are to be done" in told.err and "R² of crop" in told.out
+    assert "0 of 4 runs to do" in told.err and "R² of crop" in told.out
     for name in ("sweep.md", "sweep.png", "sweep.json", "sweep.html"):
         (place.work / name).unlink()
     assert place.start("--report") == 0 and not place.calls()
@@ -169,8 +169,8 @@ def test_a_failure_is_told_at_the_end_and_the_others_go_on(place, capfd):
         "  first line",
         "  error: that was wrong",
         "hot, seed 0: failed, killed by SIGKILL:",
-        "hot, seed 1: failed, without its report:",
-        "1 of 4 runs are done, 3 failed, 0 held by others",
+        "hot, seed 1: failed, without a report:",
+        "1 of 4 runs are done, 3 failed, 0 locked by other processes",
     ):
         assert f"launch: {line}\n" in end
     page = place.page()
@@ -192,8 +192,8 @@ def test_what_another_process_holds_is_passed_over(place, capfd):
         assert place.start() == 0
     assert place.calls() == ["hot 0", "cold 1", "hot 1"]
     told = capfd.readouterr().err
-    assert told.count(f"cold, seed 0: passed over, process {os.getpid()} on") == 1
-    assert "3 of 4 runs are done, 0 failed, 1 held by others" in told
+    assert told.count(f"cold, seed 0: skipped, locked by process {os.getpid()} on") == 1
+    assert "3 of 4 runs are done, 0 failed, 1 locked by other processes" in told
     assert "cold, seed 0 (unfinished: nothing saved yet)" in place.page()
     assert place.start() == 0
     assert place.calls() == ["cold 0"]
@@ -213,20 +213,20 @@ def test_who_was_quicker_makes_no_failure(place, capfd):
     assert place.start() == 0
     assert place.calls() == ["cold 0", "hot 0", "cold 1", "hot 1"]
     told = capfd.readouterr().err
-    assert "cold, seed 0: passed over" in told and "0 failed, 1 held" in told
+    assert "cold, seed 0: skipped" in told and "0 failed, 1 locked" in told
     assert "failed" not in place.page()
 
 
 def test_what_was_held_is_looked_at_again(place, monkeypatch):
     answers = iter(["someone"])
-    monkeypatch.setattr(sweep, "holder", lambda workdir: next(answers, None))
+    monkeypatch.setattr(sweep, "lock_holder", lambda workdir: next(answers, None))
     assert place.start() == 0
     assert place.calls() == ["hot 0", "cold 1", "hot 1", "cold 0"]
 
 
 def test_what_another_has_done_meanwhile_is_not_run(place, monkeypatch):
-    answers, done = iter([False] * 4 + [True]), sweep.done
-    monkeypatch.setattr(sweep, "done", lambda run: next(answers, None) or done(run))
+    answers, is_done = iter([False] * 4 + [True]), sweep.is_done
+    monkeypatch.setattr(sweep, "is_done", lambda run: next(answers, None) or is_done(run))
     assert place.start() == 0
     assert place.calls() == ["hot 0", "cold 1", "hot 1"]
 
@@ -234,8 +234,8 @@ def test_what_another_has_done_meanwhile_is_not_run(place, monkeypatch):
 @pytest.mark.parametrize(
     "end, status, words",
     [
-        ("save", 0, "stopped; the same command goes on"),
-        ("die of it", 0, "stopped; the same command goes on"),
+        ("save", 0, "stopped. Run the same command to resume"),
+        ("die of it", 0, "stopped. Run the same command to resume"),
         ("fail of it", 1, "error: the disk is full"),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_dry_run_prints_what_a_shell_can_run(place, capfd):
     place.calls()
     capfd.readouterr()
     assert place.start("--dry-run", "--seeds=0", "--set=data.name=it's") == 2
-    assert "belongs to a run with other options" in error_of(capfd)
+    assert "belongs to a run with different options" in error_of(capfd)
     assert place.start("--dry-run", "--seeds=0") == 0
     told = capfd.readouterr().out
     assert told.startswith("# cold, seed 0: done\n") and not place.calls()
@@ -297,8 +297,8 @@ def test_options_of_the_command_line_are_the_strongest(place, capfd):
 @pytest.mark.parametrize(
     "before, after, message",
     [
-        ('"loss.temperature": 0.5', '"loss.temperature": 0.6', "loss.temperature (0.5 there"),
-        ('"train.steps": 4', '"train.steps": 5', "train.steps (4 there, 5 here)"),
+        ('"loss.temperature": 0.5', '"loss.temperature": 0.6', "loss.temperature (was 0.5"),
+        ('"train.steps": 4', '"train.steps": 5', "train.steps (was 4, is 5)"),
         ('"hot"', '"warm"', "holds variants that the sweep has not (hot)"),
     ],
 )
@@ -345,12 +345,12 @@ def test_a_run_s_own_folder_is_no_sweep_s(place, capfd):
         (["--seeds=0,0"], "--seeds: name different whole numbers"),
         (["--seeds=-1"], "--seeds: name different"),
         (["--seeds=one"], "--seeds: name different"),
-        (["--only=cool"], "--only: 'cool' is none of cold, hot"),
-        (["--set=train.steps"], "--set: write KEY=VALUE"),
-        (["--set=seed=4"], "--set: write KEY=VALUE"),
+        (["--only=cool"], "--only: unknown value 'cool'. Choose one of cold, hot"),
+        (["--set=train.steps"], "--set: invalid setting"),
+        (["--set=seed=4"], "--set: invalid setting"),
         (["--set=train.step=4"], "--config.train.step: no such option"),
         (["--set=train.steps=x"], "'cold': "),
-        (["--workdir=s3://x"], "--workdir: s3://x is neither"),
+        (["--workdir=s3://x"], "--workdir: s3://x is not a supported"),
         (["--sweep=nowhere.py"], "--sweep: cannot read 'nowhere.py'"),
         (["--repeat"], "unrecognized arguments: --repeat"),
     ],

@@ -526,8 +526,8 @@ P = 'Variant("p", "configs/debug.py"'
         (f"Sweep('t', ({P}),), axis='a')", "'p': value: the sweep has an axis"),
         (f"Sweep('t', ({P}, value=float('nan')),), axis='a')", "'p': value: "),
         (f"Sweep('t', ({P}, value=1.0),))", "but the sweep no axis"),
-        (f"Sweep('t', ({P}),), probes={{'crop': 'knn'}})", "probes: of crop: 'knn' is none of"),
-        (f"Sweep('t', ({P}),), paper='Table 2')", "paper: 'Table 2' is none of Table 1"),
+        (f"Sweep('t', ({P}),), probes={{'crop': 'knn'}})", "probes: of crop: unknown value 'knn'"),
+        (f"Sweep('t', ({P}),), paper='Table 2')", "paper: unknown value 'Table 2'"),
         ("(", "cannot be run (SyntaxError"),
     ],
 )

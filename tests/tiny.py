@@ -1,8 +1,8 @@
-"""Experiments in seconds: that of configs/debug.py, and those made of configs/cifar10_small.py."""
+"""Options that reduce an experiment to seconds."""
 
 from contextssl_jax.main import main
 
-# Of configs/debug.py.
+# For configs/debug.py.
 QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
          "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
          "--config.log.every=2", "--config.log.tensorboard=False",
@@ -10,7 +10,7 @@ QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.
          "--config.eval.environments=('crop','blur')", "--config.eval.probe.steps=5",
          "--config.eval.fit_records=40", "--config.eval.test_records=20",
          "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
-# Of the others.
+# For configs/cifar10_small.py and the configs derived from it.
 TINY = ("--config.data.contexts=2", "--config.data.pairs=4", "--config.unconditioned_transforms=()",
         "--config.crop.padding=4", "--config.model.patch.size=4",
         "--config.model.patch.widths=(8,8)", "--config.model.patch.features=8",
@@ -29,5 +29,5 @@ TINY = ("--config.data.contexts=2", "--config.data.pairs=4", "--config.unconditi
 
 
 def run(*arguments: object) -> int:
-    """Calls the command; returns its exit status."""
+    """Run the command, and return its exit status."""
     return main(["main", *map(str, arguments)])

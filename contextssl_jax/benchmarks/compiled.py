@@ -1,11 +1,11 @@
-"""Compile the train step for chips that this machine does not have, and print what it does there.
+"""Compile the train step for an accelerator that this machine does not have, and print its cost.
 
     python -m contextssl_jax.benchmarks.compiled --config=configs/cifar10_crop_blur.py --chip=h100
 
-XLA's own compilers do it: that for NVIDIA GPUs from pip install 'contextssl-jax[compile-gpu]', that
-for TPUs from 'contextssl-jax[compile-tpu]'. No data and no accelerator are needed. GPU kernels are
-not autotuned, for which a card is needed. --devices=N compiles for N chips under shard_map, and
---out=FILE writes the figures as JSON.
+Requires XLA's compiler for NVIDIA GPUs (pip install 'contextssl-jax[compile-gpu]') or for TPUs
+('contextssl-jax[compile-tpu]'), but no data and no accelerator. GPU kernels are not autotuned,
+which requires a GPU. --devices=N compiles for N chips under shard_map, and --out=FILE writes the
+results as JSON.
 """
 
 import json
@@ -20,12 +20,16 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.errors import Parser, UserError
-from contextssl_jax.planning.compiled import copies, kernels_by_part, products_by_precision
+from contextssl_jax.planning.compiled import (
+    count_data_movement,
+    kernels_by_part,
+    products_by_precision,
+)
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.isolation import run_isolated
 from contextssl_jax.planning.program import build_program
-from contextssl_jax.planning.tables import noted, table
+from contextssl_jax.planning.tables import format_table, with_notes
 from contextssl_jax.planning.targets import TARGETS, check_installed, describe_devices
 from contextssl_jax.storage.files import json_output
 
@@ -33,7 +37,7 @@ _IN_PROCESS = "--in-process"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compile the step of the command line's config and print the figures."""
+    """Compile the step of the command line's config, and print the results."""
     try:
         parser = Parser(prog="contextssl_jax.benchmarks.compiled", allow_abbrev=False)
         parser.add_argument("--chip", required=True, choices=TARGETS)
@@ -43,19 +47,19 @@ def main(argv: Sequence[str]) -> int:
         devices = command.devices or 1
         check_installed(options.chip)
         if options.in_process:
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort leaves no core dump
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core dump after an abort
             print(json.dumps(compile_step(command.config, options.chip, devices)))
             return 0
         with json_output(command.out) as write:
-            again = [sys.executable, "-m", "contextssl_jax.benchmarks.compiled", _IN_PROCESS]
+            command_line = [sys.executable, "-m", "contextssl_jax.benchmarks.compiled", _IN_PROCESS]
             environment = {"JAX_PLATFORMS": "cpu", **TARGETS[options.chip].environment}
-            status, output, messages = run_isolated([*again, *argv[1:]], environment)
+            status, output, messages = run_isolated([*command_line, *argv[1:]], environment)
             if status:
                 print(messages, end="", file=sys.stderr)
                 return status
-            figures = json.loads(output.splitlines()[-1])
-            print(show(figures))
-            write(figures)
+            results = json.loads(output.splitlines()[-1])
+            print(format_results(results))
+            write(results)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,19 +67,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compile_step(config: ConfigDict, chip: str, devices: int) -> dict[str, Any]:
-    """Compile the train step in this process, which an abort of the compiler ends.
+    """Compile the train step in this process, which ends if the compiler aborts.
 
     Args:
       config: the options.
-      chip: a name in TARGETS, whose environment has to be set.
-      devices: that the global batch is split over.
+      chip: a name in TARGETS, whose environment must be set.
+      devices: number of devices that the global batch is split over.
 
     Returns:
-      Figures of one device by name: seconds of compiling, bytes of memory, floating-point
-      operations, kernels, and bytes that these read and write.
+      Results for one device by name: compile time in seconds, bytes of memory, FLOPs, number of
+      kernels, and bytes that the kernels read and write.
 
     Raises:
-      UserError: an option is wrong, or there are no such devices.
+      UserError: an option is invalid, or the chip has no such number of devices.
     """
     target = TARGETS[chip]
     chips = describe_devices(chip, devices)
@@ -127,64 +131,64 @@ def compile_step(config: ConfigDict, chip: str, devices: int) -> dict[str, Any]:
             for part, counts in sorted(kernels.items())
         },
         "products": dict(products_by_precision(hlo).most_common()),
-        "moves": {kind: dict(counts) for kind, counts in copies(hlo).items()},
+        "moves": {kind: dict(counts) for kind, counts in count_data_movement(hlo).items()},
     }
 
 
-def show(figures: Mapping[str, Any]) -> str:
-    """Return the figures as tables for a console."""
-    products = [(name, str(count)) for name, count in figures["products"].items()]
+def format_results(results: Mapping[str, Any]) -> str:
+    """Return the results as text tables."""
+    products = [(name, str(count)) for name, count in results["products"].items()]
     blocks = [
-        _head(figures),
-        _parts(figures),
-        table(("matrix products and convolutions, by operands", "count"), products),
-        _moves(figures),
+        _header(results),
+        _parts(results),
+        format_table(("matrix products and convolutions, by operands", "count"), products),
+        _data_movement(results),
     ]
     return "\n\n".join(blocks)
 
 
-def _head(figures: Mapping[str, Any]) -> str:
-    memory = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in figures["memory"].items())
-    flops, moved = figures["flops"], figures["bytes"]
+def _header(results: Mapping[str, Any]) -> str:
+    memory = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in results["memory"].items())
+    flops, traffic = results["flops"], results["bytes"]
     lines = [
-        f"{figures['method']} on {figures['data']}, {figures['encoder']}, {figures['dtype']}:"
-        f" {figures['contexts']} contexts of {figures['pairs']} pairs on {figures['devices']} x"
-        f" {figures['device']}",
-        f"compiled in {figures['seconds']:.0f} s by jax {figures['jax']}, for one device:",
+        f"{results['method']} on {results['data']}, {results['encoder']}, {results['dtype']}:"
+        f" {results['contexts']} contexts of {results['pairs']} pairs on {results['devices']} x"
+        f" {results['device']}",
+        f"compiled in {results['seconds']:.0f} s by jax {results['jax']}; of one device:",
         f"  memory, GB: {memory}",
         f"  TFLOP: {flops['products'] / 1e12:.3f} in matrix products and convolutions"
-        + (f", {flops['xla'] / 1e12:.3f} in all by XLA's count" if flops["xla"] else ""),
-        f"  GB read and written: {moved['kernels'] / 1e9:.1f} as the sum over kernels"
-        + (f", {moved['xla'] / 1e9:.1f} by XLA's count" if moved["xla"] else ""),
-        f"  kernels: {figures['kernels']:,}",
+        + (f", {flops['xla'] / 1e12:.3f} in total by XLA's count" if flops["xla"] else ""),
+        f"  GB read and written: {traffic['kernels'] / 1e9:.1f} as the sum over kernels"
+        + (f", {traffic['xla'] / 1e9:.1f} by XLA's count" if traffic["xla"] else ""),
+        f"  kernels: {results['kernels']:,}",
     ]
-    if figures["milliseconds"] is not None:
-        lines.append(f"  milliseconds, by the compiler's estimate: {figures['milliseconds']:.2f}")
+    if results["milliseconds"] is not None:
+        lines.append(f"  milliseconds, estimated by the compiler: {results['milliseconds']:.2f}")
     return "\n".join(lines)
 
 
-def _parts(figures: Mapping[str, Any]) -> str:
+def _parts(results: Mapping[str, Any]) -> str:
     header = ("part", "kernels", "GB")
     rows = [
         (part, f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.2f}")
-        for part, row in figures["parts"].items()
+        for part, row in results["parts"].items()
     ]
-    if figures["milliseconds"] is None:
-        return table(header, rows)
-    times = [f"{row['milliseconds']:.2f}" for row in figures["parts"].values()]
+    if results["milliseconds"] is None:
+        return format_table(header, rows)
+    times = [f"{row['milliseconds']:.2f}" for row in results["parts"].values()]
     timed = [(*row, time) for row, time in zip(rows, times, strict=True)]
-    return table((*header, "estimated ms"), timed)
+    return format_table((*header, "estimated ms"), timed)
 
 
-def _moves(figures: Mapping[str, Any]) -> str:
+def _data_movement(results: Mapping[str, Any]) -> str:
     rows = [
         (kind, f"{counts['count']:,}", f"{counts['bytes'] / 1e9:.3f}")
-        for kind, counts in figures["moves"].items()
+        for kind, counts in results["moves"].items()
     ]
-    return noted(
-        table(("kernels that compute nothing", "count", "GB written"), rows),
-        "transposes change the order of dimensions in memory, conversions the precision alone,"
-        " copies neither; prefetches are asynchronous copies between a TPU's memories.",
+    return with_notes(
+        format_table(("kernels that only move data", "count", "GB written"), rows),
+        "transposes change the memory layout, conversions only the precision, copies neither;"
+        " prefetches are asynchronous copies between a TPU's memories.",
     )
 
 

@@ -1,8 +1,8 @@
-"""How many pairs a second the host makes, without any training.
+"""Measure the throughput of the data pipeline in pairs per second, without training.
 
     python -m contextssl_jax.benchmarks.pipeline --config=configs/cifar10_crop_blur.py
 
-Prints one JSON line: the median over several windows of batches, and the range.
+Prints one JSON line with the median and the range over several time windows.
 """
 
 import json
@@ -20,7 +20,7 @@ _WINDOWS, _SECONDS = 7, 2.0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures the pipeline of the command line's config."""
+    """Measure the data pipeline of the command line's config."""
     try:
         config = parse_command_line(argv, ("train",)).config
         data = config.data
@@ -32,11 +32,11 @@ def main(argv: Sequence[str]) -> int:
     next(reader)
     rates = []
     for _ in range(_WINDOWS):
-        start, made = time.perf_counter(), 0
+        start, pairs = time.perf_counter(), 0
         while time.perf_counter() - start < _SECONDS:
             next(reader)
-            made += data.contexts * data.pairs
-        rates.append(made / (time.perf_counter() - start))
+            pairs += data.contexts * data.pairs
+        rates.append(pairs / (time.perf_counter() - start))
     result = {
         "pairs_per_second": round(statistics.median(rates)),
         "range": [round(min(rates)), round(max(rates))],

@@ -1,8 +1,8 @@
-"""Views of objects3d drawn a second, beside what a training step takes of views already drawn.
+"""Compare the rendering rate of objects3d with the rate at which a training step uses views.
 
     python -m contextssl_jax.benchmarks.rendering --config=configs/quickstart.py
 
-Prints one JSON line: medians, measured in turns.
+Prints one JSON line with medians. Renders and training steps, which use rendered views, alternate.
 """
 
 import json
@@ -18,15 +18,17 @@ from contextssl_jax.config import parse_command_line
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import build_experiment
 
-_TURNS, _WARM_UP = 9, 1
+_REPEATS, _WARM_UP = 9, 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures the command line's config, whose pool is made as small as a batch."""
+    """Measure the command line's config, with a pool of the size of a batch."""
     try:
         config = parse_command_line(argv, ("train",)).config
         if config.data.name != "objects3d":
-            raise UserError(f"data.name: {config.data.name!r} is not drawn; take objects3d")
+            raise UserError(
+                f"--config.data.name: {config.data.name!r} is not rendered. Use 'objects3d'."
+            )
         config.objects3d.update(pool=2, train=config.data.contexts * config.data.pairs)
         config.train.parallel = "jit"
         experiment = build_experiment(config)
@@ -37,24 +39,26 @@ def main(argv: Sequence[str]) -> int:
     rng = np.random.default_rng(0)
     objects = rng.integers(0, dataset.splits["test"].size, views)
     record, transform_params = dataset.splits["test"].draw(rng, objects, 1)
-    shown = jax.device_put((jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0]))
+    inputs = jax.device_put((jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0]))
     render = jax.jit(dataset.render)
     state = experiment.parallel.replicate(experiment.init())
     batch = experiment.parallel.shard(experiment.batches[0])
-    drawing, stepping = [], []
-    for _ in range(_WARM_UP + _TURNS):
-        began = time.perf_counter()
-        jax.block_until_ready(render(*shown))
-        drawn = time.perf_counter()
+    render_times, step_times = [], []
+    for _ in range(_WARM_UP + _REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(render(*inputs))
+        rendered = time.perf_counter()
         state, metrics = experiment.step(state, batch)
         jax.block_until_ready((state, metrics))
-        drawing.append(drawn - began)
-        stepping.append(time.perf_counter() - drawn)
-    drawn_in, taken_in = (statistics.median(s[_WARM_UP:]) for s in (drawing, stepping))
+        render_times.append(rendered - start)
+        step_times.append(time.perf_counter() - rendered)
+    render_seconds, step_seconds = (
+        statistics.median(times[_WARM_UP:]) for times in (render_times, step_times)
+    )
     result = {
-        "drawn_per_second": round(views / drawn_in, 1),
-        "taken_per_second": round(views / taken_in, 1),
-        "drawn_to_taken": round(taken_in / drawn_in, 2),
+        "drawn_per_second": round(views / render_seconds, 1),
+        "taken_per_second": round(views / step_seconds, 1),
+        "drawn_to_taken": round(step_seconds / render_seconds, 2),
         "side": config.objects3d.side,
         "samples": config.objects3d.samples,
         "views": views,

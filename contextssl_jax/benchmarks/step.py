@@ -1,9 +1,9 @@
-"""Seconds of one training step, on one batch that already lies on the devices.
+"""Measure the time of a training step, on a batch that is already on the devices.
 
     python -m contextssl_jax.benchmarks.step --config=configs/cifar10_crop_blur.py \\
         --config.data.name=synthetic --config.synthetic.side=32 --config.synthetic.train=1024
 
-Rendering the views is part of the step. Prints one JSON line: medians over steps.
+The step includes the rendering of views. Prints one JSON line with medians over steps.
 """
 
 import json
@@ -22,7 +22,7 @@ _STEPS, _WARM_UP = 7, 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures the step of the command line's config."""
+    """Measure the training step of the command line's config."""
     try:
         config = parse_command_line(argv, ("train",)).config
         experiment = build_experiment(config)

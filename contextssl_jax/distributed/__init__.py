@@ -1,1 +1,1 @@
-"""Devices and processes: placing arrays, collectives, joining and watching other processes."""
+"""Devices and processes: array placement, collectives, process startup and monitoring."""

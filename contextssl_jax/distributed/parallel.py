@@ -1,4 +1,4 @@
-"""Where arrays live and how a per-device function runs on all devices of all processes."""
+"""Array placement, and execution of a per-device function on all devices of all processes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -23,35 +23,35 @@ MODES = ("auto", "jit", "pmap", "shard_map")
 
 @dataclass(frozen=True)
 class Parallel:
-    """A way to run a function of (replicated state, sharded batch) on devices.
+    """Runs a function of (replicated state, sharded batch) on devices.
 
     Attributes:
-      mode: "jit", one device; "pmap"; or "shard_map", the same function on a mesh.
-      everyone: the devices of all processes, in their order; of "jit", the one.
+      mode: "jit" (one device), "pmap", or "shard_map" (the same function on a mesh).
+      all_devices: the devices of all processes, ordered by process; a single one for "jit".
     """
 
     mode: str
-    everyone: tuple[jax.Device, ...]
+    all_devices: tuple[jax.Device, ...]
 
     @property
-    def devices(self) -> tuple[jax.Device, ...]:
-        """This process's devices."""
-        own = jax.process_index()
-        return tuple(device for device in self.everyone if device.process_index == own)
+    def local_devices(self) -> tuple[jax.Device, ...]:
+        """The devices of this process."""
+        process = jax.process_index()
+        return tuple(device for device in self.all_devices if device.process_index == process)
 
     @property
     def axis(self) -> str | None:
-        """Name of the axis over devices within the function; None on one device."""
+        """Name of the device axis within the function; None on one device."""
         return None if self.mode == "jit" else AXIS
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles (state, batch) -> (state, metrics); the state is donated."""
+        """Compile (state, batch) -> (state, metrics). The state is donated."""
         if self.mode == "jit":
             return jax.jit(function, donate_argnums=0)
         if self.mode == "pmap":
             return jax.pmap(function, AXIS, donate_argnums=0)
         replicated, sharded = PartitionSpec(), PartitionSpec(AXIS)
-        # Without the check, a gradient of a replicated input stays this device's own, as in pmap.
+        # check_vma=False: the gradient of a replicated input is not summed over devices, as in pmap
         mapped = jax.shard_map(
             function,
             mesh=self._mesh,
@@ -62,68 +62,68 @@ class Parallel:
         return jax.jit(mapped, donate_argnums=0)
 
     def shardings(self) -> tuple[Sharding, Sharding]:
-        """Return where the state and the batch lie; for jit and shard_map."""
+        """Return the shardings of the state and of the batch. Not available for pmap."""
         if self.mode == "jit":
-            return (SingleDeviceSharding(self.everyone[0]),) * 2
+            return (SingleDeviceSharding(self.all_devices[0]),) * 2
         specs = PartitionSpec(), PartitionSpec(AXIS)
         return tuple(NamedSharding(self._mesh, spec) for spec in specs)  # type: ignore[return-value]
 
     def replicate(self, tree: Any) -> Any:
-        """Places a tree, the same on all processes, on every device."""
+        """Copy a tree, which is the same on all processes, to every device."""
         if self.mode == "jit":
-            return jax.device_put(tree, self.devices[0])
+            return jax.device_put(tree, self.local_devices[0])
         if self.mode == "shard_map":
             return replicate_on(tree, self._mesh)
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
         def stack(leaf: Any) -> jax.Array:
-            copies = [jax.device_put(leaf[None], device) for device in self.devices]
+            copies = [jax.device_put(leaf[None], device) for device in self.local_devices]
             shape = (len(copies), *leaf.shape)
             return jax.make_array_from_single_device_arrays(shape, sharding, copies)
 
         return jax.tree.map(stack, tree)
 
     def shard(self, tree: Any) -> Any:
-        """Splits this process's host batch, leaves [B, ...], over its devices."""
+        """Split this process's host batch, leaves [B, ...], over its devices."""
         if self.mode == "jit":
-            return jax.device_put(tree, self.devices[0])
-        if self.mode == "pmap":  # its arrays have an axis of devices in front
-            n = len(self.devices)
+            return jax.device_put(tree, self.local_devices[0])
+        if self.mode == "pmap":  # its arrays have a leading device axis
+            n = len(self.local_devices)
             tree = jax.tree.map(lambda leaf: leaf.reshape(n, -1, *leaf.shape[1:]), tree)
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
         place = functools.partial(jax.make_array_from_process_local_data, sharding)
         return jax.tree.map(place, tree)
 
-    def local(self, tree: Any) -> Any:
-        """Returns the replicated tree as it lies on this process's first device."""
+    def local_copy(self, tree: Any) -> Any:
+        """Return this process's first copy of a replicated tree, on its device."""
         if self.mode == "jit":
             return tree
         shards = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
         return jax.tree.map(lambda leaf: leaf[0], shards) if self.mode == "pmap" else shards
 
-    def whole(self, tree: Any) -> Any:
-        """Returns the replicated tree as arrays that lie whole on devices of all processes."""
+    def fully_replicated(self, tree: Any) -> Any:
+        """Return a replicated tree as global arrays, fully replicated over all processes."""
         if self.mode != "pmap":
             return tree
-        return replicate_on(self.local(tree), make_mesh(self.everyone, AXIS))
+        return replicate_on(self.local_copy(tree), make_mesh(self.all_devices, AXIS))
 
     def fetch(self, tree: Any) -> Any:
-        """Returns a replicated tree on the host, as NumPy arrays that later steps do not touch."""
-        return jax.device_get(self.local(tree))
+        """Copy a replicated tree to the host, as NumPy arrays that later steps do not modify."""
+        return jax.device_get(self.local_copy(tree))
 
     @functools.cached_property
     def _mesh(self) -> Mesh:
-        # pmap deals with this process's devices, a mesh with those of all processes.
-        return make_mesh(self.everyone if self.mode == "shard_map" else self.devices, AXIS)
+        # pmap uses the devices of this process; shard_map uses those of all processes.
+        return make_mesh(self.all_devices if self.mode == "shard_map" else self.local_devices, AXIS)
 
 
 def make_mesh(devices: Sequence[jax.Device], axis: str) -> Mesh:
-    """Returns the devices in a row, as an axis that the compiler may split arrays over."""
+    """Return a mesh of one axis over the devices, in their order."""
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicate_on(tree: Any, mesh: Mesh) -> Any:
-    """Places a tree, the same on all processes, whole on every device of the mesh."""
+    """Copy a tree, which is the same on all processes, to every device of the mesh."""
     sharding = NamedSharding(mesh, PartitionSpec())
 
     def place(leaf: Any) -> jax.Array:
@@ -136,27 +136,34 @@ def replicate_on(tree: Any, mesh: Mesh) -> Any:
 def choose_parallel(
     mode: str, contexts: int, devices: Sequence[jax.Device] | None = None
 ) -> Parallel:
-    """Chooses how to run on all devices.
+    """Choose how to run the step on all devices.
 
     Args:
       mode: "auto" (jit on one device, else pmap), "jit", "pmap" or "shard_map".
-      contexts: of a global batch, to be split evenly over all devices.
-      devices: of all processes; None are all there are.
+      contexts: number of contexts in a global batch, which are split evenly over all devices.
+      devices: the devices of all processes; None for all that JAX finds.
 
     Raises:
-      UserError: an unknown mode, or contexts that the devices do not divide.
+      UserError: the mode is unknown, or the number of contexts is not divisible by the number of
+        devices.
     """
     if mode not in MODES:
-        raise UserError(f"train.parallel: {mode!r} is none of {MODES}")
-    everyone = tuple(jax.devices() if devices is None else devices)
+        raise UserError(
+            f"--config.train.parallel: unknown mode {mode!r}. Choose one of {', '.join(MODES)}."
+        )
+    all_devices = tuple(jax.devices() if devices is None else devices)
     if mode == "auto":
-        mode = "jit" if len(everyone) == 1 else "pmap"
+        mode = "jit" if len(all_devices) == 1 else "pmap"
     if mode == "jit":
         if jax.process_count() > 1:
-            raise UserError("train.parallel: 'jit' is for one device; use 'pmap' or 'shard_map'")
-        return Parallel(mode, everyone[:1])
-    if contexts % len(everyone):
+            raise UserError(
+                "--config.train.parallel: 'jit' uses one device, but there are"
+                f" {jax.process_count()} processes. Use 'pmap' or 'shard_map'."
+            )
+        return Parallel(mode, all_devices[:1])
+    if contexts % len(all_devices):
         raise UserError(
-            f"data.contexts: {contexts} contexts do not split over {len(everyone)} devices"
+            f"--config.data.contexts: {contexts} is not divisible by the number of devices,"
+            f" {len(all_devices)}. Choose a multiple of it, or use fewer devices."
         )
-    return Parallel(mode, everyone)
+    return Parallel(mode, all_devices)

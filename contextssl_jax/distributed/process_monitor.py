@@ -1,8 +1,8 @@
-"""A watch over the other processes: when one is lost, the others end at once and name it.
+"""Detect the loss of a process, so that the other processes exit at once and name it.
 
-Without it they would hang in a collective until the runtime's heartbeats time out, and then be
-aborted. Process 0 keeps a connection to every other process: its end, without a goodbye, is the
-process' end; a host that vanishes shows by TCP's own keep-alive.
+Without this monitor they would hang in a collective until the runtime's heartbeats time out, and
+then be aborted. Process 0 holds a TCP connection to every other process. A connection that closes
+without a shutdown message means that the process is lost; TCP keep-alive detects a lost host.
 """
 
 import json
@@ -19,145 +19,151 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-Share = Callable[..., str]  # (key, value) tells all processes; (key) waits for it
+KeyValueStore = Callable[..., str]  # (key, value) sets a value; (key) waits for it and returns it
 
-_VANISHED = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # seconds, times
-_MEETING, _HELLO = 60.0, 5.0  # seconds to wait for all, and for one to say who it is
-_LINE = 4096  # bytes of a message, at most
-_AGAIN = "the same command again goes on from the last checkpoint"
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # seconds, count
+_CONNECT_TIMEOUT, _HELLO_TIMEOUT = 60.0, 5.0  # seconds, for all processes and for one hello
+_MESSAGE_BYTES = 4096  # maximum size of a message
+_RESUME_HINT = "Run the same command again to resume from the last checkpoint."
 
 
 class ProcessMonitor:
-    """The connections of this process, and the thread that listens to them."""
+    """The connections of this process, and the thread that reads from them."""
 
-    def __init__(self, index: int, links: dict[int, socket.socket], names: dict[int, str]) -> None:
-        """Starts to listen.
+    def __init__(
+        self, index: int, connections: dict[int, socket.socket], names: dict[int, str]
+    ) -> None:
+        """Start the thread that reads from the connections.
 
         Args:
-          index: of this process.
-          links: connections by the other's index: of process 0 to all, of the others to process 0.
-          names: of all processes by index, for people.
+          index: index of this process.
+          connections: connections by process index: process 0 has one to every other process, the
+            other processes have one to process 0.
+          names: human-readable names of all processes, by index.
         """
-        self._index, self._links, self._names = index, links, names
-        self._left = False
-        threading.Thread(target=self._listen, name="peers", daemon=True).start()
+        self._index, self._connections, self._names = index, connections, names
+        self._shutting_down = False
+        threading.Thread(target=self._listen, name="process-monitor", daemon=True).start()
 
     @classmethod
-    def meet(cls, share: Share, host: str, index: int, count: int) -> "ProcessMonitor":
-        """Connects process 0 with all the others, or with those that it can.
+    def connect(cls, store: KeyValueStore, host: str, index: int, count: int) -> "ProcessMonitor":
+        """Connect process 0 to all other processes that can reach it.
 
         Args:
-          share: tells all processes a text under a key.
-          host: where process 0 can be reached.
-          index: of this process.
-          count: of processes.
+          store: key-value store that all processes share.
+          host: host name or address of process 0.
+          index: index of this process.
+          count: number of processes.
         """
-        share(f"peer/{index}", f"{socket.gethostname()}, process id {os.getpid()}")
-        links = _welcome(share, count) if index == 0 else _visit(share, host, index)
-        names = {i: share(f"peer/{i}") for i in range(count)}
-        wanted = range(1, count) if index == 0 else (0,)
-        for other in wanted:
-            if other not in links:
-                _log.warning("no connection to process %d (%s) to watch it", other, names[other])
-        for link in links.values():
-            _keep_alive(link)
-        return cls(index, links, names)
+        store(f"process/{index}", f"{socket.gethostname()}, process id {os.getpid()}")
+        if index == 0:
+            connections = _accept_connections(store, count)
+        else:
+            connections = _connect_to_primary(store, host, index)
+        names = {i: store(f"process/{i}") for i in range(count)}
+        expected = range(1, count) if index == 0 else (0,)
+        for other in expected:
+            if other not in connections:
+                _log.warning("process %d (%s) is not monitored: no connection", other, names[other])
+        for connection in connections.values():
+            _enable_keep_alive(connection)
+        return cls(index, connections, names)
 
-    def leave(self, failure: str | None = None) -> None:
-        """Says goodbye to the others, who end too if there is a failure to tell."""
-        self._left = True  # what the others do from now on is no loss
-        for link in self._links.values():
-            _send(link, {"failure": failure})
+    def shutdown(self, failure: str | None = None) -> None:
+        """Announce the end of this process. The other processes exit if `failure` is given."""
+        self._shutting_down = True  # connections that close from now on are expected
+        for connection in self._connections.values():
+            _send(connection, {"failure": failure})
 
     def _listen(self) -> None:
         with selectors.DefaultSelector() as selector:
-            for index, link in self._links.items():
-                selector.register(link, selectors.EVENT_READ, index)
+            for index, connection in self._connections.items():
+                selector.register(connection, selectors.EVENT_READ, index)
             while selector.get_map():
                 for key, _ in selector.select():
-                    self._hear(selector, key.data, self._links[key.data])
+                    self._receive(selector, key.data, self._connections[key.data])
 
-    def _hear(self, selector: selectors.BaseSelector, index: int, link: socket.socket) -> None:
+    def _receive(
+        self, selector: selectors.BaseSelector, index: int, connection: socket.socket
+    ) -> None:
         try:
-            line = link.recv(_LINE)
-        except OSError:  # reset, or no sign of life
+            line = connection.recv(_MESSAGE_BYTES)
+        except OSError:  # connection reset, or keep-alive timeout
             line = b""
         if not line:
-            selector.unregister(link)
-            self._end(index, f"lost process {self._of(index)}; {_AGAIN}")
+            selector.unregister(connection)
+            self._exit(index, f"lost process {index} ({self._names[index]}). {_RESUME_HINT}")
             return
         message = json.loads(line.splitlines()[0])
-        selector.unregister(link)  # nothing follows a goodbye
+        selector.unregister(connection)  # a shutdown message is the last message
         if message.get("failure"):
-            self._end(index, message["failure"])
+            self._exit(index, message["failure"])
 
-    def _of(self, index: int) -> str:
-        return f"{index} ({self._names[index]})"
-
-    def _end(self, index: int, failure: str) -> None:
-        """Ends this process, from whatever it hangs in, unless it is leaving by itself."""
-        if self._left:
+    def _exit(self, index: int, failure: str) -> None:
+        """Forward the failure and exit with status 1, unless this process is shutting down."""
+        if self._shutting_down:
             return
         if self._index == 0:
-            for other, link in self._links.items():
+            for other, connection in self._connections.items():
                 if other != index:
-                    _send(link, {"failure": failure})
+                    _send(connection, {"failure": failure})
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"error: {failure}\n".encode())
-        os._exit(1)
+        os._exit(1)  # the main thread may hang in a collective
 
 
-def _welcome(share: Share, count: int) -> dict[int, socket.socket]:
-    """Waits for the others; a firewall may keep some away."""
-    token, deadline = secrets.token_hex(), time.monotonic() + _MEETING
-    links: dict[int, socket.socket] = {}
+def _accept_connections(store: KeyValueStore, count: int) -> dict[int, socket.socket]:
+    """Accept one connection per process until all are connected or the timeout has passed."""
+    token, deadline = secrets.token_hex(), time.monotonic() + _CONNECT_TIMEOUT
+    connections: dict[int, socket.socket] = {}
     with socket.create_server(("", 0)) as server:
-        share("peers", json.dumps({"port": server.getsockname()[1], "token": token}))
-        while len(links) < count - 1:
+        store("monitor", json.dumps({"port": server.getsockname()[1], "token": token}))
+        while len(connections) < count - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
-                link, _ = server.accept()
+                connection, _ = server.accept()
             except OSError:
                 break
-            index = _index_of(link, token, count)
+            index = _authenticate(connection, token, count)
             if index is None:
-                link.close()  # a stranger
+                connection.close()
             else:
-                links[index] = link
-    return links
+                connections[index] = connection
+    return connections
 
 
-def _visit(share: Share, host: str, index: int) -> dict[int, socket.socket]:
-    """Goes to process 0, if there is a way."""
-    address = json.loads(share("peers"))
+def _connect_to_primary(store: KeyValueStore, host: str, index: int) -> dict[int, socket.socket]:
+    """Connect to process 0. Return an empty dictionary if it is not reachable."""
+    address = json.loads(store("monitor"))
     try:
-        link = socket.create_connection((host, address["port"]), timeout=_MEETING)
+        connection = socket.create_connection((host, address["port"]), timeout=_CONNECT_TIMEOUT)
     except OSError:
         return {}
-    _send(link, {"token": address["token"], "index": index})
-    link.settimeout(None)
-    return {0: link}
+    _send(connection, {"token": address["token"], "index": index})
+    connection.settimeout(None)
+    return {0: connection}
 
 
-def _index_of(link: socket.socket, token: str, count: int) -> int | None:
-    link.settimeout(_HELLO)
+def _authenticate(connection: socket.socket, token: str, count: int) -> int | None:
+    """Return the index of the connecting process, or None if its hello message is invalid."""
+    connection.settimeout(_HELLO_TIMEOUT)
     try:
-        hello = json.loads(link.recv(_LINE))
-        known = hello["token"] == token and 0 < hello["index"] < count
+        hello = json.loads(connection.recv(_MESSAGE_BYTES))
+        valid = hello["token"] == token and 0 < hello["index"] < count
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    link.settimeout(None)
-    return hello["index"] if known else None
+    connection.settimeout(None)
+    return hello["index"] if valid else None
 
 
-def _keep_alive(link: socket.socket) -> None:
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _VANISHED:
-        if hasattr(socket, name):  # not everywhere
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+def _enable_keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        if hasattr(socket, name):  # not defined on every platform
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _send(link: socket.socket, message: dict[str, Any]) -> None:
+def _send(connection: socket.socket, message: dict[str, Any]) -> None:
     try:
-        link.sendall(json.dumps(message).encode() + b"\n")
-    except OSError:  # it is gone already
+        connection.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:  # the other process has already closed the connection
         pass

@@ -1,7 +1,7 @@
-"""Processes that run one program together: finding one another, and agreeing.
+"""Start multi-process runs, and synchronize decisions between processes.
 
-JAX's own runtime carries all of it (`jax.distributed`): its service holds small texts for all
-processes, and tells every process of the same step at which to stop.
+Both use `jax.distributed`: its coordination service has a key-value store that all processes share,
+and a preemption sync point, which makes all processes stop at the same step.
 """
 
 import itertools
@@ -25,19 +25,19 @@ from contextssl_jax.errors import SharedError, UserError
 
 _log = logging.getLogger(__name__)
 
-_PORTS = range(61_440, 65_536)  # of a SLURM job's coordinator, by the job's number
-_TOGETHER = 300  # seconds to wait for all processes at the start
-_DAY = 24 * 3600 * 1000  # milliseconds that the others wait for what the first does alone
+_PORTS = range(61_440, 65_536)  # ports for a SLURM job's coordinator, chosen by job number
+_STARTUP_TIMEOUT = 300  # seconds to wait for all processes
+_KEY_TIMEOUT = 24 * 3600 * 1000  # milliseconds to wait for the result of another process
 
-_turns = itertools.count()  # of `first`, which every process calls in the same order
+_call_counter = itertools.count()  # the same on all processes, which make the same calls in order
 
 
 class Launch(NamedTuple):
-    """Where a program finds itself.
+    """How this process was launched.
 
     Attributes:
-      name: of the place.
-      options: of jax.distributed.initialize; None where there is no other process.
+      name: name of the launcher, for messages.
+      options: keyword arguments of jax.distributed.initialize; None for a single process.
     """
 
     name: str
@@ -45,146 +45,153 @@ class Launch(NamedTuple):
 
 
 def detect_launch(environ: Mapping[str, str], tpu: bool) -> Launch:
-    """Finds out from the environment by what this process was started.
+    """Detect from the environment which launcher started this process.
 
     Args:
       environ: environment variables.
-      tpu: whether this machine has the TPU's library.
+      tpu: whether libtpu is installed.
 
     Raises:
-      UserError: variables of a launch are incomplete or no numbers.
+      UserError: a variable of the launcher is missing or invalid.
     """
     if "JAX_NUM_PROCESSES" in environ:
-        return Launch("launch.local", _told(environ))
+        return Launch("launch.local", _jax_options(environ))
     step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
     if all(name in environ for name in step):
         tasks = int(environ["SLURM_STEP_NUM_TASKS"])
-        return Launch("SLURM", _slurm(environ, tasks) if tasks > 1 else None)
+        return Launch("SLURM", _slurm_options(environ, tasks) if tasks > 1 else None)
     if tpu and "cpu" not in environ.get("JAX_PLATFORMS", ""):
-        return Launch("TPU", {})  # its metadata tells JAX the rest
-    return Launch("alone", None)
+        return Launch("TPU", {})  # JAX reads the options from the TPU's metadata server
+    return Launch("single process", None)
 
 
 def join_processes() -> ProcessMonitor | None:
-    """Joins the other processes, if there are any; to be called before anything asks for devices.
+    """Initialize jax.distributed if there are several processes.
+
+    Call this before any JAX function that initializes devices.
 
     Returns:
-      The watch over the others; None if this process is alone.
+      The monitor of the other processes; None for a single process.
 
     Raises:
-      UserError: the others could not be reached, or the environment is wrong.
+      UserError: the other processes are not reachable, or the environment is invalid.
     """
-    place = detect_launch(os.environ, find_spec("libtpu") is not None)
-    if place.options is None:
+    launch = detect_launch(os.environ, find_spec("libtpu") is not None)
+    if launch.options is None:
         return None
     try:
-        jax.distributed.initialize(initialization_timeout=_TOGETHER, **place.options)
+        jax.distributed.initialize(initialization_timeout=_STARTUP_TIMEOUT, **launch.options)
     except ValueError as error:
-        if place.name == "TPU":  # its library, but no TPU
+        if launch.name == "TPU":  # libtpu is installed, but there is no TPU
             return None
-        raise UserError(f"{place.name}: {error}") from error
+        raise UserError(f"{launch.name}: {error}") from error
     except RuntimeError as error:
         raise UserError(
-            f"{place.name}: could not join the other processes: {str(error).splitlines()[0]}"
+            f"{launch.name}: cannot connect to the other processes"
+            f" ({str(error).splitlines()[0]}). Check the first log lines of process 0."
         ) from error
     if jax.process_count() == 1:
         return None
     state = distributed.global_state
     host = str(state.coordinator_address).rpartition(":")[0]
-    return ProcessMonitor.meet(_share, host, jax.process_index(), jax.process_count())
+    return ProcessMonitor.connect(_key_value, host, jax.process_index(), jax.process_count())
 
 
 def run_on_primary(work: Callable[[], Any]) -> Any:
-    """Does work on process 0 alone, and returns what it returned, as JSON knows it, on all.
+    """Call `work` on process 0 only, and return its result, as a JSON value, on all processes.
 
-    Every process must call this in the same order.
+    Every process must call this function, in the same order.
 
     Raises:
-      UserError: the work raised it; on all processes.
+      UserError: `work` raised it. All processes raise it.
     """
     if jax.process_count() == 1:
         return work()
-    key = f"first/{next(_turns)}"
+    key = f"primary/{next(_call_counter)}"
     if jax.process_index() == 0:
         try:
             result = work()
         except UserError as error:
-            _share(key, json.dumps({"error": str(error)}))
+            _key_value(key, json.dumps({"error": str(error)}))
             raise SharedError(str(error)) from error
-        _share(key, json.dumps({"result": result}))
+        _key_value(key, json.dumps({"result": result}))
         return result
-    told = json.loads(_share(key))
-    if "error" in told:
-        raise SharedError(told["error"])
-    return told["result"]
+    outcome = json.loads(_key_value(key))
+    if "error" in outcome:
+        raise SharedError(outcome["error"])
+    return outcome["result"]
 
 
 def all_processes_agree(value: Any) -> list[Any]:
-    """Returns every process' value, as JSON knows it, by the process' index.
+    """Return the values of all processes, as JSON values, in the order of the process index.
 
-    Every process must call this in the same order.
+    Every process must call this function, in the same order.
     """
     if jax.process_count() == 1:
         return [value]
-    turn = next(_turns)
-    _share(f"agree/{turn}/{jax.process_index()}", json.dumps(value))
-    return [json.loads(_share(f"agree/{turn}/{i}")) for i in range(jax.process_count())]
+    call = next(_call_counter)
+    _key_value(f"agree/{call}/{jax.process_index()}", json.dumps(value))
+    return [json.loads(_key_value(f"agree/{call}/{i}")) for i in range(jax.process_count())]
 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[int], bool]]:
-    """Turns SIGTERM and Ctrl-C to any process into an answer for all: stop at this step.
+    """Handle SIGTERM and Ctrl-C to any process by stopping all processes at the same step.
 
-    Every process must ask before every step. A second signal to a process that is alone, and a
-    second Ctrl-C to any, acts as it would have without this.
+    Yields:
+      A function that returns True if the run should stop at the given step. Every process must
+      call it before every step. A second signal to a single process, and a second Ctrl-C to any
+      process, has its default effect.
     """
-    together, received = jax.process_count() > 1, list[int]()
+    distributed_run, received = jax.process_count() > 1, list[int]()
 
-    def receive(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
         _log.warning("%s: saving, then stopping", signal.Signals(number).name)
-        for one in before:
-            signal.signal(one, before[one])
-        if together:
-            os.kill(os.getpid(), signal.SIGTERM)  # which the runtime tells all processes
+        for one in previous_handlers:
+            signal.signal(one, previous_handlers[one])
+        if distributed_run:
+            os.kill(os.getpid(), signal.SIGTERM)  # the runtime forwards it to all processes
 
-    def stopped(step: int) -> bool:
-        if not together:
+    def should_stop(step: int) -> bool:
+        if not distributed_run:
             return bool(received)
         stop: bool = multihost_utils.reached_preemption_sync_point(step)
         if stop and not received:
-            _log.info("a process was told to stop: saving, then stopping")
+            _log.info("another process received a signal: saving, then stopping")
         return stop
 
-    # Where there are others, the runtime itself listens for SIGTERM.
-    caught = (signal.SIGINT,) if together else (signal.SIGTERM, signal.SIGINT)
-    before = {one: signal.signal(one, receive) for one in caught}
+    # With several processes, the runtime itself handles SIGTERM.
+    handled = (signal.SIGINT,) if distributed_run else (signal.SIGTERM, signal.SIGINT)
+    previous_handlers = {one: signal.signal(one, handle) for one in handled}
     try:
-        yield stopped
+        yield should_stop
     finally:
-        for one in before:
-            signal.signal(one, before[one])
+        for one in previous_handlers:
+            signal.signal(one, previous_handlers[one])
 
 
-def _share(key: str, value: str | None = None) -> str:
-    """Tells all processes a text under a key; without one, waits for it and returns it."""
+def _key_value(key: str, value: str | None = None) -> str:
+    """Set a value in the shared key-value store; without a value, wait for it and return it."""
     client, key = distributed.global_state.client, f"contextssl/{key}"
-    assert client is not None  # joined
+    assert client is not None  # jax.distributed is initialized
     if value is None:
-        found: str = client.blocking_key_value_get(key, _DAY)
+        found: str = client.blocking_key_value_get(key, _KEY_TIMEOUT)
         return found
     client.key_value_set(key, value)
     return value
 
 
-def _told(environ: Mapping[str, str]) -> dict[str, Any]:
+def _jax_options(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options that launch.local sets."""
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     for name in names:
         pattern = r".+:\d+" if name == names[0] else r"\d+"
         if not re.fullmatch(pattern, environ.get(name, "")):
+            problem = f"invalid value {environ[name]!r}" if name in environ else "not set"
             raise UserError(
-                f"{name}: is {environ.get(name, 'not set')!r}; {', '.join(names)} go together, such"
-                " as 127.0.0.1:1234, 2 and 0"
+                f"{name}: {problem}. Set {', '.join(names)} together, for example to"
+                " 127.0.0.1:1234, 2 and 0."
             )
     address, processes, process = (environ[name] for name in names)
     return {
@@ -195,8 +202,8 @@ def _told(environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _slurm(environ: Mapping[str, str], tasks: int) -> dict[str, Any]:
-    """The processes of a job's step; those that share a node take one GPU each."""
+def _slurm_options(environ: Mapping[str, str], tasks: int) -> dict[str, Any]:
+    """Return the options of a SLURM job step. Tasks that share a node use one GPU each."""
     prefix, bracket, numbers = environ["SLURM_STEP_NODELIST"].split(",")[0].partition("[")
     node = prefix + re.split("[-,]", numbers)[0].rstrip("]") if bracket else prefix
     port = _PORTS[int(environ["SLURM_JOB_ID"]) % len(_PORTS)]
@@ -206,8 +213,8 @@ def _slurm(environ: Mapping[str, str], tasks: int) -> dict[str, Any]:
         "process_id": int(environ["SLURM_PROCID"]),
         "cluster_detection_method": "deactivate",
     }
-    alone = re.fullmatch(r"1(\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
-    bound = len(environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
-    if not alone and not bound and "SLURM_LOCALID" in environ:
+    one_per_node = re.fullmatch(r"1(\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    one_visible_gpu = len(environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
+    if not one_per_node and not one_visible_gpu and "SLURM_LOCALID" in environ:
         options["local_device_ids"] = [int(environ["SLURM_LOCALID"])]
     return options

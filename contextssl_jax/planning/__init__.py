@@ -1,1 +1,1 @@
-"""--mode=plan: what a run costs in parameters, memory, FLOPs, traffic and time, before it runs."""
+"""--mode=plan: parameters, memory, FLOPs, traffic and time of a run, estimated before it runs."""

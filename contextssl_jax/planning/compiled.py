@@ -1,4 +1,4 @@
-"""What a compiled train step does, read from its HLO: kernels, bytes, products, copies, cycles."""
+"""Kernels, bytes, products, copies and cycles of a compiled train step, from its HLO."""
 
 import re
 from collections import Counter, defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextssl_jax.planning.counting import OTHER, part_of
 from contextssl_jax.planning.hlo import Computation, Hlo, Instruction
 
-# Instructions that do no work of their own, as the end of an asynchronous one ("copy-done").
+# Instructions that do no work, as the end of an asynchronous one ("copy-done").
 _FREE = frozenset(
     {
         "after-all",
@@ -22,8 +22,8 @@ _FREE = frozenset(
         "tuple",
     }
 )
-# A kernel of these alone computes nothing.
-_MOVES = frozenset(
+# A kernel that consists of these only moves data.
+_DATA_MOVEMENT = frozenset(
     {"bitcast", "concatenate", "convert", "copy", "pad", "reshape", "slice", "transpose"}
 )
 _LIBRARY_PRODUCTS = re.compile(r"__cudnn\$conv|__cublas\$")
@@ -33,19 +33,19 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 def kernels_by_part(hlo: Hlo, parts: Mapping[str, str]) -> dict[str, Counter[str]]:
-    """Sum up kernels, bytes and cycles by the part of the step that they belong to.
+    """Sum kernels, bytes and cycles by the part of the step that they belong to.
 
-    A fusion belongs to the part of its result. Bytes are those of a kernel's operands and result,
-    each once, so an operand of which a kernel reads a slice counts whole.
+    A fusion belongs to the part of its result. The bytes of a kernel are the sizes of its operands
+    and of its result. The full size of an operand is counted even if the kernel reads a slice.
 
     Args:
       hlo: the compiled step.
       parts: names of parts by name scope; see `part_of`.
 
     Returns:
-      Counts of "kernels", "bytes" and "cycles" by names such as "encoder, forward" and "update",
-      which is all that comes after the gradient. Cycles are the compiler's estimates, which
-      compilers for TPUs alone give.
+      Counts of "kernels", "bytes" and "cycles", by names such as "encoder, forward". "update"
+      includes all operations after the gradient. Cycles are estimates of the compiler, which only
+      compilers for TPUs provide.
     """
     total: dict[str, Counter[str]] = defaultdict(Counter)
     for instruction, computation, times in hlo.executed():
@@ -65,7 +65,7 @@ def products_by_precision(hlo: Hlo) -> Counter[str]:
     """Count matrix products and convolutions by the precision of their operands.
 
     Returns:
-      Counts by names such as "bf16 x bf16", "f32 x f32" (which GPUs take as TF32 and TPUs as
+      Counts by names such as "bf16 x bf16", "f32 x f32" (which GPUs compute in TF32 and TPUs in
       bfloat16) and "f32 x f32, highest".
     """
     total: Counter[str] = Counter()
@@ -77,13 +77,12 @@ def products_by_precision(hlo: Hlo) -> Counter[str]:
     return total
 
 
-def copies(hlo: Hlo) -> dict[str, Counter[str]]:
-    """Count the kernels that compute nothing, and the bytes of their results.
+def count_data_movement(hlo: Hlo) -> dict[str, Counter[str]]:
+    """Count the kernels that only move data, and the bytes of their results.
 
     Returns:
-      "count" and "bytes" by kind: "transposes" change the order of dimensions in memory,
-      "conversions" the precision alone, "copies" neither; "prefetches" are a TPU's asynchronous
-      copies between its memories.
+      "count" and "bytes" by kind: "transposes" change the memory layout, "conversions" only the
+      precision, "copies" neither. "prefetches" are asynchronous copies between a TPU's memories.
     """
     total = {kind: Counter(count=0, bytes=0) for kind in _KINDS}
     for instruction, computation, times in hlo.executed():
@@ -106,7 +105,7 @@ def _precision(instruction: Instruction) -> str:
 
 
 def _all(hlo: Hlo) -> Iterator[tuple[Instruction, Computation, int]]:
-    """Yield executed instructions, and those within them."""
+    """Yield executed instructions and the instructions in their fusions."""
     for instruction, computation, times in hlo.executed():
         yield instruction, computation, times
         for inner, inside in hlo.within(instruction):
@@ -114,7 +113,7 @@ def _all(hlo: Hlo) -> Iterator[tuple[Instruction, Computation, int]]:
 
 
 def _kind(hlo: Hlo, instruction: Instruction, computation: Computation) -> str | None:
-    """Return the kind of a kernel that computes nothing; None for all others."""
+    """Return the kind of a kernel that only moves data; None for other kernels."""
     if instruction.opcode in _PREFETCHES:
         return "prefetches"
     if instruction.opcode == "fusion":
@@ -127,15 +126,15 @@ def _kind(hlo: Hlo, instruction: Instruction, computation: Computation) -> str |
         inner = [(instruction, computation)]
     else:
         return None
-    if any(one.opcode not in _MOVES for one, _ in inner):
+    if any(one.opcode not in _DATA_MOVEMENT for one, _ in inner):
         return None
-    if any(_transposes(*one) for one in inner):
+    if any(_is_transpose(*one) for one in inner):
         return "transposes"
     return "conversions" if any(one.opcode == "convert" for one, _ in inner) else "copies"
 
 
-def _transposes(instruction: Instruction, computation: Computation) -> bool:
+def _is_transpose(instruction: Instruction, computation: Computation) -> bool:
     if instruction.opcode == "transpose":
         return True
-    before = computation[instruction.operands[0]]
-    return instruction.opcode == "copy" and instruction.layout != before.layout
+    operand = computation[instruction.operands[0]]
+    return instruction.opcode == "copy" and instruction.layout != operand.layout

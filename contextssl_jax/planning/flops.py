@@ -1,9 +1,10 @@
-"""Floating-point operations of a program, counted in its jaxpr.
+"""Floating-point operations (FLOPs) of a program, counted in its jaxpr.
 
-Only matrix products and convolutions count, two operations for each multiplication and addition:
-nearly all of a step, and what a peak is stated for. As in XLA's own count, multiplications by the
-zeros of padding and dilation do not count, so a convolution and each of its gradients cost the
-same. Unlike XLA's, a loop counts as often as it runs, and values that nothing reads do not count.
+Only matrix products and convolutions are counted, as two operations per multiply-add. They are
+nearly all operations of a step, and vendors state peak rates for them. As in XLA's cost analysis,
+multiplications by zeros of padding and dilation are not counted, so a convolution and each of its
+gradients have the same count. Unlike in XLA's, a loop is counted as many times as it runs, and
+unused values are not counted.
 """
 
 import math
@@ -16,22 +17,22 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from contextssl_jax.planning.counting import count_operations, part_of
 
-Flops = Counter[tuple[str, str]]  # by part, and "forward" or "backward"
+Flops = Counter[tuple[str, str]]  # by (part, "forward" or "backward")
 
 
 def count_flops(
     jaxpr: Jaxpr, platform: str, parts: Mapping[str, str] | None = None, *, loops: bool = True
 ) -> Flops:
-    """Counts the floating-point operations of a program; within shard_map, of one device.
+    """Count the FLOPs of a program. Within shard_map, the count is that of one device.
 
     Args:
       jaxpr: the program.
-      platform: the branch of lax.platform_dependent that counts, such as "tpu".
-      parts: names of parts by the name scope that their operations are in, such as a Flax module's.
-      loops: count a scan as often as it runs; else once, as XLA does.
+      platform: the platform, such as "tpu", whose branch of lax.platform_dependent is counted.
+      parts: names of parts by name scope, such as that of a Flax module.
+      loops: True to count a scan as many times as it runs; False to count it once, as XLA does.
 
     Returns:
-      Operations by (part, "forward" or "backward"); what is in no part is in "other".
+      FLOPs by (part, "forward" or "backward"). Operations outside all parts are in "other".
     """
 
     def label(scope: str) -> tuple[str, str]:
@@ -50,13 +51,13 @@ def _dot_general(eqn: JaxprEqn) -> int:
 def _convolution(eqn: JaxprEqn) -> int:
     inputs, kernel, outputs = map(_shape, (*eqn.invars, *eqn.outvars))
     p = eqn.params
-    of_inputs, of_kernel, of_outputs = p["dimension_numbers"]
+    input_dims, kernel_dims, output_dims = p["dimension_numbers"]
     products = [
         _products(inputs[i], kernel[k], outputs[o], *window)
         for i, k, o, *window in zip(
-            of_inputs[2:],
-            of_kernel[2:],
-            of_outputs[2:],
+            input_dims[2:],
+            kernel_dims[2:],
+            output_dims[2:],
             p["window_strides"],
             p["padding"],
             p["lhs_dilation"],
@@ -64,9 +65,9 @@ def _convolution(eqn: JaxprEqn) -> int:
             strict=True,
         )
     ]
-    # The kernel's input channels are already those of one group.
-    images = inputs[of_inputs[0]] // p["batch_group_count"]
-    return 2 * images * kernel[of_kernel[0]] * kernel[of_kernel[1]] * math.prod(products)
+    # The input channels of the kernel are those of one group.
+    images = inputs[input_dims[0]] // p["batch_group_count"]
+    return 2 * images * kernel[kernel_dims[0]] * kernel[kernel_dims[1]] * math.prod(products)
 
 
 def _shape(var: Any) -> tuple[int, ...]:
@@ -79,13 +80,13 @@ def _products(
     outputs: int,
     stride: int,
     padding: tuple[int, int],
-    dilation: int,
-    spread: int,
+    input_dilation: int,
+    kernel_dilation: int,
 ) -> int:
-    """Counts the pairs of an output and a tap that meet an entry of the input, along one axis."""
-    place = np.arange(outputs)[:, None] * stride + np.arange(taps) * spread - padding[0]
-    inside = (place >= 0) & (place < size * dilation) & (place % dilation == 0)
-    return int(inside.sum())
+    """Count the pairs of an output and a kernel tap that read an input entry, along one axis."""
+    position = np.arange(outputs)[:, None] * stride + np.arange(taps) * kernel_dilation - padding[0]
+    inside = (position >= 0) & (position < size * input_dilation)
+    return int((inside & (position % input_dilation == 0)).sum())
 
 
 _OPERATIONS = {"dot_general": _dot_general, "conv_general_dilated": _convolution}

@@ -1,7 +1,7 @@
-"""Accelerators and what their vendors say of them.
+"""Specifications of accelerators, as published by their vendors.
 
-Peaks are of dense bfloat16 products: where a vendor tells them with sparsity, half of that. A
-gigabyte is taken as 10^9 bytes, the smaller reading. Sources:
+Peak rates are those of dense bfloat16 products, half of the published rate if that assumes
+sparsity. A gigabyte is taken as 10^9 bytes, a conservative reading. Sources:
 
 - TPU v4: https://docs.cloud.google.com/tpu/docs/v4
 - TPU v5e: https://docs.cloud.google.com/tpu/docs/v5e
@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """One accelerator, which JAX calls one device."""
+    """One accelerator, which is one JAX device."""
 
     name: str
     peak: float  # bfloat16 FLOP/s
     memory: float  # bytes
-    bandwidth: float  # of the memory, bytes/s
+    bandwidth: float  # memory bandwidth, bytes/s
     per_host: int  # chips in one machine
 
     def hosts(self, devices: int) -> int:
-        """Returns how many machines hold so many devices."""
+        """Return the number of machines for a number of devices."""
         return -(-devices // self.per_host)
 
 

@@ -1,4 +1,4 @@
-"""A compiled program's HLO text, as instructions that know their operands and their bytes."""
+"""Parser of a compiled program's HLO text into instructions with operands and sizes."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ _CALLED = re.compile(
     r"\b(?:body|calls|to_apply|called_computations)=\{?%?([\w.-]+)|branch_computations=\{([^}]*)\}"
 )
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-# Instructions that run the instructions of the computations that they call.
+# Instructions that execute the instructions of the computations that they call.
 _CONTROL = frozenset({"while", "call", "conditional", "async-start"})
 
 
@@ -23,11 +23,11 @@ class Instruction:
     """One instruction.
 
     Attributes:
-      name: unique in its computation.
-      opcode: such as "fusion".
-      shape: text of the result's type, with layouts; a tuple's in parentheses.
+      name: name, unique in its computation.
+      opcode: opcode, such as "fusion".
+      shape: text of the result's type, with layouts, in parentheses for a tuple.
       operands: names of the operands.
-      attributes: text of all that follows the operands.
+      attributes: text after the operands.
       root: True for the result of its computation.
     """
 
@@ -40,7 +40,7 @@ class Instruction:
 
     @property
     def size(self) -> int:
-        """Bytes of the result."""
+        """Size of the result in bytes."""
         return sum(_bytes(*found) for found in _ARRAY.findall(self.shape))
 
     @property
@@ -51,7 +51,7 @@ class Instruction:
 
     @property
     def layout(self) -> str:
-        """Order of the dimensions of the result's first array in memory, minor to major."""
+        """Memory order of the dimensions of the result's first array, minor to major."""
         found = _ARRAY.search(self.shape)
         return (found[4] if found else None) or ""
 
@@ -67,7 +67,7 @@ class Instruction:
         return tuple(name for one, many in found for name in re.findall(r"[\w.-]+", one or many))
 
     def attribute(self, name: str) -> str:
-        """Return the text of a quoted attribute, or "" where there is none."""
+        """Return the text of a quoted attribute; "" if it is missing."""
         found = re.search(rf'\b{name}="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
@@ -77,21 +77,21 @@ Computation = Mapping[str, Instruction]
 
 @dataclass(frozen=True)
 class Hlo:
-    """A compiled program: instructions by name, by computation.
+    """A compiled program.
 
     Attributes:
-      computations: instructions by name, in their order.
-      entry: name of the computation that runs first.
+      computations: instructions by name, in their order, by name of the computation.
+      entry: name of the entry computation.
     """
 
     computations: Mapping[str, Computation]
     entry: str
 
     def executed(self) -> Iterator[tuple[Instruction, Computation, int]]:
-        """Yield each executed instruction, its computation, and how often it runs.
+        """Yield each executed instruction, its computation, and the number of its executions.
 
-        Fusions count as one instruction. The body of a loop runs as often as its trip count, or
-        once where that is unknown; every branch of a conditional counts.
+        A fusion is one instruction. The body of a loop is executed according to its trip count, or
+        once if that is unknown. Every branch of a conditional is included.
         """
         yield from self._executed(self.entry, 1)
 
@@ -107,7 +107,7 @@ class Hlo:
                 yield from self._executed(called, times * trips)
 
     def within(self, instruction: Instruction) -> Iterator[tuple[Instruction, Computation]]:
-        """Yield an instruction's own instructions: those of a fusion, however deeply nested."""
+        """Yield the instructions in a fusion and in its nested fusions."""
         for called in instruction.called:
             computation = self.computations[called]
             for inner in computation.values():
@@ -117,7 +117,7 @@ class Hlo:
 
 
 def parse_hlo(text: str) -> Hlo:
-    """Parse the text of a compiled program, as `jax.stages.Compiled.as_text` gives it.
+    """Parse the text of a compiled program, from `jax.stages.Compiled.as_text`.
 
     Raises:
       ValueError: the text has no entry computation.
@@ -146,7 +146,7 @@ def _parse_instruction(name: str, text: str, root: bool) -> Instruction | None:
         return None
     start = opcode.end() - 1
     end = _closing(rest, start)
-    # Older texts state an operand's type before its name, which alone begins with a percent sign.
+    # Older versions of XLA write the type of an operand before its name, which starts with "%".
     inside = rest[start + 1 : end - 1]
     operands = re.findall(r"%([\w.-]+)", inside) or re.findall(r"[\w.-]+", inside)
     return Instruction(name, opcode[1], shape, tuple(operands), rest[end:], root)

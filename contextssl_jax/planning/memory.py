@@ -1,4 +1,4 @@
-"""Bytes that a step keeps on a device, counted without running or compiling it."""
+"""Memory of a training step on a device, estimated from its jaxpr."""
 
 import re
 from collections import Counter
@@ -12,22 +12,22 @@ from contextssl_jax.planning.counting import part_of
 
 COPIES = "copies of parameters"
 
-# What a compiler does not compute a second time, by the names of JAX's primitives.
-_COSTLY = re.compile(
+# Primitives that a compiler does not recompute.
+_EXPENSIVE = re.compile(
     "dot_general|conv_general|ragged|reduce|scan|while|cond|psum|all_|ppermute|gather|scatter"
     "|sort|cum|arg|random|threefry"
 )
 
 
 class Saved(NamedTuple):
-    """Bytes that the forward pass keeps for the backward pass, by part; see saved_for_backward."""
+    """Bytes that the forward pass saves for the backward pass, by part; see saved_for_backward."""
 
     unfused: Counter[str]
     fused: Counter[str]
 
 
 def size_of(tree: Any) -> int:
-    """Returns the bytes of all arrays, or their shapes, in a tree."""
+    """Return the total size in bytes of a tree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -38,84 +38,88 @@ def saved_for_backward(
     parts: Mapping[str, str],
     axes: Mapping[str, int],
 ) -> Saved:
-    """Counts what the forward pass keeps for the backward pass, beside parameters and inputs.
+    """Estimate the values that the forward pass saves, in addition to parameters and inputs.
 
-    It is counted twice, in the program alone and so the same for every platform. Unfused, as JAX's
-    residuals: every value that the backward pass reads. Fused, as if all that is elementwise were
-    computed again from what products, convolutions and reductions give, wherever that needs fewer
-    bytes: a BatchNorm and its ReLU then read their input in the backward pass again, where JAX by
-    itself keeps five copies of it. What compilers for accelerators keep is near the latter.
+    There are two estimates, both from the jaxpr and therefore independent of the platform. Unfused:
+    all residuals of JAX, which are the values that the backward pass uses. Fused: elementwise
+    values are recomputed from the results of products, convolutions and reductions wherever that
+    saves memory. A BatchNorm and its ReLU, for example, then save their input only, instead of the
+    five values of the same size that JAX saves. Compilers for accelerators come close to the fused
+    estimate.
 
     Args:
-      loss: (params, *rest) -> (loss, anything else).
+      loss: (params, *rest) -> (loss, auxiliary output).
       params: shapes of the parameters.
-      *rest: shapes of the other inputs, as one device sees them.
-      parts: names of parts by the name scope that makes their values, see count_flops.
-      axes: sizes of the axes over devices that the loss names.
+      *rest: shapes of the other inputs on one device.
+      parts: names of parts by name scope; see count_flops.
+      axes: sizes of the device axes that the loss uses, by name.
 
     Returns:
-      Bytes by part; what depends on parameters alone, such as their casts to bfloat16, as COPIES.
+      Bytes by part. Values that depend on parameters only, such as their casts to bfloat16, are
+      counted as COPIES.
     """
 
-    def pull(params: Any, *rest: Any) -> list[jax.Array]:
-        _, pulled, _ = jax.vjp(lambda p: loss(p, *rest), params, has_aux=True)
-        return jax.tree.leaves(pulled)
+    def residuals_of_vjp(params: Any, *rest: Any) -> list[jax.Array]:
+        _, vjp, _ = jax.vjp(lambda p: loss(p, *rest), params, has_aux=True)
+        return jax.tree.leaves(vjp)
 
-    closed = jax.make_jaxpr(pull, axis_env=list(axes.items()))(params, *rest)
+    closed = jax.make_jaxpr(residuals_of_vjp, axis_env=list(axes.items()))(params, *rest)
     jaxpr = closed.jaxpr
-    makers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
-    copies = _made_of(set(jaxpr.invars[: len(jax.tree.leaves(params))]), jaxpr)
-    read = {var for var in jaxpr.outvars if isinstance(var, Var)}
-    residuals = [var for var in makers if var in read]  # in the program's order
+    producers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
+    copies = _dependent_only_on(set(jaxpr.invars[: len(jax.tree.leaves(params))]), jaxpr)
+    outputs = {var for var in jaxpr.outvars if isinstance(var, Var)}
+    residuals = [var for var in producers if var in outputs]  # in the order of the program
 
-    def by_part(kept: Mapping[Var, Var]) -> Counter[str]:
+    def by_part(saved: Mapping[Var, Var]) -> Counter[str]:
         total: Counter[str] = Counter()
-        for var, reader in kept.items():
-            scope = str(makers[reader].source_info.name_stack)
-            total[COPIES if reader in copies else part_of(scope, parts)] += size_of(var.aval)
+        for var, residual in saved.items():
+            scope = str(producers[residual].source_info.name_stack)
+            total[COPIES if residual in copies else part_of(scope, parts)] += size_of(var.aval)
         return total
 
-    return Saved(by_part({var: var for var in residuals}), by_part(_least(residuals, makers)))
+    return Saved(
+        by_part({var: var for var in residuals}), by_part(_minimize_saved(residuals, producers))
+    )
 
 
-def _made_of(origin: set[Var], jaxpr: Jaxpr) -> set[Var]:
-    """Returns the variables that depend on those of the origin, and on no others."""
-    found = set(origin)
+def _dependent_only_on(origin: set[Var], jaxpr: Jaxpr) -> set[Var]:
+    """Return the variables that depend on variables in `origin` only."""
+    dependent = set(origin)
     for eqn in jaxpr.eqns:
         inputs = list(_variables(eqn))
-        if inputs and found.issuperset(inputs):
-            found.update(eqn.outvars)
-    return found
+        if inputs and dependent.issuperset(inputs):
+            dependent.update(eqn.outvars)
+    return dependent
 
 
-def _least(residuals: list[Var], makers: Mapping[Var, JaxprEqn]) -> dict[Var, Var]:
-    """Chooses what to keep so that cheap operations give all residuals, in few bytes.
+def _minimize_saved(residuals: list[Var], producers: Mapping[Var, JaxprEqn]) -> dict[Var, Var]:
+    """Greedily choose small values to save, from which cheap operations compute all residuals.
 
     Returns:
-      What is kept, and the residual that each is kept for.
+      The saved values, each with the residual that it is saved for.
     """
-    kept: dict[Var, Var] = {}
+    saved: dict[Var, Var] = {}
     for residual in residuals:
         sources: set[Var] = set()
-        seen: set[Var] = set()
-        ahead = [residual]
-        while ahead:
-            var = ahead.pop()
-            if var in kept or var in seen or var not in makers:
+        visited: set[Var] = set()
+        pending = [residual]
+        while pending:
+            var = pending.pop()
+            if var in saved or var in visited or var not in producers:
                 continue
-            seen.add(var)
-            if _cheap(makers[var]):
-                ahead += _variables(makers[var])
+            visited.add(var)
+            if _is_cheap(producers[var]):
+                pending += _variables(producers[var])
             else:
                 sources.add(var)
-        fewer = size_of([var.aval for var in sources]) <= size_of(residual.aval)
-        kept |= dict.fromkeys(sources if fewer else [residual], residual)
-    return kept
+        recompute = size_of([var.aval for var in sources]) <= size_of(residual.aval)
+        saved |= dict.fromkeys(sources if recompute else [residual], residual)
+    return saved
 
 
-def _cheap(eqn: JaxprEqn) -> bool:
+def _is_cheap(eqn: JaxprEqn) -> bool:
     inner = (one for jaxpr in jaxprs_in_params(eqn.params) for one in jaxpr.eqns)
-    return not _COSTLY.match(eqn.primitive.name) and all(map(_cheap, inner))
+    return not _EXPENSIVE.match(eqn.primitive.name) and all(map(_is_cheap, inner))
 
 
 def _variables(eqn: JaxprEqn) -> Iterator[Var]:

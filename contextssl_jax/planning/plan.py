@@ -1,4 +1,4 @@
-"""The plan of a run: everything about its cost that can be told without running it."""
+"""The plan of a run: estimates of its cost."""
 
 import logging
 import time
@@ -13,44 +13,44 @@ from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
 from contextssl_jax.planning.memory import saved_for_backward, size_of
 from contextssl_jax.planning.program import Program, build_program
-from contextssl_jax.planning.tables import show
+from contextssl_jax.planning.tables import format_plan
 from contextssl_jax.planning.traffic import requested_bytes, sent_bytes
 from contextssl_jax.storage.files import json_output
 
-TARGET = "tpu"  # whose branch of lax.platform_dependent counts; that of GPUs is the same
+TARGET = "tpu"  # platform whose branches of lax.platform_dependent are counted; GPUs use the same
 
-Plan = dict[str, Any]  # a tree by names, which JSON can hold
+Plan = dict[str, Any]  # a nested dictionary of JSON values
 
 _log = logging.getLogger(__name__)
 
 
 def plan(config: ConfigDict, devices: int, utilisation: float, out: str | None) -> None:
-    """Prints what a run of the config costs on so many devices, without running it.
+    """Print the estimated cost of a run, without running it.
 
     Args:
       config: the options.
-      devices: that the global batch is split over.
-      utilisation: share of the chips' peak that is taken to be reached, in (0, 1].
-      out: JSON file to write the plan to as well, or None.
+      devices: number of devices that the global batch is split over.
+      utilisation: assumed fraction of the chips' peak FLOP/s, in (0, 1].
+      out: JSON file to write the plan to; None to only print it.
 
     Raises:
-      UserError: an option is wrong, or the file cannot be written.
+      UserError: an option is invalid, or the file is not writable.
     """
     with json_output(out) as write:
-        made = make_plan(config, devices, utilisation)
-        print(show(made))
-        write(made)
+        result = make_plan(config, devices, utilisation)
+        print(format_plan(result))
+        write(result)
 
 
 def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
-    """Makes the plan; see `plan`.
+    """Return the plan of a run; see `plan`.
 
     Returns:
-      Bytes, seconds, counts of parameters and of floating-point operations, by names. Operations
-      are those of all devices together, the rest is one device's.
+      Bytes, seconds, and counts of parameters and FLOPs, by name. FLOPs are those of all devices;
+      all other values are those of one device.
     """
     program = build_program(config, devices)
-    _log.info("compiling the step for this host's CPU, which may take a minute")
+    _log.info("compiling the step for the CPU of this host, which may take a minute")
     start = time.perf_counter()
     compiled = program.traced.lower().compile()
     seconds = time.perf_counter() - start
@@ -81,15 +81,18 @@ def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
         },
         "flops": flops,
         "traffic": traffic(program, compiled.as_text()) if devices > 1 else None,
-        "chips": [_on(chip, program, memory["all"], flops["all"], utilisation) for chip in CHIPS],
+        "chips": [
+            _estimate_chip(chip, program, memory["all"], flops["all"], utilisation)
+            for chip in CHIPS
+        ],
     }
 
 
 def _memory(program: Program) -> dict[str, Any]:
-    state, turns = program.state, program.turns
+    state, accumulate_steps = program.state, program.accumulate_steps
 
-    def share(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        contexts = leaf.shape[0] // (program.devices * turns)
+    def local_chunk(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        contexts = leaf.shape[0] // (program.devices * accumulate_steps)
         return jax.ShapeDtypeStruct((contexts, *leaf.shape[1:]), leaf.dtype)
 
     axis = program.experiment.parallel.axis
@@ -97,7 +100,7 @@ def _memory(program: Program) -> dict[str, Any]:
         program.experiment.method.loss,
         state.params,
         state.batch_stats,
-        jax.tree.map(share, program.batch),
+        jax.tree.map(local_chunk, program.batch),
         jax.eval_shape(jax.random.key, 0),
         parts=program.parts,
         axes={axis: program.devices} if axis else {},
@@ -106,7 +109,8 @@ def _memory(program: Program) -> dict[str, Any]:
         "parameters": size_of(state.params),
         "optimiser moments": size_of(state.opt_state),
         "batch statistics": size_of(state.batch_stats),
-        "gradients": size_of(state.params) * (1 if turns == 1 else 2),  # of a turn, and their sum
+        # With accumulation, the gradients of a chunk and their sum.
+        "gradients": size_of(state.params) * (1 if accumulate_steps == 1 else 2),
         "batch": size_of(program.batch) // program.devices,
     }
     total = sum(held.values())
@@ -130,11 +134,14 @@ def _flops(program: Program) -> dict[str, Any]:
     parts = dict(sorted(((part, 0) for part, _ in counted), key=_other_last))
     return {
         "parts": {
-            part: {way: program.devices * counted[part, way] for way in ("forward", "backward")}
+            part: {
+                direction: program.devices * counted[part, direction]
+                for direction in ("forward", "backward")
+            }
             for part in parts
         },
         "all": program.devices * counted.total(),
-        "check": {  # of one device, where loops count once
+        "check": {  # counts of one device, with loops counted once
             "here": count_flops(jaxpr, TARGET, loops=False).total(),
             "xla": lowered.cost_analysis()["flops"],
         },
@@ -142,7 +149,12 @@ def _flops(program: Program) -> dict[str, Any]:
 
 
 def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
-    """Returns the bytes that one device sends, as the step asks and in its compiled HLO text."""
+    """Return the bytes that one device sends, as requested by the step and as compiled.
+
+    Args:
+      program: the traced step.
+      text: HLO text of the compiled step.
+    """
     jaxpr = program.traced.jaxpr.jaxpr
     return {
         "asked": dict(requested_bytes(jaxpr, program.devices, TARGET, program.parts)),
@@ -150,12 +162,12 @@ def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _on(
+def _estimate_chip(
     chip: Chip, program: Program, memory: dict[str, int], flops: int, utilisation: float
 ) -> dict[str, Any]:
     state = program.state
     # The update reads and writes parameters and moments, and reads gradients.
-    moved = 3 * size_of(state.params) + 2 * size_of(state.opt_state)
+    update_bytes = 3 * size_of(state.params) + 2 * size_of(state.opt_state)
     step = flops / (program.devices * chip.peak * utilisation)
     return {
         "name": chip.name,
@@ -164,7 +176,7 @@ def _on(
         "hosts": chip.hosts(program.devices),
         "fits": {which: size <= chip.memory for which, size in memory.items()},
         "step_seconds": step,
-        "update_seconds": moved / chip.bandwidth,
+        "update_seconds": update_bytes / chip.bandwidth,
         "run_seconds": program.config.train.steps * step,
     }
 

@@ -1,4 +1,4 @@
-"""A config's training step as a program for any number of devices, without data or values."""
+"""The traced training step of a config, for any number of devices, from shapes only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +17,15 @@ from contextssl_jax.step import TrainState
 
 @dataclass(frozen=True)
 class Program:
-    """The step and the shapes that it works on.
+    """A traced training step and the shapes of its inputs.
 
     Attributes:
       config: the options.
-      devices: that the global batch is split over.
-      experiment: what the config stands for, its data set a stand-in.
-      state: shapes of the state, the same on every device.
+      devices: number of devices that the global batch is split over.
+      experiment: the experiment of the config, with a dummy data set.
+      state: shapes of the state, which is replicated.
       batch: shapes of the global batch.
-      traced: the step, to be lowered and compiled (jax.stages.Traced).
+      traced: the traced step (jax.stages.Traced).
     """
 
     config: ConfigDict
@@ -42,57 +42,63 @@ class Program:
         return {type(module).__name__: part for part, module in modules.items()}
 
     @property
-    def turns(self) -> int:
-        """In how many turns a device takes its contexts."""
+    def accumulate_steps(self) -> int:
+        """Number of sequential chunks into which a device splits its contexts."""
         return self.config.train.accumulate_steps
 
 
 def build_program(
     config: ConfigDict, devices: int, chips: Sequence[jax.Device] | None = None
 ) -> Program:
-    """Trace the step for so many CPU devices of this host, however many it has, or for chips.
+    """Trace the training step for CPU devices of this host, or for other chips.
 
     Args:
       config: the options.
-      devices: that the global batch is split over.
-      chips: the devices, which may be mere descriptions (see targets.py); None for the CPU's.
+      devices: number of devices that the global batch is split over.
+      chips: the devices, which may be abstract (see targets.py); None for emulated CPU devices.
 
     Raises:
-      UserError: an option is wrong, or a run could not use so many devices.
+      UserError: an option is invalid, or a run cannot use this number of devices.
     """
     if devices > 1 and config.train.parallel == "jit":
-        raise UserError(f"train.parallel: 'jit' is for one device, and --devices is {devices}")
-    chosen = host_devices(devices) if chips is None else chips
-    place = choose_parallel(config.train.parallel, config.data.contexts, chosen)
-    # pmap is shard_map underneath, which unlike it is compiled from shapes alone.
-    place = replace(place, mode="shard_map" if devices > 1 else "jit")
-    experiment = build_experiment(config, dummy_dataset(config), place)
+        raise UserError(
+            f"--config.train.parallel: 'jit' uses one device, but --devices is {devices}. Use"
+            " 'auto', 'pmap' or 'shard_map'."
+        )
+    all_devices = host_devices(devices) if chips is None else chips
+    parallel = choose_parallel(config.train.parallel, config.data.contexts, all_devices)
+    # pmap is implemented as shard_map, which can be compiled from shapes only.
+    parallel = replace(parallel, mode="shard_map" if devices > 1 else "jit")
+    experiment = build_experiment(config, dummy_dataset(config), parallel)
     state = jax.eval_shape(experiment.init)
     batch = jax.eval_shape(lambda: experiment.batches[0])
     if chips is not None:
-        state, batch = map(_placed, (state, batch), place.shardings())
+        state, batch = map(_with_sharding, (state, batch), parallel.shardings())
     traced = experiment.step.trace(state, batch)  # type: ignore[attr-defined]
     return Program(config, devices, experiment, state, batch, traced)
 
 
-def _placed(shapes: Any, sharding: Sharding) -> Any:
+def _with_sharding(shapes: Any, sharding: Sharding) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
     )
 
 
 def host_devices(count: int) -> tuple[jax.Device, ...]:
-    """Returns CPU devices of this process, and leaves accelerators alone.
+    """Return CPU devices of this process, without initializing accelerators.
 
     Raises:
-      UserError: JAX has already started, with fewer.
+      UserError: JAX is already initialized with fewer CPU devices.
     """
     try:
         jax.config.update("jax_num_cpu_devices", count)
         jax.config.update("jax_platforms", "cpu")
-    except RuntimeError:  # it has started
+    except RuntimeError:  # JAX is already initialized
         pass
     devices = tuple(jax.devices("cpu"))
     if len(devices) < count:
-        raise UserError(f"--devices: {count}, but JAX has already started with {len(devices)}")
+        raise UserError(
+            f"--devices: JAX is already initialized with {len(devices)} CPU devices, not {count}."
+            " Run the plan in a new process."
+        )
     return devices[:count]

@@ -1,20 +1,20 @@
-"""Chips that XLA compiles a program for on a host that has none of them.
+"""Chips that XLA can compile for on a host without them.
 
-The H100 is described by its public figures: https://www.nvidia.com/en-us/data-center/h100 and the
-table of compute capabilities in NVIDIA's CUDA C++ Programming Guide. TPUs are known to libtpu.
+The description of the H100 follows https://www.nvidia.com/en-us/data-center/h100 and the table of
+compute capabilities in NVIDIA's CUDA C++ Programming Guide. libtpu contains those of TPUs.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from jax.experimental import topologies
 
 from contextssl_jax.errors import UserError
+from contextssl_jax.storage.paths import is_installed
 
-# A stream_executor.GpuTargetConfigProto of XLA; sizes in bytes, rates in 1/s.
+# XLA's stream_executor.GpuTargetConfigProto; sizes in bytes, rates in 1/s.
 _H100 = """
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"
@@ -52,12 +52,12 @@ class Target:
     """A kind of chip to compile for.
 
     Attributes:
-      platform: of JAX, "cuda" or "tpu".
-      extra: optional dependencies of this project that install the compiler.
-      modules: Python modules, of which any one brings the compiler.
-      environment: variables that the compiling process needs before JAX starts.
-      shapes: topologies by JAX's name of them, each larger than the one before.
-      clock: cycles in a second of a TPU core, that the compiler's estimates are in; else None.
+      platform: JAX platform, "cuda" or "tpu".
+      extra: extra of this project that installs the compiler.
+      modules: Python modules, one of which must be installed.
+      environment: environment variables to set before JAX is initialized.
+      shapes: JAX's names of the topologies, in ascending order of size.
+      clock: clock rate of a TPU core in Hz, for the compiler's estimates in cycles; None for GPUs.
     """
 
     platform: str
@@ -77,14 +77,14 @@ def _tpu(name: str, shapes: tuple[str, ...], clock: float) -> Target:
 _PLANE = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
-# Clocks follow from the published peaks: four 128 x 128 (v5e), eight (v5p) and four 256 x 256
-# (v6e) units multiply and add once a cycle.
+# Clock rates follow from the published peak rates: four 128 x 128 (v5e), eight 128 x 128 (v5p) and
+# four 256 x 256 (v6e) units compute one multiply-add per cycle.
 TARGETS: dict[str, Target] = {
     "h100": Target(
         "cuda",
         "compile-gpu",
         ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"),
-        {"XLA_FLAGS": "--xla_gpu_autotune_level=0"},  # no card to time kernels on
+        {"XLA_FLAGS": "--xla_gpu_autotune_level=0"},  # autotuning needs a GPU
         tuple(f"1x1x{2**n}" for n in range(4)),
     ),
     "v5e": _tpu("v5e", _PLANE, 1.5e9),
@@ -97,30 +97,36 @@ def check_installed(chip: str) -> None:
     """Check that the compiler for a chip is installed.
 
     Raises:
-      UserError: it is not.
+      UserError: it is not installed.
     """
-    if not any(map(_importable, TARGETS[chip].modules)):
+    if not any(map(is_installed, TARGETS[chip].modules)):
         extra = TARGETS[chip].extra
-        raise UserError(f"--chip={chip}: needs pip install 'contextssl-jax[{extra}]'")
+        raise UserError(
+            f"--chip={chip}: its compiler is not installed. Run: pip install"
+            f" 'contextssl-jax[{extra}]'"
+        )
 
 
 def describe_devices(chip: str, count: int) -> tuple[Any, ...]:
-    """Return the devices of the smallest topology that has so many.
+    """Return abstract devices of a chip, from its smallest topology that is large enough.
 
-    They can be compiled for, and nothing else. TARGETS[chip].environment has to be set.
+    Programs can be compiled for them, but not executed. TARGETS[chip].environment must be set.
 
     Args:
       chip: a name in TARGETS.
-      count: devices, at least 1.
+      count: number of devices, at least 1.
 
     Raises:
-      UserError: no topology of the chip has so many devices.
+      UserError: no topology of the chip is large enough.
     """
     target = TARGETS[chip]
     sizes = [_product(shape) for shape in target.shapes]
     fitting = [shape for shape, size in zip(target.shapes, sizes, strict=True) if size >= count]
     if not fitting:
-        raise UserError(f"--devices: {chip} has at most {max(sizes)}, not {count}")
+        raise UserError(
+            f"--devices: {chip} has topologies of at most {max(sizes)} devices, not {count}."
+            f" Choose at most {max(sizes)}."
+        )
     options = {"topology_name": fitting[0]}
     if target.platform == "cuda":
         options = {"topology_name": chip, "topology": fitting[0], "target_config": _H100}
@@ -131,10 +137,3 @@ def describe_devices(chip: str, count: int) -> tuple[Any, ...]:
 def _product(shape: str) -> int:
     sizes = shape.rpartition(":")[2].split("x")
     return math.prod(map(int, sizes))
-
-
-def _importable(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # its package is not installed either
-        return False

@@ -1,8 +1,8 @@
-"""Bytes that cross devices in a step: what the step asks for, and what the compiled program sends.
+"""Traffic between devices in a step: bytes that the step requests and the compiled program sends.
 
-Both are what one device sends in ring algorithms, which are optimal in bytes: of n devices, an
-all-reduce of s bytes sends 2 (n - 1) / n s, an all-gather into s bytes or a reduce-scatter of s
-bytes half of that.
+Both are the bytes that one device sends in ring algorithms, which are optimal in bytes. With n
+devices, an all-reduce of s bytes sends 2 (n - 1) / n s, and an all-gather into s bytes or a
+reduce-scatter of s bytes sends half of that.
 """
 
 import functools
@@ -15,8 +15,8 @@ from contextssl_jax.planning.counting import OTHER, count_operations, part_of
 from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.memory import size_of
 
-# What functions of collectives.py are in a jaxpr, and what XLA calls it.
-_ASKED = {"psum": "all-reduce", "all_gather": "all-gather", "reduce_scatter": "reduce-scatter"}
+# The primitives of the functions in collectives.py, with XLA's names.
+_REQUESTED = {"psum": "all-reduce", "all_gather": "all-gather", "reduce_scatter": "reduce-scatter"}
 
 _COLLECTIVES = (
     "all-reduce",
@@ -28,12 +28,12 @@ _COLLECTIVES = (
 
 
 def ring_bytes(operation: str, size: float, devices: int) -> float:
-    """Returns the bytes that one device sends.
+    """Return the bytes that one device sends in a collective operation.
 
     Args:
-      operation: as XLA calls it, such as "all-reduce".
-      size: bytes of the whole array: what is reduced, or the result of a gather.
-      devices: n, on the ring.
+      operation: XLA's name of the operation, such as "all-reduce".
+      size: bytes of the full array: the input of a reduction, or the result of a gather.
+      devices: number of devices.
     """
     if operation == "collective-permute":
         return size
@@ -42,35 +42,35 @@ def ring_bytes(operation: str, size: float, devices: int) -> float:
 
 
 def sent_bytes(program: str, devices: int) -> dict[str, float]:
-    """Returns the bytes that one device sends in a compiled program, by operation.
+    """Return the bytes that one device sends in a compiled program, by operation.
 
     Args:
-      program: HLO text of a program for so many devices, with synchronous collectives, as XLA
-        writes it for CPUs. Collectives within a loop count as often as it runs.
-      devices: n, which all take part.
+      program: HLO text of a program with synchronous collectives, as XLA compiles it for CPUs.
+        Collectives in a loop are counted as many times as it runs.
+      devices: number of devices, all of which take part in every collective.
     """
     total: Counter[str] = Counter()
     for instruction, _, times in parse_hlo(program).executed():
         if (name := instruction.opcode) in _COLLECTIVES:
-            whole = instruction.size * (devices if name == "reduce-scatter" else 1)
-            total[name] += times * ring_bytes(name, whole, devices)  # type: ignore[assignment]
+            size = instruction.size * (devices if name == "reduce-scatter" else 1)
+            total[name] += times * ring_bytes(name, size, devices)  # type: ignore[assignment]
     return dict(total)
 
 
 def requested_bytes(
     jaxpr: Jaxpr, devices: int, platform: str, parts: Mapping[str, str]
 ) -> Counter[str]:
-    """Returns the bytes that one device sends for what a step asks of all devices.
+    """Return the bytes that one device sends for the collectives in the jaxpr of a step.
 
     Args:
-      jaxpr: the step, of one device in shard_map.
-      devices: n, which all take part.
+      jaxpr: the step under shard_map.
+      devices: number of devices, all of which take part in every collective.
       platform: see count_flops.
-      parts: likewise.
+      parts: see count_flops.
 
     Returns:
-      Bytes by what they are: "gradients"; "statistics: PART", of a module's batches; and "loss",
-      all else that losses and metrics ask for, such as embeddings to be negatives.
+      Bytes by purpose: "gradients"; "statistics: PART", the batch statistics of a module; and
+      "loss", all other collectives of losses and metrics, such as the gather of negatives.
     """
 
     def label(scope: str) -> str:
@@ -80,8 +80,8 @@ def requested_bytes(
         return "loss" if part == OTHER else f"statistics: {part}"
 
     def cost(operation: str, eqn: JaxprEqn) -> float:
-        whole = eqn.outvars if operation == "all-gather" else eqn.invars
-        return ring_bytes(operation, size_of([var.aval for var in whole]), devices)
+        full = eqn.outvars if operation == "all-gather" else eqn.invars
+        return ring_bytes(operation, size_of([var.aval for var in full]), devices)
 
-    costs = {primitive: functools.partial(cost, name) for primitive, name in _ASKED.items()}
+    costs = {primitive: functools.partial(cost, name) for primitive, name in _REQUESTED.items()}
     return count_operations(jaxpr, costs, label, platform)

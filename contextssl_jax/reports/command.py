@@ -55,7 +55,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
 
     run_on_primary(create)
     _log.info("evaluating step %d of %s", step, workdir)
-    with reraise_out_of_memory("lower eval.batch"):
+    with reraise_out_of_memory("Decrease --config.eval.batch"):
         evaluation = run(variables, step)
 
     def write() -> None:

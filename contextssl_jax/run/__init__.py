@@ -1,1 +1,1 @@
-"""The folder of a run: its lock, checkpoints, metadata and metrics."""
+"""The workdir of a run: lock, checkpoints, metadata and metrics."""

@@ -1,7 +1,8 @@
-"""Checkpoints: saved beside the training by all processes, verified when read, none silently lost.
+"""Asynchronous checkpoints, with checksums that are verified when a checkpoint is restored.
 
-Saved arrays are the same on all processes; each writes a part of them. Every folder is sealed, and
-`checkpoints.json` tells which steps were saved: so that whatever is damaged, or gone, is noticed.
+The saved arrays are replicated, and each process writes a part of them. Every checkpoint stores
+checksums, and `checkpoints.json` lists the saved steps, so that damaged and missing checkpoints are
+detected.
 """
 
 import functools
@@ -29,39 +30,44 @@ from contextssl_jax.storage.paths import (
 from contextssl_jax.storage.safe_json import read_json, truncate
 
 _log = logging.getLogger(__name__)
-_SAVED = "checkpoints.json"
-# What matters in a writer's long message.
-_KNOWN = "No space left on device|Disk quota exceeded|File too large|Read-only file system"
+_SAVED_STEPS = "checkpoints.json"
+# The relevant part of Orbax's long error messages.
+_DISK_ERRORS = "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 
 
 class DamagedError(Exception):
-    """A checkpoint is not as it was written; the message says how that shows."""
+    """A checkpoint is damaged. The message states the reason."""
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     step: int
     state: Any  # the train state, NumPy arrays
-    host: dict[str, Any]  # what the host keeps: data position, metrics since the last line
+    host: dict[str, Any]  # host data: position in the data, metrics since the last log line
 
 
 class Checkpoints:
-    """The checkpoints of a working directory, in `<workdir>/checkpoints/<step>/`.
+    """The checkpoints of a workdir, in `<workdir>/checkpoints/<step>/`.
 
-    Saving happens in the background and is atomic: a folder bears its step's name only once it is
-    whole. Every process calls the same functions in the same order.
+    Saves are asynchronous and atomic: a folder is renamed to its step once it is complete. Every
+    process must call the same methods in the same order.
     """
 
     def __init__(self, workdir: epath.Path, keep: int) -> None:
-        """Opens the folder, making it where needed; the newest `keep` checkpoints stay."""
-        self._folder = absolute_path(workdir / "checkpoints")  # Orbax refuses relative paths
+        """Open the folder, and create it if necessary.
+
+        Args:
+          workdir: the workdir of the run.
+          keep: number of checkpoints to keep; older ones are deleted.
+        """
+        self._folder = absolute_path(workdir / "checkpoints")  # Orbax rejects relative paths
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workdir, self._damaged = workdir, workdir / "damaged"
-        self._broken = False  # a save has failed
+        self._save_failed = False
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-            cleanup_tmp_directories=True,  # of saves that a kill cut short
+            cleanup_tmp_directories=True,  # left by interrupted saves
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -69,178 +75,188 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if not self._broken:
-            self._manager.close()  # waits for a save that is under way
+        if not self._save_failed:
+            self._manager.close()  # waits for a save in progress
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, whole or damaged, oldest first."""
-        return _steps(self._folder)
+        """Return the steps that have a checkpoint, intact or damaged, in ascending order."""
+        return _list_steps(self._folder)
 
     def save(self, checkpoint: Checkpoint, arrays: Any) -> None:
-        """Starts to save in the background, unless the step is saved already.
+        """Start an asynchronous save, unless the step is already saved.
 
         Args:
-          checkpoint: what to save; its state on the host serves for the checksums.
-          arrays: the state on the devices, whole on every one of them.
+          checkpoint: the checkpoint, whose state on the host is used for the checksums.
+          arrays: the state on the devices, fully replicated.
 
         Raises:
-          UserError: this save, or the one before, failed, such as on a full disk.
+          UserError: this save or the previous one failed, for example because the disk is full.
         """
         if run_on_primary(lambda: checkpoint.step in self.steps()):
             return
         self.wait()
-        host = with_checksums(checkpoint.step, checkpoint.state, checkpoint.host)
+        host_data = with_checksums(checkpoint.step, checkpoint.state, checkpoint.host)
         try:
             self._manager.save(
                 checkpoint.step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host)
+                    state=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host_data)
                 ),
             )
-        except Exception as error:  # whatever the writer trips over
-            raise self._failed(checkpoint.step, error) from error
+        except Exception as error:  # Orbax and TensorStore raise many types
+            raise self._save_error(checkpoint.step, error) from error
 
     def wait(self) -> None:
-        """Returns once everything is on disk, and noted.
+        """Wait for a save in progress, and update `checkpoints.json`.
 
         Raises:
           UserError: a save failed.
         """
         try:
             self._manager.wait_until_finished()
-        except Exception as error:  # whatever the writer tripped over
-            raise self._failed(None, error) from error
+        except Exception as error:  # Orbax and TensorStore raise many types
+            raise self._save_error(None, error) from error
         if jax.process_index() == 0 and (steps := self.steps()):
             try:
-                self._note(steps)
+                self._write_saved_steps(steps)
             except OSError as error:
-                raise self._failed(None, error) from error
+                raise self._save_error(None, error) from error
 
     def restore(self, template: Any) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; None where none was ever saved.
+        """Restore the newest intact checkpoint.
 
-        A damaged one is moved to `<workdir>/damaged/`, with a warning that says why.
+        Damaged checkpoints are moved to `<workdir>/damaged/` with a warning that states the reason.
 
         Args:
-          template: a state of the same structure, shapes and types; its values do not matter.
+          template: a state of the same structure, shapes and types; its values are ignored.
+
+        Returns:
+          The checkpoint; None if no step was ever saved.
 
         Raises:
-          UserError: every checkpoint is damaged or gone, or is of another model.
+          UserError: every checkpoint is damaged or missing, or belongs to a different model.
         """
-        steps, noted = run_on_primary(lambda: [self.steps(), _noted(self._workdir)])
-        # Older ones may have made room for newer ones since the note was written.
-        gone = [step for step in noted if not steps or step > steps[-1]]
-        if steps and gone:
-            _log.warning("checkpoint %s is gone from %s", _listed(gone), self._folder)
+        steps, saved = run_on_primary(lambda: [self.steps(), _read_saved_steps(self._workdir)])
+        # Older steps may have been deleted by `keep` since checkpoints.json was written.
+        missing = [step for step in saved if not steps or step > steps[-1]]
+        if steps and missing:
+            _log.warning("%s: checkpoint %s is missing", self._folder, _join(missing))
         for step in reversed(steps):
             try:
-                return _read(self._folder, step, template)
+                return _restore_step(self._folder, step, template)
             except DamagedError as damage:
-                _log.warning("checkpoint %d is damaged (%s); trying the one before", step, damage)
-            run_on_primary(functools.partial(self._set_aside, step))
+                _log.warning("checkpoint %d is damaged (%s); trying the previous one", step, damage)
+            run_on_primary(functools.partial(self._move_to_damaged, step))
             self._manager.reload()
-        if steps or gone:
-            what = "can be read" if steps else f"is left of steps {_listed(gone)}"
-            where = f" (they were moved to {self._damaged})" if steps else ""
+        if steps:
             raise UserError(
-                f"{self._folder}: no checkpoint {what}{where}; put one back, or, to train anew,"
-                " choose another --workdir"
+                f"{self._folder}: all checkpoints are damaged and were moved to {self._damaged}."
+                " Restore one from a backup, or use a different --workdir to train from scratch."
+            )
+        if missing:
+            raise UserError(
+                f"{self._folder}: the checkpoints of steps {_join(missing)} are missing. Restore"
+                " one from a backup, or use a different --workdir to train from scratch."
             )
         return None
 
-    def _set_aside(self, step: int) -> None:
-        taken = [path.name for path in list_folder(self._damaged)]
-        names = [str(step), *(f"{step}.{i}" for i in range(1, len(taken) + 1))]
-        free = next(name for name in names if name not in taken)
-        move_folder(self._folder / str(step), self._damaged / free)
+    def _move_to_damaged(self, step: int) -> None:
+        existing = [path.name for path in list_folder(self._damaged)]
+        candidates = [str(step), *(f"{step}.{i}" for i in range(1, len(existing) + 1))]
+        name = next(candidate for candidate in candidates if candidate not in existing)
+        move_folder(self._folder / str(step), self._damaged / name)
 
-    def _note(self, steps: Sequence[int]) -> None:
-        if _noted(self._workdir) != list(steps):
-            write_atomic(self._workdir / _SAVED, json.dumps({"steps": list(steps)}) + "\n")
+    def _write_saved_steps(self, steps: Sequence[int]) -> None:
+        if _read_saved_steps(self._workdir) != list(steps):
+            write_atomic(self._workdir / _SAVED_STEPS, json.dumps({"steps": list(steps)}) + "\n")
 
-    def _failed(self, step: int | None, error: Exception) -> UserError:
-        self._broken = True
-        kept = self.steps()
-        last = f"the last checkpoint is step {kept[-1]}" if kept else "there is none before it"
-        which = "a checkpoint" if step is None else f"checkpoint {step}"
-        return UserError(f"{self._folder}: {which} could not be saved ({_reason(error)}); {last}")
+    def _save_error(self, step: int | None, error: Exception) -> UserError:
+        self._save_failed = True
+        steps = self.steps()
+        last = f"The last checkpoint is step {steps[-1]}" if steps else "There is no checkpoint"
+        name = "a checkpoint" if step is None else f"checkpoint {step}"
+        return UserError(f"{self._folder}: cannot save {name} ({_summarize(error)}). {last}.")
 
 
 def load_checkpoint(
     workdir: epath.Path, template: dict[str, Any], step: int | None
 ) -> tuple[int, dict[str, Any]]:
-    """Reads parts of a saved state, and changes nothing in the folder: a run may be using it.
+    """Load parts of a saved state, without modifying the folder, which a run may be using.
 
     Args:
-      workdir: of the run.
-      template: the parts by their names in the state; the values of their leaves do not matter.
-      step: to be read; None is the newest that is whole.
+      workdir: the workdir of the run.
+      template: the parts by their names in the state; the values of their leaves are ignored.
+      step: the step to load; None for the newest intact checkpoint.
 
     Returns:
-      The step, and the parts as they were saved, NumPy arrays; the same step on all processes.
+      The step, which is the same on all processes, and the saved parts as NumPy arrays.
 
     Raises:
-      UserError: there is no such checkpoint, it is damaged, or it does not fit the template.
+      UserError: the checkpoint does not exist, is damaged, or does not match the template.
     """
     folder = absolute_path(workdir / "checkpoints")
-    steps = run_on_primary(lambda: _steps(folder))
+    steps = run_on_primary(lambda: _list_steps(folder))
     if not steps:
-        raise UserError(f"--workdir: {workdir} has no checkpoint; train first")
+        raise UserError(f"--workdir: {workdir} has no checkpoint. Train first.")
     if step is not None and step not in steps:
-        there = ", ".join(map(str, steps))
-        raise UserError(f"--step: {workdir} has no checkpoint {step}; it has {there}")
-    for one in reversed(steps) if step is None else [step]:
+        available = ", ".join(map(str, steps))
+        raise UserError(f"--step: {workdir} has no checkpoint {step}. Choose one of {available}.")
+    for candidate in reversed(steps) if step is None else [step]:
         try:
-            return one, _read(folder, one, template).state
+            return candidate, _restore_step(folder, candidate, template).state
         except DamagedError as damage:
             if step is not None:
-                raise UserError(f"--step: checkpoint {step} is damaged ({damage})") from damage
-            _log.warning("checkpoint %d is damaged (%s)", one, damage)
-    raise UserError(f"--workdir: no checkpoint in {folder} can be read")
+                raise UserError(
+                    f"--step: checkpoint {step} is damaged ({damage}). Choose a different step."
+                ) from damage
+            _log.warning("checkpoint %d is damaged (%s)", candidate, damage)
+    raise UserError(
+        f"--workdir: all checkpoints in {folder} are damaged. Restore one from a backup."
+    )
 
 
-def _read(folder: epath.Path, step: int, template: Any) -> Checkpoint:
-    """Reads a checkpoint, or parts of it, on all processes.
+def _restore_step(folder: epath.Path, step: int, template: Any) -> Checkpoint:
+    """Restore a checkpoint, or parts of it, on all processes.
 
     Raises:
-      UserError: it is of another model.
-      DamagedError: some process cannot read it; on all of them.
+      UserError: it belongs to a different model.
+      DamagedError: at least one process cannot read it. All processes raise it.
     """
     reason = None
     try:
         state, host = read_verified(folder / str(step), template)
     except UserError:
         raise
-    except Exception as error:  # whatever the reader trips over
-        reason = _reason(error)
-    for told in all_processes_agree(reason):
-        if told:
-            raise DamagedError(told)
+    except Exception as error:  # damage raises many types
+        reason = _summarize(error)
+    for process_reason in all_processes_agree(reason):
+        if process_reason:
+            raise DamagedError(process_reason)
     return Checkpoint(step, state, host)
 
 
-def _steps(folder: epath.Path) -> list[int]:
+def _list_steps(folder: epath.Path) -> list[int]:
     return [int(path.name) for path in list_numbered(folder) if is_complete(path)]
 
 
-def _noted(workdir: epath.Path) -> list[int]:
-    """The steps that were saved, as far as the note tells."""
+def _read_saved_steps(workdir: epath.Path) -> list[int]:
+    """Return the steps in checkpoints.json; an empty list if it is missing or damaged."""
     try:
-        return sorted(int(step) for step in read_json(workdir / _SAVED)["steps"])
+        return sorted(int(step) for step in read_json(workdir / _SAVED_STEPS)["steps"])
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        _log.warning("%s is damaged (%s)", workdir / _SAVED, _reason(error))
+        _log.warning("%s is damaged (%s)", workdir / _SAVED_STEPS, _summarize(error))
         return []
 
 
-def _listed(steps: Sequence[int]) -> str:
+def _join(steps: Sequence[int]) -> str:
     return truncate(", ".join(map(str, steps[:20])))
 
 
-def _reason(error: Exception) -> str:
-    known = re.search(_KNOWN, str(error))
-    if known:
-        return known.group()
+def _summarize(error: Exception) -> str:
+    disk_error = re.search(_DISK_ERRORS, str(error))
+    if disk_error:
+        return disk_error.group()
     line = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
     return "".join(c for c in line if c.isprintable())

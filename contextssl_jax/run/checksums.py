@@ -1,7 +1,7 @@
-"""One checkpoint's folder: sealed by checksums when it is written, and verified when it is read.
+"""Checksums of a checkpoint, which are verified when it is read.
 
-What the host keeps is sealed with the shape and the checksum of every array, and with a checksum
-of itself. Arrays that claim more memory than the model's are not read at all.
+The host data stores the shape and the checksum of every array, and a checksum of itself. An array
+whose metadata states a larger size than the model's largest array is rejected before it is read.
 """
 
 import json
@@ -23,35 +23,34 @@ from contextssl_jax.storage.safe_json import parse_json, truncate
 
 
 def with_checksums(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the host keeps, with all that `read` verifies.
+    """Return the host data with the fields that `read_verified` verifies.
 
     Args:
-      step: of the checkpoint.
-      state: that is saved beside it, NumPy arrays.
-      host: what the host keeps, as JSON knows it.
+      step: the step of the checkpoint.
+      state: the state that is saved with it, NumPy arrays.
+      host: the host data, JSON values.
     """
-    sealed = {"step": step, **host, "arrays": _sums(state)}
-    return {**sealed, "checksum": _checksum(sealed)}
+    content = {"step": step, **host, "arrays": _array_checksums(state)}
+    return {**content, "checksum": _checksum(content)}
 
 
 def read_verified(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any]]:
-    """Reads a checkpoint, or those parts of its state that the template has, on this process alone.
+    """Read and verify a checkpoint, or the parts of its state that are in the template.
 
     Args:
-      folder: that bears the step's name.
-      template: a state of the same structure, shapes and types; its values do not matter.
+      folder: the checkpoint, whose name is its step.
+      template: a state of the same structure, shapes and types; its values are ignored.
 
     Returns:
-      The state, NumPy arrays, and what the host kept.
+      The state, as NumPy arrays, and the host data.
 
     Raises:
-      UserError: it is whole, but of another model.
-      Exception: whatever damage leads to.
+      UserError: the checkpoint is intact, but belongs to a different model.
+      Exception: the checkpoint is damaged. The type depends on the damage.
     """
-    # This process alone: the others read too, but may come to another end.
-    alone = {jax.process_index()}
+    # Every process reads without synchronization, since the read may fail on some of them only.
     options = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes=alone
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
     handler = ocp.CompositeCheckpointHandler(
         state=ocp.PyTreeCheckpointHandler(multiprocessing_options=options),
@@ -60,37 +59,38 @@ def read_verified(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any
     with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
         host = reader.restore(folder, ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
         if host.pop("checksum") != _checksum(host) or str(host.pop("step")) != folder.name:
-            raise ValueError("what the host keeps does not match its checksum")
-        sums = host.pop("arrays")
+            raise ValueError("the host data does not match its checksum")
+        checksums = host.pop("arrays")
         for name, leaf in _leaves(template):
-            there = sums[name]["shape"] if name in sums else "missing"
-            if there != list(leaf.shape):
+            saved_shape = checksums[name]["shape"] if name in checksums else "missing"
+            if saved_shape != list(leaf.shape):
                 raise UserError(
-                    f"{folder}: is of another model: {name} is {there} there,"
-                    f" {list(leaf.shape)} here"
+                    f"{folder}: the checkpoint belongs to a different model (the shape of {name} is"
+                    f" {saved_shape} in the checkpoint, {list(leaf.shape)} in the config). Use the"
+                    " config that the checkpoint was trained with."
                 )
         _check_sizes(folder / "state", max(leaf.nbytes for _, leaf in _leaves(template)))
-        wanted = ocp.args.PyTreeRestore(
+        restore_args = ocp.args.PyTreeRestore(
             item=template,
             restore_args=ocp.checkpoint_utils.construct_restore_args(template),
             partial_restore=True,
         )
-        state = reader.restore(folder, ocp.args.Composite(state=wanted))["state"]
-    if any(sums[name] != one for name, one in _sums(state).items()):
+        state = reader.restore(folder, ocp.args.Composite(state=restore_args))["state"]
+    if any(checksums[name] != found for name, found in _array_checksums(state).items()):
         raise ValueError("an array does not match its checksum")
     return state, host
 
 
 def _check_sizes(folder: epath.Path, largest: int) -> None:
-    """Raises ValueError for an array that to read would take far more memory than the model's."""
-    place = str(folder) if is_remote(folder) else f"file://{quote(str(folder))}"
-    arrays = ts.KvStore.open({"driver": "ocdbt", "base": f"{place}/"}).result()
+    """Raise ValueError if an array's metadata states more than `largest` entries."""
+    url = str(folder) if is_remote(folder) else f"file://{quote(str(folder))}"
+    arrays = ts.KvStore.open({"driver": "ocdbt", "base": f"{url}/"}).result()
     for key in arrays.list().result():
         if key.endswith(b"/.zarray"):
-            described = parse_json(arrays.read(key).result().value.decode())
+            metadata = parse_json(arrays.read(key).result().value.decode())
             for name in ("shape", "chunks"):
-                if not 0 <= math.prod(described[name]) <= largest:
-                    raise ValueError(f"{truncate(key.decode())} is of the {name} {described[name]}")
+                if not 0 <= math.prod(metadata[name]) <= largest:
+                    raise ValueError(f"{truncate(key.decode())} has {name} {metadata[name]}")
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
@@ -104,12 +104,12 @@ def _checksum(host: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(host, sort_keys=True).encode())
 
 
-def _sums(state: Any) -> dict[str, dict[str, Any]]:
-    """Returns the shape of every array, and the CRC-32 of its bytes."""
+def _array_checksums(state: Any) -> dict[str, dict[str, Any]]:
+    """Return the shape of every array and the CRC-32 of its bytes."""
     leaves = _leaves(state)
     with ThreadPoolExecutor() as pool:
-        sums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
+        checksums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
         return {
-            name: {"shape": list(leaf.shape), "crc32": one}
-            for (name, leaf), one in zip(leaves, sums, strict=True)
+            name: {"shape": list(leaf.shape), "crc32": checksum}
+            for (name, leaf), checksum in zip(leaves, checksums, strict=True)
         }

@@ -1,4 +1,4 @@
-"""What one needs to repeat a run: its command, code, versions, machine and seed, in the workdir."""
+"""Metadata for reproducing a run: command, git revision, versions, machine and seed."""
 
 import functools
 import json
@@ -30,12 +30,12 @@ _PACKAGES = (
 def collect_metadata(
     config: ConfigDict, argv: Sequence[str], deterministic: bool
 ) -> dict[str, Any]:
-    """Says what is about to run, as JSON knows it.
+    """Return the metadata of a start of a run, as JSON values.
 
     Args:
-      config: the options; config.json beside the record states them all.
-      argv: the command line, the program's name first.
-      deterministic: whether --deterministic was given.
+      config: the options, of which only the fingerprint and the seed are included.
+      argv: the command line, including the program's name.
+      deterministic: whether --deterministic is set.
     """
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -53,13 +53,13 @@ def collect_metadata(
     }
 
 
-def append_run_metadata(workdir: epath.Path, record: dict[str, Any]) -> None:
-    """Adds a start of the run to <workdir>/starts.jsonl."""
-    append_text(workdir / _NAME, json.dumps(record) + "\n")
+def append_run_metadata(workdir: epath.Path, metadata: dict[str, Any]) -> None:
+    """Append the metadata of a start to <workdir>/starts.jsonl."""
+    append_text(workdir / _NAME, json.dumps(metadata) + "\n")
 
 
 def device_summary() -> str:
-    """Names the devices of all processes, such as "8 x NVIDIA H200"."""
+    """Return the number and kind of the devices of all processes, such as "8 x NVIDIA H200"."""
     kind = jax.devices()[0].device_kind
     if kind == "cpu":
         kind = f"cpu ({_processor()})"
@@ -68,37 +68,38 @@ def device_summary() -> str:
 
 @functools.cache
 def git_revision() -> str | None:
-    """Names the commit that the code is of, with "+changes" if files differ; None outside git."""
-    folder = Path(__file__).parent.parent  # the package
-    commit = _git(folder, "rev-parse", "HEAD")
+    """Return the commit of the code, with "+changes" if files differ; None outside git."""
+    package = Path(__file__).parent.parent
+    commit = _git(package, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return commit + ("+changes" if _git(folder, "status", "--porcelain", "--", ".") else "")
+    return commit + ("+changes" if _git(package, "status", "--porcelain", "--", ".") else "")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+        models = (line for line in lines if line.startswith("model name"))
+        return next(models).partition(":")[2].strip()
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

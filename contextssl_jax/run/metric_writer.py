@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, lines on the console, metrics.jsonl, TensorBoard."""
+"""Output of metrics: progress bar, console, metrics.jsonl and TensorBoard."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is not a number; `step` is the first step that shows it."""
+    """A loss, a gradient or the state is not finite. `step` is the first such step."""
 
     def __init__(self, step: int, name: str, value: float) -> None:
         super().__init__(f"step {step}: {name} is {value}")
@@ -31,64 +31,66 @@ class NonFiniteError(ArithmeticError):
 
 
 class MetricWindow:
-    """Metrics of the steps since the last line, fetched from the device in bulk.
+    """The metrics of the steps since the last log line, fetched from the device in bulk.
 
-    Its host part is saved with checkpoints, so that a line after a resume is the mean over the
-    same steps as in a run that never stopped.
+    They are saved with checkpoints, so that the first log line after a resume averages the same
+    steps as in an uninterrupted run.
     """
 
     def __init__(self, steps: list[dict[str, float]]) -> None:
-        """Starts with what an earlier part of the run had gathered; see `host`."""
+        """Start a window with the metrics of earlier steps, from `fetch`."""
         self._host = list(steps)
         self._device: list[tuple[int, Mapping[str, jax.Array], dict[str, float]]] = []
 
-    def add(self, step: int, metrics: Mapping[str, jax.Array], began: float, wait: float) -> None:
-        """Adds a step that was started, and waits for the one before it.
+    def add(
+        self, step: int, metrics: Mapping[str, jax.Array], start: float, data_wait: float
+    ) -> None:
+        """Add a dispatched step, and wait for the previous one.
 
-        So the device always has a next step, and the host is never further ahead than that.
+        The device therefore always has a queued step, and the host is at most one step ahead.
 
         Args:
-          step: its number, from 1.
+          step: the number of the step, from 1.
           metrics: scalars on the device.
-          began: when its making began, by `time.perf_counter`; NaN if its time is not to count.
-          wait: for data, seconds.
+          start: `time.perf_counter` at the start of the step; NaN to exclude the step's time.
+          data_wait: seconds that the step waited for its batch.
         """
         if self._device:
             jax.block_until_ready(self._device[-1][1])
-        times = {"step_seconds": time.perf_counter() - began, "data_wait": wait}
+        times = {"step_seconds": time.perf_counter() - start, "data_wait": data_wait}
         self._device.append((step, metrics, times))
 
-    def host(self) -> list[dict[str, float]]:
-        """Fetches what is on the device; returns all steps of the window.
+    def fetch(self) -> list[dict[str, float]]:
+        """Fetch the metrics from the device, and return those of all steps of the window.
 
         Raises:
-          NonFiniteError: a step's loss or gradient is not finite.
+          NonFiniteError: the loss or the gradient of a step is not finite.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         fetched = jax.device_get([metrics for _, metrics, _ in self._device])
-        waited = time.perf_counter() - began
+        fetch_seconds = time.perf_counter() - start
         for (step, _, times), metrics in zip(self._device, fetched, strict=True):
             values = {name: float(value.reshape(-1)[0]) for name, value in metrics.items()}
             for name in ("loss", "gradient_norm"):
                 if not math.isfinite(values[name]):
                     raise NonFiniteError(step, name, values[name])
             self._host.append(values | times)
-        if self._device:  # the wait was for the newest step
-            self._host[-1]["step_seconds"] += waited
+        if self._device:  # the fetch waited for the newest step
+            self._host[-1]["step_seconds"] += fetch_seconds
         self._device = []
-        return list(self._host)  # a copy: a save may still be writing it when the next steps come
+        return list(self._host)  # a copy, since an asynchronous save may still use it
 
-    def close(self) -> dict[str, float]:
-        """Returns each metric's mean over the steps that tell it, and empties the window."""
-        steps = self.host()
+    def pop_means(self) -> dict[str, float]:
+        """Return the mean of each metric over its non-NaN values, and clear the window."""
+        steps = self.fetch()
         self._host = []
         columns = {name: [step[name] for step in steps] for name in steps[0]}
-        told = {k: [v for v in column if not math.isnan(v)] for k, column in columns.items()}
-        return {name: sum(column) / len(column) for name, column in told.items() if column}
+        valid = {k: [v for v in column if not math.isnan(v)] for k, column in columns.items()}
+        return {name: sum(column) / len(column) for name, column in valid.items() if column}
 
 
 class MetricWriter:
-    """Writes what a run tells; with `enabled` False (not process 0), nothing at all."""
+    """Writes the metrics of a run. Writes nothing if `enabled` is False."""
 
     def __init__(
         self,
@@ -96,71 +98,77 @@ class MetricWriter:
         *,
         start: int,
         resumed: bool,
-        total: int,
-        views: int,
+        total_steps: int,
+        views_per_step: int,
         tensorboard: bool,
         enabled: bool,
     ) -> None:
-        """Opens the files of a run that goes on after step `start` of `total`.
+        """Open the files of a run that starts or resumes at step `start`.
 
-        Lines of later steps, which a run that was killed had written after its last checkpoint,
-        are taken out of metrics.jsonl: those steps are taken again.
+        Removes the lines of later steps from metrics.jsonl. A killed run has written them after its
+        last checkpoint, and those steps are repeated.
 
         Args:
-          workdir: of the run.
-          start: steps taken.
-          resumed: from a checkpoint, so that lines up to `start` stay; else none does.
-          total: steps of the whole run.
-          views: of a step's global batch.
-          tensorboard: write event files too.
-          enabled: write at all.
+          workdir: the workdir of the run.
+          start: number of steps that are already done.
+          resumed: True if the run resumes from a checkpoint; if False, all lines are removed.
+          total_steps: number of steps of the whole run.
+          views_per_step: number of views in a global batch.
+          tensorboard: True to write TensorBoard event files as well.
+          enabled: True on process 0 only.
         """
-        self._enabled, self._total, self._views = enabled, total, views
+        self._enabled = enabled
+        self._total_steps, self._views_per_step = total_steps, views_per_step
         self._file = workdir / "metrics.jsonl"
-        self._board: TensorBoardWriter | None = None
+        self._tensorboard: TensorBoardWriter | None = None
         self._failed: set[str] = set()
-        # On a terminal a bar; elsewhere, such as in a log file, lines alone.
-        plain = not (enabled and sys.stderr.isatty())
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=plain)
+        # A progress bar on a terminal; log lines otherwise, for example in a log file.
+        self._progress = tqdm(
+            total=total_steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (enabled and sys.stderr.isatty()),
+        )
         if enabled:
             self._file.touch()
-            _trim(self._file, start if resumed else -1)
+            _remove_later_lines(self._file, start if resumed else -1)
             if tensorboard:
-                self._board = TensorBoardWriter(workdir / "tensorboard", start)
+                self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start)
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-        if self._board:
-            self._board.close()
+        self._progress.close()
+        if self._tensorboard:
+            self._tensorboard.close()
 
     def advance(self) -> None:
-        """Moves the bar by one step."""
-        self._bar.update()
+        """Advance the progress bar by one step."""
+        self._progress.update()
 
-    def metrics(self, step: int, means: dict[str, float]) -> None:
-        """Writes the means of a window that ends with the step; one of them is the loss."""
+    def write_metrics(self, step: int, means: dict[str, float]) -> None:
+        """Write the means, which include the loss, of a window that ends with the step."""
         shown = {"loss": f"{means['loss']:.3f}"}
         if accuracy := [value for name, value in means.items() if name.endswith("_accuracy")]:
             shown["accuracy"] = f"{accuracy[0]:.2f}"
         if "step_seconds" in means:
-            means["views_per_second"] = self._views / means["step_seconds"]
-            left = (self._total - step) * means["step_seconds"]
+            means["views_per_second"] = self._views_per_step / means["step_seconds"]
+            remaining = (self._total_steps - step) * means["step_seconds"]
             shown |= {
                 "views/s": f"{means['views_per_second']:,.0f}",
-                "left": str(timedelta(seconds=round(left))),
+                "remaining": str(timedelta(seconds=round(remaining))),
             }
         self._write(step, means)
-        if self._enabled and self._bar.disable:
-            told = "  ".join(f"{name} {value}" for name, value in shown.items())
-            _log.info("step %d/%d  %s", step, self._total, told)
-        shown.pop("left", None)  # the bar says it itself
-        self._bar.set_postfix(shown, refresh=False)
+        if self._enabled and self._progress.disable:
+            line = "  ".join(f"{name} {value}" for name, value in shown.items())
+            _log.info("step %d/%d  %s", step, self._total_steps, line)
+        shown.pop("remaining", None)  # the progress bar shows it itself
+        self._progress.set_postfix(shown, refresh=False)
 
-    def look(self, step: int, values: dict[str, float]) -> None:
-        """Writes what the monitor saw: classes, and R² per environment and group by length."""
+    def write_monitor(self, step: int, values: dict[str, float]) -> None:
+        """Write the monitor's kNN accuracy, and its R² by environment, group and context length."""
         self._write(step, {f"monitor/{name}": value for name, value in values.items()})
         if not self._enabled:
             return
@@ -172,23 +180,29 @@ class MetricWriter:
                 rows.setdefault(environment, {}).setdefault(group, []).append(f"{value:5.2f}")
                 lengths[length] = None
         knn = f"; kNN accuracy {values['knn']:.3f}" if "knn" in values else ""
-        _log.info("held out, step %d: R² after %s tokens%s", step, " -> ".join(lengths), knn)
+        context = f" after contexts of {' -> '.join(lengths)} tokens" if len(lengths) > 1 else ""
+        _log.info("step %d, held-out data: R²%s%s", step, context, knn)
         for environment, groups in rows.items():
-            told = "   ".join(f"{group} {' -> '.join(row)}" for group, row in groups.items())
-            _log.info("  %-14s %s", f"{environment} context" if len(lengths) > 1 else "", told)
-            if len(lengths) == 1:  # without a context all environments are the same
+            line = "   ".join(f"{group} {' -> '.join(row)}" for group, row in groups.items())
+            _log.info("  %-14s %s", f"{environment} context" if len(lengths) > 1 else "", line)
+            if len(lengths) == 1:  # without a context, all environments have the same values
                 break
 
-    def attempt(self, what: str, write: Callable[[], Any]) -> None:
-        """Writes what a run can do without: if that fails, warns once, and the run goes on."""
+    def try_write(self, name: str, write: Callable[[], Any]) -> None:
+        """Write an optional output. If that fails, log a warning once, and continue.
+
+        Args:
+          name: name of the output, for the warning.
+          write: writes the output.
+        """
         if not self._enabled:
             return
         try:
             write()
         except io_errors() as error:
-            tell = _log.debug if what in self._failed else _log.warning
-            tell("%s cannot be written (%s); going on without", what, error)
-            self._failed.add(what)
+            log = _log.debug if name in self._failed else _log.warning
+            log("cannot write %s (%s); continuing without it", name, error)
+            self._failed.add(name)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self._enabled:
@@ -196,25 +210,25 @@ class MetricWriter:
                 append_text(self._file, json.dumps({"step": step, **values}) + "\n")
             except io_errors() as error:
                 raise UserError(
-                    f"{self._file}: cannot be written ({error_reason(error)})"
+                    f"{self._file}: cannot write ({error_reason(error)}). Free disk space or check"
+                    " the permissions, then run the same command again to resume."
                 ) from error
-        if self._board:
-            self._board.write(step, values, time.time())
+        if self._tensorboard:
+            self._tensorboard.write(step, values, time.time())
 
 
-def _trim(file: epath.Path, last: int) -> None:
-    """Takes the lines of steps after `last` out of a JSON-lines file."""
+def _remove_later_lines(file: epath.Path, last_step: int) -> None:
+    """Remove the lines of steps after `last_step`, and invalid lines, from metrics.jsonl."""
     lines = file.read_bytes().decode(errors="replace").splitlines()
-    kept = [line for line in lines if _step_of(line) <= last]
+    kept = [line for line in lines if _parse_step(line) <= last_step]
     if len(kept) < len(lines):
-        dropped = len(lines) - len(kept)
-        _log.info("%s: took out %d lines of steps that are taken again", file.name, dropped)
+        removed = len(lines) - len(kept)
+        _log.info("%s: removed %d lines of steps that are repeated", file.name, removed)
         write_atomic(file, "".join(line + "\n" for line in kept))
 
 
-def _step_of(line: str) -> float:
+def _parse_step(line: str) -> float:
     try:
         return float(parse_json(line)["step"])
-    # A kill cut the line short, or it is none of a run's.
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError):  # incomplete or invalid line
         return math.inf

@@ -1,4 +1,4 @@
-"""A run's folder: it belongs to one config, whose options decide the result, and to its data."""
+"""Ownership of a workdir, which belongs to one config and one data set."""
 
 import hashlib
 import json
@@ -15,89 +15,108 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.storage.files import write_atomic
-from contextssl_jax.storage.paths import error_reason, io_errors, resolve_path
+from contextssl_jax.storage.paths import io_errors, resolve_path, workdir_error
 from contextssl_jax.storage.safe_json import read_json, truncate
 
-# Options that change where and how fast a run goes, not what comes out: they may differ on resume.
-# Those of the data sets (data.resume_free_options) are passed to the functions below.
-_FREE = (
+# Prefixes of the options that do not change the result and may differ on resume. Those of the data
+# sets (data.resume_free_options) are passed to the functions below.
+_MUTABLE = (
     *("data.threads", "data.prefetch", "train.parallel", "model.remat"),
     *("log.", "checkpoint.", "eval."),
 )
 
-_NAMED = 20  # options that a message names
-_NAME, _DATA = "config.json", "data.json"
+_MAX_LISTED = 20  # options in an error message
+_CONFIG, _DATASET = "config.json", "data.json"
 
 
 def fingerprint(config: ConfigDict, resume_free: tuple[str, ...]) -> str:
-    """Returns 12 hexadecimal digits that differ where options that decide the result differ."""
-    free = _FREE + resume_free
-    decisive = [[k, v] for k, v in sorted(flatten(config)) if not k.startswith(free)]
-    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
+    """Return a hash, 12 hexadecimal digits, of the options that change the result.
+
+    Args:
+      config: the options of the run.
+      resume_free: prefixes of the data sets' options that may differ on resume.
+    """
+    mutable = _MUTABLE + resume_free
+    options = [[k, v] for k, v in sorted(flatten(config)) if not k.startswith(mutable)]
+    return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
 
 
 def check_workdir(folder: str, config: ConfigDict, resume_free: tuple[str, ...]) -> None:
-    """Makes sure that the folder is this config's or is free.
+    """Check that the folder is empty or belongs to the config; see `fingerprint`.
 
     Raises:
-      UserError: it belongs to another config, or to something else, or cannot be read.
+      UserError: the folder belongs to another config, has other content, or is not readable.
     """
     workdir = resolve_path(folder, "--workdir")
     try:
-        if (workdir / _NAME).exists():
-            _compare(workdir / _NAME, config, _FREE + resume_free)
-        elif workdir.exists() and any(map(_strange, workdir.iterdir())):
-            raise UserError(f"{workdir}: is not empty and has no {_NAME}; choose another --workdir")
+        if (workdir / _CONFIG).exists():
+            _check_config(workdir / _CONFIG, config, _MUTABLE + resume_free)
+        elif workdir.exists() and any(map(_is_foreign, workdir.iterdir())):
+            raise UserError(
+                f"--workdir: {workdir} is not empty and has no {_CONFIG}. Use a different"
+                " --workdir."
+            )
     except io_errors() as error:
-        raise UserError(f"--workdir: cannot use {folder} ({error_reason(error)})") from error
+        raise workdir_error(folder, error) from error
 
 
 @contextmanager
 def acquire_workdir(
     workdir: epath.Path, config: ConfigDict, dataset: Dataset, resume_free: tuple[str, ...]
 ) -> Iterator[Lock]:
-    """Holds a folder that `check` has passed, and makes it this config's and this data set's.
+    """Lock the workdir, and write the config and the fingerprint of the data set if it is new.
+
+    Args:
+      workdir: the folder, for which `check_workdir` has passed.
+      config: the options of the run.
+      dataset: the data set of the run.
+      resume_free: see `fingerprint`.
+
+    Yields:
+      The lock.
 
     Raises:
-      UserError: another run holds it or was quicker, its data were others, or it cannot be written.
+      UserError: another run holds the lock, the workdir belongs to another config or data set, or
+        it is not writable.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except io_errors() as error:
-        raise UserError(f"--workdir: cannot use {workdir} ({error_reason(error)})") from error
+        raise workdir_error(workdir, error) from error
     with Lock(workdir) as lock:
         check_workdir(str(workdir), config, resume_free)
         try:
-            _write_once(workdir / _NAME, to_json(config))
-            identity = _identity(dataset)
-            _write_once(workdir / _DATA, json.dumps(identity) + "\n")
-            saved = read_json(workdir / _DATA)
+            _write_if_missing(workdir / _CONFIG, to_json(config))
+            current = _dataset_fingerprint(dataset)
+            _write_if_missing(workdir / _DATASET, json.dumps(current) + "\n")
+            saved = read_json(workdir / _DATASET)
         except io_errors() as error:
-            what = f"cannot use {workdir} ({error_reason(error)})"
-            raise UserError(f"--workdir: {what}") from error
+            raise workdir_error(workdir, error) from error
         except ValueError as error:
-            raise UserError(f"{workdir / _DATA}: is damaged; choose another --workdir") from error
-        if saved != identity:
             raise UserError(
-                f"{workdir}: its data set is no longer the one that the run began with"
-                f" ({_tell(saved)} then, {_tell(identity)} now), so that it would go on as another"
-                " run; put the data back, or choose another --workdir"
+                f"{workdir / _DATASET}: damaged ({truncate(error)}). Use a different --workdir."
+            ) from error
+        if saved != current:
+            raise UserError(
+                f"--workdir: the data set has changed since {workdir} was created (it had"
+                f" {_format_dataset(saved)}; it has {_format_dataset(current)}). Restore the data"
+                " set, or use a different --workdir."
             )
         yield lock
 
 
-def _strange(path: epath.Path) -> bool:
-    """Says whether a file in a folder without config.json is none of a start that was cut short."""
+def _is_foreign(path: epath.Path) -> bool:
+    """Return True unless the file is left by an interrupted start of a run."""
     return not path.name.startswith(("config.json.", "lock.json"))
 
 
-def _write_once(file: epath.Path, text: str) -> None:
+def _write_if_missing(file: epath.Path, text: str) -> None:
     if not file.exists():
         write_atomic(file, text)
 
 
-def _identity(dataset: Dataset) -> dict[str, Any]:
-    """What tells a data set from another, cheaply: sizes and labels."""
+def _dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """Return the size and a checksum of the labels of each split, which are cheap to compute."""
     return {
         name: {
             "records": split.size,
@@ -107,34 +126,37 @@ def _identity(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _tell(identity: Any) -> str:
+def _format_dataset(fingerprints: Any) -> str:
     try:
-        parts = (
-            f"{name} {part['records']:,} records, labels {part['labels']}"
-            for name, part in identity.items()
+        splits = (
+            f"{name} {split['records']:,} records, labels {split['labels']}"
+            for name, split in fingerprints.items()
         )
-        return truncate("; ".join(parts))
+        return truncate("; ".join(splits))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return "something unreadable"
+        return "unreadable content"
 
 
-def _compare(file: epath.Path, config: ConfigDict, free: tuple[str, ...]) -> None:
+def _check_config(file: epath.Path, config: ConfigDict, mutable: tuple[str, ...]) -> None:
+    """Raise UserError if the saved config is damaged or has a different fingerprint."""
     try:
-        saved = read_json(file)
-        old = dict(flatten(saved))
+        saved = dict(flatten(read_json(file)))
     except (ValueError, AttributeError, RecursionError) as error:
-        what = truncate(error)
-        raise UserError(f"{file}: is damaged ({what}); choose another --workdir") from error
-    new = dict(flatten(json.loads(to_json(config))))
-    differing = [
-        f"{truncate(name)} ({truncate(old.get(name))} there, {truncate(new.get(name))} here)"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(free)
-    ]
-    if differing:
-        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         raise UserError(
-            f"{file.parent}: belongs to a run with other options:"
-            f" {', '.join(differing[:_NAMED])}{more};"
-            " choose another --workdir"
+            f"{file}: damaged ({truncate(error)}). Use a different --workdir."
+        ) from error
+    current = dict(flatten(json.loads(to_json(config))))
+    differences = [
+        f"--config.{truncate(name)} (was {truncate(saved.get(name))},"
+        f" is {truncate(current.get(name))})"
+        for name in sorted(saved.keys() | current.keys())
+        if saved.get(name) != current.get(name) and not name.startswith(mutable)
+    ]
+    if differences:
+        hidden = len(differences) - _MAX_LISTED
+        more = f" and {hidden} more" if hidden > 0 else ""
+        raise UserError(
+            f"--workdir: {file.parent} belongs to a run with different options:"
+            f" {', '.join(differences[:_MAX_LISTED])}{more}. Use a different --workdir, or the"
+            " options of that run."
         )

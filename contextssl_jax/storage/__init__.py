@@ -1,1 +1,1 @@
-"""Files on a disk or in a gs:// bucket: paths, atomic writes, bounded JSON."""
+"""Files on disk or in Google Cloud Storage: paths, atomic writes, safe JSON."""

@@ -1,4 +1,4 @@
-"""Files on a disk or in a bucket: written whole, added to, and compared by their size."""
+"""File operations on disk and in Google Cloud Storage: atomic writes, appends, --out."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, res
 
 
 def write_atomic(file: epath.Path, text: str) -> None:
-    """Writes a file beside its place, then moves it there, so that no reader finds a part of it."""
+    """Write a file atomically, by renaming a temporary file in the same folder."""
     new = file.with_name(f"{file.name}.new")
     new.write_text(text)
     new.replace(file)
 
 
 def append_text(file: epath.Path, text: str) -> None:
-    """Adds text to a file; on a bucket, which knows no appending, by writing it anew."""
+    """Append text to a file. Rewrites a remote file, since object storage has no append."""
     if is_remote(file):
         file.write_text((file.read_text() if file.exists() else "") + text)
     else:
@@ -29,18 +29,21 @@ def append_text(file: epath.Path, text: str) -> None:
 
 
 def has_size(path: Path, size: int) -> bool:
-    """Says whether a file is there and has this many bytes."""
+    """Return True if the file exists and has this size in bytes."""
     return path.is_file() and path.stat().st_size == size
 
 
 @contextmanager
 def json_output(path: str | None) -> Iterator[Callable[[Any], None]]:
-    """Provide a function that writes a value to the file of --out, if that is given.
+    """Yield a function that writes a value as JSON to the file of --out.
 
-    The path is resolved first, so that a wrong one ends the command before its work.
+    The path is resolved first, so that the command fails early if it is invalid.
+
+    Args:
+      path: the value of --out; None to write nothing.
 
     Raises:
-      UserError: the path cannot be resolved or the file cannot be written.
+      UserError: the path is invalid, or the file is not writable.
     """
     file = resolve_path(path, "--out") if path is not None else None
 
@@ -50,6 +53,8 @@ def json_output(path: str | None) -> Iterator[Callable[[Any], None]]:
         try:
             file.write_text(json.dumps(value, indent=2) + "\n")
         except io_errors() as error:
-            raise UserError(f"--out: cannot write {path} ({error_reason(error)})") from error
+            raise UserError(
+                f"--out: cannot write {path} ({error_reason(error)}). Choose a writable path."
+            ) from error
 
     yield write

@@ -1,7 +1,7 @@
-"""Folders in buckets (gs://...), and what differs there from folders on a disk.
+"""Paths on disk and in Google Cloud Storage buckets (gs://...).
 
-A bucket holds objects and knows no folders: none can be made, an empty one is not there, and to
-move one is to copy what is in it.
+Object storage has no folders: they are not created, an empty folder does not exist, and moving a
+folder copies its objects.
 """
 
 import os
@@ -17,78 +17,87 @@ from etils import epath
 from contextssl_jax.errors import UserError
 
 _SCHEME, _COMMITTED = "gs://", "commit_success.txt"
-_PACKAGES = ("gcsfs", "google.cloud.storage")  # the second for Orbax and TensorBoard
-# Beside OSError, by their modules, which are slow to import.
-_FAULTS = (
+_PACKAGES = ("gcsfs", "google.cloud.storage")  # Orbax and TensorBoard use the second
+# I/O errors of remote storage, by module. The modules are not imported here, which is slow.
+_REMOTE_ERRORS = (
     ("gcsfs.retry", "HttpError"),
     ("aiohttp", "ClientError"),
     ("google.auth.exceptions", "GoogleAuthError"),
 )
 
-# One way to buckets, with TensorFlow installed or not.
+# Access buckets in the same way whether or not TensorFlow is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
-# Listings that are kept would hide what other processes write.
+# Cached listings hide the writes of other processes.
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Says whether a path leads out of this machine."""
+    """Return True for a path in remote storage."""
     return "://" in str(path)
 
 
 def resolve_path(path: str, option: str) -> epath.Path:
-    """Returns a path on disk or in a bucket, by its address.
+    """Return the path of a folder or file on disk or in a bucket.
 
     Args:
-      path: the address.
-      option: that states it.
+      path: a local path, or gs://BUCKET/FOLDER.
+      option: the option that sets the path, for the error message.
 
     Raises:
-      UserError: it is of another kind, or what reads buckets is not installed.
+      UserError: the scheme is not supported, or the packages for remote storage are missing.
     """
     if is_remote(path):
         if not path.startswith(_SCHEME):
-            raise UserError(f"{option}: {path} is neither a folder nor a bucket's gs://NAME/FOLDER")
-        if not all(map(_installed, _PACKAGES)):
-            raise UserError(f"{option}: {path} needs pip install 'contextssl-jax[gcs]'")
+            raise UserError(
+                f"{option}: {path} is not a supported location. Use a local folder or"
+                " gs://BUCKET/FOLDER."
+            )
+        if not all(map(is_installed, _PACKAGES)):
+            raise UserError(
+                f"{option}: {path} requires packages that are not installed. Run: pip install"
+                " 'contextssl-jax[gcs]'"
+            )
     return epath.Path(path)
 
 
-def _installed(package: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Return True if a module can be imported, without importing it."""
     try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:  # not even what it would be in
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is not installed
         return False
 
 
 def absolute_path(path: epath.Path) -> epath.Path:
-    """Returns the same path from the root; a bucket's is so already."""
+    """Return the absolute path. A remote path is always absolute."""
     return path if is_remote(path) else path.resolve()
 
 
 def list_folder(folder: epath.Path) -> list[epath.Path]:
-    """Returns what a folder holds; nothing where it is not there."""
+    """Return the content of a folder; an empty list if it does not exist."""
     return list(folder.iterdir()) if folder.exists() else []
 
 
 def list_numbered(folder: epath.Path) -> list[epath.Path]:
-    """Returns what a folder holds under whole numbers, as they are written, by number."""
+    """Return the paths in a folder whose names are canonical decimal integers, by number."""
     names = [path.name for path in list_folder(folder)]
     numbers = sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,17}", name))
     return [folder / str(number) for number in numbers]
 
 
 def is_complete(folder: epath.Path) -> bool:
-    """Says whether Orbax has written a folder to its end: a bucket's bears its name from the start.
+    """Return True if Orbax has completely written a checkpoint.
+
+    A local folder is renamed once it is complete; a remote one has a commit marker.
 
     Args:
-      folder: that bears its final name.
+      folder: the checkpoint under its final name.
     """
     return not is_remote(folder) or (folder / _COMMITTED).exists()
 
 
 def move_folder(folder: epath.Path, target: epath.Path) -> None:
-    """Moves a folder with all that is in it to where nothing is."""
+    """Move a folder to a path that does not exist."""
     if not is_remote(folder):
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
@@ -106,30 +115,38 @@ def _copy(folder: epath.Path, target: epath.Path) -> None:
 
 
 def io_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors of reading and writing files, on disk and in buckets as far as in use."""
-    found = ((sys.modules.get(module), name) for module, name in _FAULTS)
-    return OSError, *(getattr(module, name) for module, name in found if module is not None)
+    """Return the exception types of file I/O, on disk and in remote storage if it is in use."""
+    modules = ((sys.modules.get(module), name) for module, name in _REMOTE_ERRORS)
+    return OSError, *(getattr(module, name) for module, name in modules if module is not None)
 
 
 def error_reason(error: Exception) -> str:
-    """Returns what an error of reading or writing says, in a part of a line."""
-    told = getattr(error, "strerror", None) or str(error)
-    return " ".join(told.split())[:200] or type(error).__name__
+    """Return the message of an I/O error as part of a line."""
+    message = getattr(error, "strerror", None) or str(error)
+    return " ".join(message.split())[:200] or type(error).__name__
+
+
+def workdir_error(folder: str | os.PathLike[str], error: Exception) -> UserError:
+    """Return the UserError for an I/O error in a workdir."""
+    return UserError(
+        f"--workdir: cannot use {folder} ({error_reason(error)}). Choose a readable and writable"
+        " folder."
+    )
 
 
 @contextmanager
 def reraise_io_errors(folder: str) -> Iterator[None]:
-    """Turns what a bucket does not do into one line.
+    """Re-raise I/O errors of a remote workdir as UserError.
 
     Args:
-      folder: of the work; if it is on disk, nothing is changed.
+      folder: the workdir; errors are not changed if it is local.
 
     Raises:
-      UserError: a bucket could not be read or written.
+      UserError: the remote workdir cannot be read or written.
     """
     try:
         yield
     except io_errors() as error:
         if not is_remote(folder):
             raise
-        raise UserError(f"--workdir: cannot use {folder} ({error_reason(error)})") from error
+        raise workdir_error(folder, error) from error

@@ -1,4 +1,4 @@
-"""JSON files that anyone may have written: read within bounds, and told in one printable line."""
+"""Reading of untrusted JSON files, with limits, and printing of untrusted values."""
 
 import json
 import os
@@ -9,49 +9,49 @@ from etils import epath
 
 from contextssl_jax.storage.paths import is_remote
 
-_LARGEST = 256 << 20  # bytes of a file
-_LONGEST = 80  # characters that a message repeats
+_MAX_BYTES = 256 << 20  # of a file
+_MAX_CHARACTERS = 80  # of a value in a message
 
 
 def read_json(file: epath.Path) -> Any:
-    """Reads a JSON file.
+    """Read a JSON file.
 
     Raises:
-      FileNotFoundError: there is none.
-      OSError: it cannot be read.
-      ValueError: it is no JSON, no regular file, or larger or deeper than any of this project's.
+      FileNotFoundError: the file does not exist.
+      OSError: the file is not readable.
+      ValueError: the file is not valid JSON, not a regular file, too large, or nested too deeply.
     """
     if is_remote(file):
         size = file.stat().length
     else:
-        told = os.stat(file)
-        if stat.S_ISDIR(told.st_mode):
+        status = os.stat(file)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(f"{file} is a folder")
-        if not stat.S_ISREG(told.st_mode):  # a pipe would never end
-            raise ValueError("it is no regular file")
-        size = told.st_size
-    if size > _LARGEST:
-        raise ValueError(f"it has {size:,} bytes")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe may block
+            raise ValueError("not a regular file")
+        size = status.st_size
+    if size > _MAX_BYTES:
+        raise ValueError(f"too large: {size:,} bytes, the maximum is {_MAX_BYTES:,}")
     return parse_json(file.read_text())
 
 
 def parse_json(text: str) -> Any:
-    """Parses JSON.
+    """Parse JSON.
 
     Raises:
-      ValueError: it is none, or too deep.
+      ValueError: the text is not valid JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("nested too deeply") from error
 
 
 def truncate(value: Any) -> str:
-    """Returns a value as a few printable characters, whatever it holds."""
+    """Return a value as one line of at most 80 printable characters, followed by "..." if cut."""
     try:
         text = value if isinstance(value, str) else str(value)
-    except (RecursionError, ValueError):  # such as a number of too many digits
-        return "something unreadable"
-    line = "".join(c if c.isprintable() else " " for c in text[: _LONGEST + 1])
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+    except (RecursionError, ValueError):  # for example an integer with too many digits
+        return "unreadable value"
+    line = "".join(c if c.isprintable() else " " for c in text[: _MAX_CHARACTERS + 1])
+    return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_CHARACTERS]}..."

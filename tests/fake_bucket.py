@@ -1,6 +1,6 @@
-"""A bucket in memory: what Google Cloud Storage answers to tensorstore, gcsfs and epath.
+"""An in-memory emulation of a Google Cloud Storage bucket for TensorStore, gcsfs and epath.
 
-It has objects and no folders, so that what works on it relies on none.
+It has objects and no folders, so code that relies on folders fails.
 """
 
 import io
@@ -16,34 +16,35 @@ from fsspec.spec import AbstractFileSystem
 
 
 class Store:
-    """Objects of one bucket by their names; each has the number of the write that made it."""
+    """Objects of one bucket by name, each with its generation number."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}
         self._writes, self._lock = 0, threading.Lock()
 
     def put(self, name: str, content: bytes, expected: int | None = None) -> bool:
-        """Writes an object; not if `expected` is given and is not its number now, 0 for none."""
+        """Write an object if its generation is `expected`: None for any, 0 for no object."""
         with self._lock:
-            if expected not in (None, self.number(name)):
+            if expected not in (None, self.generation(name)):
                 return False
             self._writes += 1
             self.objects[name] = content, self._writes
             return True
 
-    def number(self, name: str) -> int:
+    def generation(self, name: str) -> int:
         return self.objects[name][1] if name in self.objects else 0
 
     def metadata(self, bucket: str, name: str) -> dict[str, Any]:
-        content, number = self.objects[name]
+        content, generation = self.objects[name]
         time = "2020-01-01T00:00:00.000Z"
-        told = {"kind": "storage#object", "bucket": bucket, "name": name, "size": len(content)}
-        told |= {"generation": number, "metageneration": 1, "timeCreated": time, "updated": time}
-        return {k: str(v) for k, v in told.items()}
+        fields = {"kind": "storage#object", "bucket": bucket, "name": name, "size": len(content)}
+        fields |= {"generation": generation, "metageneration": 1}
+        fields |= {"timeCreated": time, "updated": time}
+        return {k: str(v) for k, v in fields.items()}
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """The JSON interface, as far as those three use it."""
+    """The parts of the JSON API that TensorStore, gcsfs and epath use."""
 
     protocol_version = "HTTP/1.1"
     store: Store
@@ -55,38 +56,42 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         bucket, name, _ = self._parts()
         if not name:
-            return self._list(bucket) if self.path.split("?")[0].endswith("/o") else self._tell({})
+            return (
+                self._list(bucket)
+                if self.path.split("?")[0].endswith("/o")
+                else self._respond_json({})
+            )
         if name not in self.store.objects:
-            return self._tell({"error": {"code": 404, "message": "no such object"}}, 404)
+            return self._respond_json({"error": {"code": 404, "message": "no such object"}}, 404)
         if self._query("alt") != "media" and "/download/" not in self.path:
-            return self._tell(self.store.metadata(bucket, name))
-        content, number = self.store.objects[name]
-        if self._query("ifGenerationNotMatch") == str(number):
-            return self._answer(b"", 304, number)
+            return self._respond_json(self.store.metadata(bucket, name))
+        content, generation = self.store.objects[name]
+        if self._query("ifGenerationNotMatch") == str(generation):
+            return self._respond(b"", 304, generation)
         span = self.headers.get("Range")
         if not span:
-            return self._answer(content, 200, number)
+            return self._respond(content, 200, generation)
         begin, end = span.removeprefix("bytes=").split("-")
         if int(begin) >= len(content):
-            return self._answer(b"", 416, number)
+            return self._respond(b"", 416, generation)
         last = min(int(end or len(content)), len(content) - 1)
-        told = {"Content-Range": f"bytes {begin}-{last}/{len(content)}"}
-        self._answer(content[int(begin) : last + 1], 206, number, told)
+        headers = {"Content-Range": f"bytes {begin}-{last}/{len(content)}"}
+        self._respond(content[int(begin) : last + 1], 206, generation, headers)
 
     def do_POST(self) -> None:
         if self._query("upload_id"):
             return self.do_PUT()
         bucket, name, action = self._parts()
         body = self._body()
-        if action:  # rewriteTo or moveTo, then where to
+        if action:  # rewriteTo or moveTo, followed by the target
             target = action.split("/o/")[1]
             if name not in self.store.objects:
-                return self._tell({}, 404)
+                return self._respond_json({}, 404)
             self.store.put(unquote(target), self.store.objects[name][0])
             if action.startswith("moveTo"):
                 del self.store.objects[name]
-                return self._tell(self.store.metadata(bucket, unquote(target)))
-            return self._tell(
+                return self._respond_json(self.store.metadata(bucket, unquote(target)))
+            return self._respond_json(
                 {"done": True, "resource": self.store.metadata(bucket, unquote(target))}
             )
         name, kind = self._query("name") or "", self._query("uploadType")
@@ -95,8 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             name = name or json.loads(body)["name"]
             key = str(len(self.sessions))
             self.sessions[key] = name, expected and int(expected), b""
-            place = f"http://{self.headers['Host']}{self.path.split('?')[0]}?upload_id={key}"
-            return self._answer(b"", 200, 0, {"Location": place})
+            location = f"http://{self.headers['Host']}{self.path.split('?')[0]}?upload_id={key}"
+            return self._respond(b"", 200, 0, {"Location": location})
         if kind == "multipart":
             mark = self.headers["Content-Type"].split("boundary=")[1].strip("'\"").encode()
             parts = body.split(b"--" + mark)
@@ -116,18 +121,18 @@ class _Handler(BaseHTTPRequestHandler):
         content = before + self._body()
         if self.headers.get("Content-Range", "/*").endswith("/*"):
             self.sessions[key] = name, expected, content
-            return self._answer(b"", 308, 0, {"Range": f"bytes=0-{len(content) - 1}"})
+            return self._respond(b"", 308, 0, {"Range": f"bytes=0-{len(content) - 1}"})
         self._write(self._parts()[0], name, content, expected)
 
     def do_DELETE(self) -> None:
         _, name, _ = self._parts()
         found = self.store.objects.pop(name, None)
-        self._answer(b"", 204 if found else 404, 0)
+        self._respond(b"", 204 if found else 404, 0)
 
     def _write(self, bucket: str, name: str, content: bytes, expected: int | None) -> None:
         if not self.store.put(name, content, expected):
-            return self._tell({"error": {"code": 412, "message": "conditionNotMet"}}, 412)
-        self._tell(self.store.metadata(bucket, name))
+            return self._respond_json({"error": {"code": 412, "message": "conditionNotMet"}}, 412)
+        self._respond_json(self.store.metadata(bucket, name))
 
     def _list(self, bucket: str) -> None:
         prefix, delimiter = self._query("prefix") or "", self._query("delimiter")
@@ -141,10 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
                 prefixes[prefix + rest.split(delimiter)[0] + delimiter] = None
             else:
                 items.append(self.store.metadata(bucket, name))
-        self._tell({"kind": "storage#objects", "items": items, "prefixes": list(prefixes)})
+        self._respond_json({"kind": "storage#objects", "items": items, "prefixes": list(prefixes)})
 
     def _parts(self) -> tuple[str, str, str]:
-        """The bucket, the object's name and what follows it."""
+        """Return the bucket, the name of the object, and the action that follows it."""
         path = urlsplit(self.path).path
         bucket, _, name = path.partition("/b/")[2].partition("/o")
         name, _, action = name.removeprefix("/").partition("/")
@@ -163,16 +168,16 @@ class _Handler(BaseHTTPRequestHandler):
             return b"".join(parts)
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _tell(self, content: dict[str, Any], status: int = 200) -> None:
-        self._answer(json.dumps(content).encode(), status, 0)
+    def _respond_json(self, content: dict[str, Any], status: int = 200) -> None:
+        self._respond(json.dumps(content).encode(), status, 0)
 
-    def _answer(
-        self, content: bytes, status: int, number: int, headers: dict[str, str] | None = None
+    def _respond(
+        self, content: bytes, status: int, generation: int, headers: dict[str, str] | None = None
     ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
-        if number:
-            self.send_header("x-goog-generation", str(number))
+        if generation:
+            self.send_header("x-goog-generation", str(generation))
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.end_headers()
@@ -180,12 +185,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(store: Store, port: int = 0) -> Iterator[str]:
-    """Serves a bucket of any name; yields the address."""
+def serve(store: Store, port: int = 0) -> Iterator[str]:
+    """Serve the store as a bucket of any name, and yield the URL of the server."""
     handler = type("Handler", (_Handler,), {"store": store, "sessions": {}})
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
-    server.handle_error = lambda *_: None  # who asked has hung up
+    server.handle_error = lambda *_: None  # the client has closed the connection
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -194,8 +199,8 @@ def serving(store: Store, port: int = 0) -> Iterator[str]:
         server.server_close()
 
 
-class Files(AbstractFileSystem):
-    """A bucket's objects as epath sees them; every address is of the one bucket."""
+class FakeFileSystem(AbstractFileSystem):
+    """The fsspec file system of the store, for epath. All bucket names refer to the same store."""
 
     protocol = ("gs", "gcs")
     cachable = False
@@ -217,7 +222,7 @@ class Files(AbstractFileSystem):
                 raise FileNotFoundError(path)
             parts = dict.fromkeys(rest.split("/")[0] for rest in below)
             found = [self.info(f"bucket/{prefix}{part}") for part in parts]
-        return found if detail else [told["name"] for told in found]
+        return found if detail else [entry["name"] for entry in found]
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         name = self._name(path)
@@ -231,7 +236,7 @@ class Files(AbstractFileSystem):
     def _open(self, path: str, mode: str = "rb", **options: Any) -> io.BytesIO:
         if mode == "rb":
             return io.BytesIO(self.cat_file(path))
-        return _Writing(self.store, self._name(path))
+        return _ObjectWriter(self.store, self._name(path))
 
     def cat_file(self, path: str, *span: Any, **options: Any) -> bytes:
         if self._name(path) not in self.store.objects:
@@ -271,8 +276,8 @@ class Files(AbstractFileSystem):
         return str(path).removeprefix("gs://").strip("/").partition("/")[2]
 
 
-class _Writing(io.BytesIO):
-    """An object that is there once it is closed."""
+class _ObjectWriter(io.BytesIO):
+    """A file that writes its object when it is closed."""
 
     def __init__(self, store: Store, name: str) -> None:
         super().__init__()
