@@ -100,7 +100,7 @@ def _training_loop(
         0, experiment.init(), {"batches": 0, "window": [], "looked": -1}
     )
     resumed = restored is not None
-    # The key "looked" is the last monitored step.
+    # The key "looked" of the host data is the last monitored step.
     step, monitored_step = initial.step, initial.host["looked"]
     window = MetricWindow(initial.host["window"])
     _log_start(config, experiment, initial)
@@ -123,11 +123,11 @@ def _training_loop(
             if stop or (step and step % config.checkpoint.every == 0):
                 if lock:
                     lock.check()
-                host = {"batches": step, "window": window.fetch(), "looked": monitored_step}
+                host_data = {"batches": step, "window": window.fetch(), "looked": monitored_step}
                 host_state = parallel.fetch(state)
                 _check_finite(step, host_state)
                 checkpoints.save(
-                    Checkpoint(step, host_state, host), parallel.fully_replicated(state)
+                    Checkpoint(step, host_state, host_data), parallel.fully_replicated(state)
                 )
             if evaluate and step and (is_last or step % config.eval.every == 0):
                 if not run_on_primary(partial(report_exists, workdir, step)):

@@ -7,18 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import run
 
 from contextssl_jax.config import parse_command_line
-from contextssl_jax.main import main
 
 DEBUG = "--config=configs/debug.py"
 QUICK = ("--config.train.steps=6", "--config.train.warmup_steps=2", "--config.log.every=3",
          "--config.monitor.every=0", "--config.checkpoint.every=3",
          "--config.train.parallel=jit")  # fmt: skip
-
-
-def run(*arguments: object) -> int:
-    return main(["main", *map(str, arguments)])
 
 
 def test_run_writes_its_files(tmp_path, capsys):

@@ -9,12 +9,12 @@ import jax
 import miniature3d
 import numpy as np
 import pytest
+from tiny import run
 
 from configs import own_images, quickstart
 from contextssl_jax.data import DATASETS
 from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
-from contextssl_jax.main import main
 from contextssl_jax.planning.dummy_datasets import dummy_dataset, reads_data
 from contextssl_jax.planning.hardware import CHIPS
 from contextssl_jax.planning.plan import make_plan
@@ -24,10 +24,6 @@ from contextssl_jax.planning.tables import format_plan
 jax.devices()  # initializes JAX with four devices, before a plan initializes it with fewer
 
 DEBUG = ("--mode=plan", "--config=configs/debug.py")
-
-
-def run(*arguments: object) -> int:
-    return main(["main", *map(str, arguments)])
 
 
 def rows(text: str) -> dict[str, list[str]]:

@@ -12,7 +12,6 @@ import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from jax.experimental import multihost_utils
 
 from contextssl_jax.distributed.process_monitor import ProcessMonitor
 from contextssl_jax.errors import SharedError, UserError
+from contextssl_jax.storage.paths import is_installed
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def join_processes() -> ProcessMonitor | None:
     Raises:
       UserError: the other processes are not reachable, or the environment is invalid.
     """
-    launch = detect_launch(os.environ, find_spec("libtpu") is not None)
+    launch = detect_launch(os.environ, is_installed("libtpu"))
     if launch.options is None:
         return None
     try:

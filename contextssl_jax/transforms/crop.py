@@ -60,8 +60,8 @@ def crop(
 
     return Group(
         name="crop",
-        parameter_names=("center_y", "center_x", "log_height", "log_width"),
-        action_names=("center_y", "center_x", "log_height", "log_width"),
+        parameter_names=("centre_y", "centre_x", "log_height", "log_width"),
+        action_names=("centre_y", "centre_x", "log_height", "log_width"),
         sample=sample,
         relative=difference,
         identity=(0.5, 0.5, 0.0, 0.0),
