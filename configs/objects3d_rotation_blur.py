@@ -4,7 +4,10 @@
 
 A group of the scene beside a group of the image: the renderer draws the rotated object, then the
 picture is blurred. As quickstart.py, with blur in place of the hues, which vary like the light as
-unconditioned transforms. Hardware: two CPU cores, some 3 GB of memory.
+unconditioned transforms. Hardware: two CPU cores, some 3 GB of memory. Expected numbers (seed 0,
+linear probe, single views of held-out objects, after 126 tokens): R2 .79 for rotation under the
+rotation context and .02 under the blur context, .97 for blur under the blur context and .07 under
+the rotation context.
 """
 
 from ml_collections import ConfigDict

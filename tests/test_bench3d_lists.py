@@ -55,7 +55,11 @@ def test_a_path_that_could_lead_out_is_refused(folder, line):
     "file, content, message",
     [
         ("val_images", ["/1/a/", "/1/a/", "/1/b/"], "val_images.npy: names 1/a 2 times"),
-        ("val_images", ["/1/a/", "/1/b/"], "val_images.npy: names 2 objects, but has 3 labels"),
+        (
+            "val_images",
+            ["/1/a/", "/1/b/"],
+            "val_images.npy: names 2 objects, but there are 3 labels",
+        ),
         ("val_images", ["/1/a/", "/02691156/2/", "/1/b/"], "in both splits, such as 02691156/2"),
         ("val_images", [1, 2, 3], r"val_images.npy: has int64 \[3\], not the names"),
         ("val_images", [["/1/a/"]] * 3, r"val_images.npy: has <U5 \[3, 1\], not the names"),
