@@ -95,7 +95,7 @@ def test_another_step_and_other_views_can_be_asked_for(copied):
         (("--mode=eval", "--config.eval.lengths=(0,600)"), "a context of 600 tokens needs 300"),
         (("--mode=eval", "--config.eval.lengths=(0,5)"), "eval.lengths: 5 is no even"),
         (("--mode=eval", "--config.eval.environments=('spin',)"), "'spin'"),
-        (("--mode=eval", "--config.eval.context_split=dev"), "eval.context_split: 'dev'"),
+        (("--mode=eval", "--config.eval.context_split=dev"), "context_split: unknown value 'dev'"),
         (("--mode=eval", "--config.eval.images=999"), "eval.images: 999"),
         (("--mode=eval", "--config.eval.retrieval.views=2"), "eval.retrieval.views: must be at"),
     ],
@@ -130,7 +130,7 @@ def test_a_model_that_does_not_fit_names_the_parameter(copied, capsys):
     assert run(*QUICK, *SMALL, wrong, "--mode=eval", f"--workdir={copied}") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "a different model" in error and "params.predictor" in error
-    assert "[32] there, [8] here" in error
+    assert "[32] in the checkpoint, [8] in the config" in error
 
 
 def test_parameters_that_are_not_those_saved_are_refused(copied, capsys):

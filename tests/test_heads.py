@@ -192,5 +192,5 @@ def test_sen_plus_is_contextssl_without_the_predictors_error():
 
 @pytest.mark.parametrize("name", ["sen", "equimod", "sie"])
 def test_an_unknown_predictor_is_told(name):
-    with pytest.raises(UserError, match="model.projector.predictor: unknown value 'mlp'"):
+    with pytest.raises(UserError, match="model.projector.predictor: 'mlp' is none of"):
         small(name, (("model.projector.predictor", "mlp"),))
