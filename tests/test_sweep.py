@@ -219,7 +219,7 @@ def test_who_was_quicker_makes_no_failure(place, capfd):
 
 def test_what_was_held_is_looked_at_again(place, monkeypatch):
     answers = iter(["someone"])
-    monkeypatch.setattr(sweep, "holder", lambda workdir: next(answers, None))
+    monkeypatch.setattr(sweep, "lock_holder", lambda workdir: next(answers, None))
     assert place.start() == 0
     assert place.calls() == ["hot 0", "cold 1", "hot 1", "cold 0"]
 
