@@ -2,10 +2,10 @@
 
     python -m contextssl_jax.main --config=configs/3diebench_labels.py --config.bench3d.path=FOLDER
 
-As 3diebench_rotation_color.py, where data, hardware and time are, but the transformer learns
-labels, and no mask hides any of the context. After 126 tokens the paper's Table 5 says 83.0 % for
-either context; of rotation R2 .666 and .539 under the rotation and the color context, of color .093
-and .982. No full run of this file has been made yet.
+As 3diebench_rotation_color.py, which describes data and hardware, but the transformer predicts
+labels, and no mask hides parts of the context. After 126 tokens the paper's Table 5 reports 83.0 %
+for either context; R2 .666 and .539 for rotation under the rotation and the color context, .093 and
+.982 for color. No full run of this file has been made yet.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import bench3d
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = bench3d.rotation_color()
     config.method = "supervised"
     config.mask.update(probability=0.0, hide_own_x=False)

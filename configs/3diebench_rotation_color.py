@@ -7,7 +7,7 @@ r"""ContextSSL on 3DIEBench with rotation and color at full size (the paper's Ta
 Data: https://dl.fbaipublicfiles.com/SIE/3DIEBench.tar.gz (17 GB, CC BY-NC), unpacked, and into its
 folder the four lists {train,val}_{images,labels}.npy from the folder data of
 github.com/facebookresearch/SIE. The first command decodes the 2.6 million JPEGs once, into at most
-129 GB. The unpacked folder can be named as the path too: its views are then decoded each time that
+129 GB. The path may also be the unpacked folder: its views are then decoded each time that
 they are drawn, 1,024 a step, which python -m contextssl_jax.benchmarks.pipeline measures.
 
 ResNet-18 with the ImageNet stem (11 M parameters) and a context transformer of width 2048 (153 M),
@@ -16,13 +16,13 @@ ResNet-18 with the ImageNet stem (11 M parameters) and a context transformer of 
 Hardware: one GPU or TPU chip with at least 16 GB, or several (`data.contexts` is split over them),
 by --mode=plan; 32 GB of memory for the report. It compiles for an H100 and a TPU v5e by their
 compilers (results/compiled); it has not yet run on one, so the time is not yet measured.
-Expected numbers: the paper's Table 1 says R2 .744 for rotation and .046 for color after 126 tokens
-of the rotation context, .986 for color and .344 for rotation after the color context, and 80.4 %
-linear accuracy; Table 2, MRR .402 and H@1 .292. No full run of this file has been made yet.
+Expected numbers: the paper's Table 1 reports R2 .744 for rotation and .046 for color after 126
+tokens of the rotation context, .986 for color and .344 for rotation after the color context, and
+80.4 % linear accuracy; Table 2, MRR .402 and H@1 .292. No full run of this file has been made yet.
 
-Official: encoder, transformer, predictor, loss, masks, environments, optimiser, rates, and what is
-told of rotations and hues. Ours: actions are standardised and scaled (model.action_scale), bfloat16
-in place of float16, and the report's views, probe steps and splits.
+As in the official code: encoder, transformer, predictor, loss, masks, environments, optimizer,
+rates, and the parameters of rotations and hues. Different: actions are standardized and scaled
+(model.action_scale), bfloat16 replaces float16, and the report's views, probe steps and splits.
 """
 
 from ml_collections import ConfigDict
@@ -31,5 +31,5 @@ from configs import bench3d
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return bench3d.rotation_color()

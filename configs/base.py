@@ -1,10 +1,10 @@
-"""Every option once, with its unit; other configs are this one plus what differs."""
+"""Every option with its default and unit; other configs change some of these."""
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """Returns the options' defaults; they are those of the paper and its code where known."""
+    """Return the defaults: those of the paper and the official code where known."""
     config = ConfigDict()
     config.seed = 0  # decides everything random: order, views, environments, masks, weights
     config.method = "contextssl"  # a name in methods.METHODS
@@ -126,7 +126,7 @@ def get_config() -> ConfigDict:
     loss.temperature = 0.1  # of InfoNCE
     loss.clamp = True  # raise cosines to 1e-7 before InfoNCE, as the official code does
     loss.predictor_weight = 5.0  # lambda, of the latent predictor's error
-    loss.equivariance_weight = 1.0  # of EquiMod's contrast and of SIE's error of asked views
+    loss.equivariance_weight = 1.0  # of EquiMod's contrast and of SIE's error of predicted targets
     loss.invariance_weight = 10.0  # of VICReg's and SIE's squared distance of the views
     loss.variance_weight = 10.0  # of theirs against collapse
     loss.covariance_weight = 1.0  # of theirs against redundancy
@@ -169,7 +169,7 @@ def get_config() -> ConfigDict:
 
     # Every so often, on held-out data: does the model adapt to its context? The loss does not say.
     config.monitor = monitor = ConfigDict()
-    monitor.every = 5000  # steps between looks; 0 is never
+    monitor.every = 5000  # steps between runs of the monitor; 0 disables it
     monitor.fit_views = 4000  # of the train split, that probes are fitted on
     monitor.test_views = 2000  # of the test split, that they are scored on
     monitor.contexts = 8  # of the test split, that R² is averaged over

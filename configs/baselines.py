@@ -1,9 +1,9 @@
-"""What the configs of the methods that ContextSSL is compared with share.
+"""Shared parts of the baselines' configs; no config by itself.
 
-No config by itself: `cifar10`, `objects3d` and `bench3d` give the data, encoder and training of
-ContextSSL's configs with a projector in place of the context transformer; the functions named for
-methods make them theirs. Coefficients are those of SIE's comparison (arXiv 2302.10283) but where
-a comment says otherwise.
+`cifar10`, `objects3d` and `bench3d` return the data, encoder and training of ContextSSL's configs
+with a projector in place of the context transformer; the functions named after methods select the
+method. Coefficients are those of SIE's comparison (arXiv 2302.10283) unless a comment says
+otherwise.
 """
 
 from ml_collections import ConfigDict
@@ -13,29 +13,29 @@ from configs import quickstart, sizes
 
 
 def cifar10(size: str) -> ConfigDict:
-    """Returns crop and blur on CIFAR-10, in a size that `sizes` knows."""
+    """Return crop and blur on CIFAR-10 in a size of `sizes`."""
     config = sizes.cifar10(size)
     if size == "full":
         _train_projector(config)
         config.loss.temperature = 0.5  # usual for CIFAR-10
-    # Usual for CIFAR-10; the half that the variance has here is taken back.
+    # Usual for CIFAR-10; doubled since the variance term has a factor of one half here.
     config.loss.update(invariance_weight=25.0, variance_weight=50.0)
     config.environments = ("crop+blur",)
     return config
 
 
 def objects3d() -> ConfigDict:
-    """Returns rotation and color of the built-in objects, as quickstart.py."""
+    """Return rotation and color of the built-in objects, as quickstart.py."""
     config = quickstart.get_config()
-    # What an action does to a hue, a point on a circle, is to turn it: a layer that only adds the
-    # action cannot say so.
+    # An action rotates a hue on its circle, which a layer that only adds the action cannot
+    # represent.
     config.model.projector.predictor = "hypernetwork"
     config.environments = ("rotation+color",)
     return config
 
 
 def bench3d() -> ConfigDict:
-    """Returns rotation and color of 3DIEBench, as 3diebench_rotation_color.py."""
+    """Return rotation and color of 3DIEBench, as 3diebench_rotation_color.py."""
     config = shared.rotation_color()
     _train_projector(config)
     config.environments = ("rotation+color",)
@@ -43,33 +43,33 @@ def bench3d() -> ConfigDict:
 
 
 def simclr(config: ConfigDict) -> ConfigDict:
-    """Makes a config SimCLR's, and returns it; no action is told, so no environment matters."""
+    """Select SimCLR, which uses no actions, so the environment has no effect."""
     config.method = "simclr"
     config.environments = ("none",)
     return config
 
 
 def vicreg(config: ConfigDict) -> ConfigDict:
-    """Makes a config VICReg's, and returns it; no action is told, so no environment matters."""
+    """Select VICReg, which uses no actions, so the environment has no effect."""
     config.method = "vicreg"
     config.environments = ("none",)
     return config
 
 
 def equimod(config: ConfigDict) -> ConfigDict:
-    """Makes a config EquiMod's, and returns it."""
+    """Select EquiMod."""
     config.method = "equimod"
     return config
 
 
 def sen(config: ConfigDict) -> ConfigDict:
-    """Makes a config SEN's, and returns it."""
+    """Select SEN."""
     config.method = "sen"
     return config
 
 
 def sie(config: ConfigDict) -> ConfigDict:
-    """Makes a config SIE's, and returns it; each half has a projector of half the widths."""
+    """Select SIE; each half of the features has a projector of half the widths."""
     config.method = "sie"
     projector = config.model.projector
     projector.update(widths=tuple(w // 2 for w in projector.widths), predictor="hypernetwork")
@@ -78,6 +78,6 @@ def sie(config: ConfigDict) -> ConfigDict:
 
 
 def _train_projector(config: ConfigDict) -> None:
-    """Sets a rate for projectors in place of the transformer's, and no clamp of cosines."""
+    """Set a learning rate for projectors instead of the transformer, and no clamp of cosines."""
     config.train.update(learning_rate=1e-3, weight_decay=1e-6)
     config.loss.clamp = False

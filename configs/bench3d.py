@@ -1,6 +1,6 @@
-"""3DIEBench with rotation and color, that the configs on it share; no config by itself.
+"""Shared part of the configs of 3DIEBench with rotation and color; no config by itself.
 
-(They are named for the data set, and no name in Python begins with a digit.)
+(Those are named after the data set, and no Python name begins with a digit.)
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from configs import base
 
 
 def rotation_color() -> ConfigDict:
-    """Returns the options of 3diebench_rotation_color.py, which says what they are."""
+    """Return the options of 3diebench_rotation_color.py, which describes them."""
     config = base.get_config()
     config.groups = ("rotation", "color")
     config.environments = ("rotation", "color")

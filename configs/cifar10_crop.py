@@ -1,10 +1,10 @@
-"""One model of CIFAR-10 that follows crops, or does not, as its context says (Table 4's way).
+"""One model of CIFAR-10, equivariant or invariant to crops by its context (as in Table 4).
 
     python -m contextssl_jax.main --config=configs/cifar10_crop.py         # ResNet-18
     python -m contextssl_jax.main --config=configs/cifar10_crop.py:small   # for two CPU cores
 
-As cifar10_crop_blur.py or cifar10_small.py, but contexts show crops or nothing at all; blur varies
-untold.
+As cifar10_crop_blur.py or cifar10_small.py, but contexts observe crops or no group; blur varies
+as an unconditioned transform.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from configs import sizes
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = sizes.cifar10(size)
     config.groups = ("crop",)
     config.unconditioned_transforms = (*config.unconditioned_transforms, "blur")

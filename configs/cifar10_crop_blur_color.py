@@ -1,10 +1,11 @@
-"""Three groups at once on CIFAR-10: crop, blur and color, any of which a context may show.
+"""Three groups on CIFAR-10: crop, blur and color, any subset of which a context may observe.
 
     python -m contextssl_jax.main --config=configs/cifar10_crop_blur_color.py         # ResNet-18
     python -m contextssl_jax.main --config=configs/cifar10_crop_blur_color.py:small   # two cores
 
-Training shows each group alone, and crop with blur. The report asks for all eight subsets, four of
-which were never shown: crop+color, blur+color, all three, and none. The paper stops at two groups.
+Training contexts observe each group alone, and crop with blur. The report evaluates all eight
+subsets, four of which training never observes: crop+color, blur+color, all three, and none. The
+paper has at most two groups.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from configs import sizes
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = sizes.cifar10(size)
     config.groups = ("crop", "blur", "color")
     config.unconditioned_transforms = ("flip",)

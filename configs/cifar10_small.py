@@ -9,9 +9,9 @@ from configs import base, small
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = base.get_config()
-    # A small encoder tells a crop's place only where it can see the image's border, and a model
+    # A small encoder recognizes a crop's position only by the image's border, and a model
     # cannot become invariant by context to what it does not encode.
     config.crop.padding = 4
     config.unconditioned_transforms = ("flip", "color")

@@ -1,4 +1,4 @@
-"""A run of seconds that needs no data: every part at its smallest.
+"""A run of seconds without a data set: every part at its smallest size.
 
 python -m contextssl_jax.main --config=configs/debug.py
 """
@@ -9,7 +9,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = base.get_config()
     config.data.update(name="synthetic", contexts=4, pairs=8)
     config.model.encoder = "patch"

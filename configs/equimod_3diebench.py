@@ -1,12 +1,11 @@
-"""EquiMod on 3DIEBench with rotation and color, beside 3diebench_rotation_color.py, where data are.
+"""EquiMod on 3DIEBench with rotation and color, for comparison with 3diebench_rotation_color.py.
 
     python -m contextssl_jax.main --config=configs/equimod_3diebench.py --config.bench3d.path=FOLDER
 
-Actions of both groups are told; of one group alone with --config.environments="('rotation',)" or
-"('color',)". The paper's Table 1 says R2 .512 for rotation and .097 for color (of the encoder's
-features), and 82.4 % linear accuracy, likely of the model told rotations alone. No full run of this
-file has been made yet.
-"""
+The actions of both groups are used; those of one group alone with
+--config.environments="('rotation',)" or "('color',)". The paper's Table 1 reports R2 .512 for
+rotation and .097 for color (of the encoder's features), and 82.4 % linear accuracy, likely of the
+model that uses rotations alone. No full run of this file has been made yet."""
 
 from ml_collections import ConfigDict
 
@@ -14,5 +13,5 @@ from configs import baselines
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.equimod(baselines.bench3d())

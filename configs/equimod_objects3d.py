@@ -1,10 +1,10 @@
-"""EquiMod on the built-in objects with rotation and color, beside quickstart.py.
+"""EquiMod on the built-in objects with rotation and color, for comparison with quickstart.py.
 
     python -m contextssl_jax.main --config=configs/equimod_objects3d.py
 
-Actions of both groups are told; of one group alone with --config.environments="('rotation',)" or
-"('color',)". Hardware: as there.
-results/table_1 is of a third of its steps.
+The actions of both groups are used; those of one group alone with
+--config.environments="('rotation',)" or
+"('color',)". Hardware: as in quickstart.py. results/table_1 has a third of its steps.
 """
 
 from ml_collections import ConfigDict
@@ -13,5 +13,5 @@ from configs import baselines
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.equimod(baselines.objects3d())

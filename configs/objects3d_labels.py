@@ -2,8 +2,8 @@
 
     python -m contextssl_jax.main --config=configs/objects3d_labels.py
 
-As quickstart.py, but the transformer learns labels, and no mask hides any of the context.
-Hardware: as there.
+As quickstart.py, but the transformer predicts labels, and no mask hides parts of the context.
+Hardware: as in quickstart.py.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = quickstart.get_config()
     config.method = "supervised"
     config.mask.update(probability=0.0, probability_low=0.0, hide_own_x=False)

@@ -1,9 +1,9 @@
-"""One model that follows an object's rotation, or does not, as its context says (Table 4's way).
+"""One model, equivariant or invariant to an object's rotation by its context (as in Table 4).
 
     python -m contextssl_jax.main --config=configs/objects3d_rotation.py
 
-As quickstart.py, but contexts show rotations or nothing at all: the same group is asked to be
-followed and to be forgotten. Colors and light vary untold. Hardware: as there.
+As quickstart.py, but contexts observe rotations or no group. Colors and light vary as unconditioned
+transforms. Hardware: as in quickstart.py.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = quickstart.get_config()
     config.groups = ("rotation",)
     config.unconditioned_transforms = ("color", "light")

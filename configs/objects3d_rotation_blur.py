@@ -1,9 +1,9 @@
-"""One model that follows an object's rotation, or the blur of its picture, by its context.
+"""One model, equivariant to an object's rotation or to the blur of its image by its context.
 
     python -m contextssl_jax.main --config=configs/objects3d_rotation_blur.py
 
-A group of the scene beside a group of the image: the renderer draws the rotated object, then the
-picture is blurred. As quickstart.py, with blur in place of the hues, which vary like the light as
+A scene group with an image group: the renderer draws the rotated object, then the image is
+blurred. As quickstart.py, with blur in place of the hues, which vary like the light as
 unconditioned transforms. Hardware: two CPU cores, some 3 GB of memory. Expected numbers (seed 0,
 linear probe, single views of held-out objects, after 126 tokens): R2 .79 for rotation under the
 rotation context and .02 under the blur context, .97 for blur under the blur context and .07 under

@@ -2,8 +2,8 @@
 
     python -m contextssl_jax.main --config=configs/own_images.py --config.folder.path=FOLDER
 
-A thousand images are enough to run it as it is. With more, raise the views of `monitor` and the
-records of `eval`: what is measured on a few hundred images is rough.
+A thousand images are enough. With more, increase the views of `monitor` and the records of `eval`:
+evaluation on a few hundred images is noisy.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import cifar10_small
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = cifar10_small.get_config()
     config.data.name = "folder"
     config.folder.test = 0.2

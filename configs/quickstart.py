@@ -1,4 +1,4 @@
-"""The paper's point in minutes: one model that follows an object's rotation or its colors.
+"""The paper's idea in minutes: one model, equivariant to rotation or to colors by its context.
 
     python -m contextssl_jax.main --config=configs/quickstart.py
 
@@ -15,7 +15,7 @@ from configs import base, small
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = base.get_config()
     config.groups = ("rotation", "color")
     config.unconditioned_transforms = ("light",)

@@ -1,9 +1,10 @@
-"""SEN on 3DIEBench with rotation and color, beside 3diebench_rotation_color.py, where data are.
+"""SEN on 3DIEBench with rotation and color, for comparison with 3diebench_rotation_color.py.
 
     python -m contextssl_jax.main --config=configs/sen_3diebench.py --config.bench3d.path=FOLDER
 
-Actions of both groups are told; of one group alone with --config.environments="('rotation',)" or
-"('color',)". The paper's Table 1 says R2 .585 for rotation and .932 for color (of the encoder's
+The actions of both groups are used; those of one group alone with
+--config.environments="('rotation',)" or
+"('color',)". The paper's Table 1 reports R2 .585 for rotation and .932 for color (of the encoder's
 features), and 80.7 % linear accuracy. No full run of this file has been made yet.
 """
 
@@ -13,5 +14,5 @@ from configs import baselines
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.sen(baselines.bench3d())

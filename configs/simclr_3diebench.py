@@ -1,8 +1,8 @@
-"""SimCLR on 3DIEBench with rotation and color, beside 3diebench_rotation_color.py, where data are.
+"""SimCLR on 3DIEBench with rotation and color, for comparison with 3diebench_rotation_color.py.
 
     python -m contextssl_jax.main --config=configs/simclr_3diebench.py --config.bench3d.path=FOLDER
 
-No action is told. The paper's Table 1 says R2 .506 for rotation and .148 for color (of the
+No actions are used. The paper's Table 1 reports R2 .506 for rotation and .148 for color (of the
 encoder's features), and 85.3 % linear accuracy. No full run of this file has been made yet.
 """
 
@@ -12,5 +12,5 @@ from configs import baselines
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.simclr(baselines.bench3d())

@@ -1,10 +1,10 @@
-"""SimCLR on CIFAR-10 with crop and blur, beside cifar10_crop_blur.py and cifar10_small.py.
+"""SimCLR on CIFAR-10 with crop and blur, for comparison with cifar10_{crop_blur,small}.py.
 
     python -m contextssl_jax.main --config=configs/simclr_cifar10.py         # ResNet-18
     python -m contextssl_jax.main --config=configs/simclr_cifar10.py:small   # for two CPU cores
 
-No action is told. Hardware and data are those of the configs beside it. The paper's Table 3 says of
-SimCLR: R2 .459 for crop, .371 for blur, 89.1 % linear accuracy.
+No actions are used. Hardware and data as in those configs. The paper's Table 3 reports for SimCLR
+R2 .459 for crop, .371 for blur, 89.1 % linear accuracy.
 """
 
 from ml_collections import ConfigDict
@@ -13,5 +13,5 @@ from configs import baselines
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.simclr(baselines.cifar10(size))

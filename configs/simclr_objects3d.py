@@ -1,9 +1,8 @@
-"""SimCLR on the built-in objects with rotation and color, beside quickstart.py.
+"""SimCLR on the built-in objects with rotation and color, for comparison with quickstart.py.
 
     python -m contextssl_jax.main --config=configs/simclr_objects3d.py
 
-No action is told. Hardware: as there.
-results/table_1 is of a third of its steps.
+No actions are used. Hardware: as in quickstart.py. results/table_1 has a third of its steps.
 """
 
 from ml_collections import ConfigDict
@@ -12,5 +11,5 @@ from configs import baselines
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.simclr(baselines.objects3d())

@@ -1,4 +1,4 @@
-"""The two sizes that the experiments on CIFAR-10 come in; no config by itself."""
+"""The two sizes of the experiments on CIFAR-10; no config by itself."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import cifar10_crop_blur, cifar10_small
 
 
 def cifar10(size: str) -> ConfigDict:
-    """Returns crop and blur on CIFAR-10: "full" as cifar10_crop_blur.py, or "small".
+    """Return crop and blur on CIFAR-10: "full" as cifar10_crop_blur.py, or "small".
 
     Raises:
       ValueError: another size.

@@ -2,7 +2,7 @@
 
     python -m contextssl_jax.main --config=configs/tfds_images.py --config.tfds.name=cifar100
 
-TFDS has to prepare a data set first. Unlike reading, that needs TensorFlow, here or in another
+TFDS prepares a data set first. Unlike loading, that needs TensorFlow, here or in another
 environment:
 
     pip install tensorflow importlib_resources
@@ -16,7 +16,7 @@ from configs import cifar10_small
 
 
 def get_config() -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     config = cifar10_small.get_config()
     config.data.name = "tfds"
     config.tfds.side = 32

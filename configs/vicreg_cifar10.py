@@ -1,10 +1,9 @@
-"""VICReg on CIFAR-10 with crop and blur, beside cifar10_crop_blur.py and cifar10_small.py.
+"""VICReg on CIFAR-10 with crop and blur, for comparison with cifar10_{crop_blur,small}.py.
 
     python -m contextssl_jax.main --config=configs/vicreg_cifar10.py         # ResNet-18
     python -m contextssl_jax.main --config=configs/vicreg_cifar10.py:small   # for two CPU cores
 
-No action is told. Hardware and data are those of the configs beside it. The paper has no figures of
-it on CIFAR-10.
+No actions are used. Hardware and data as in those configs. The paper has no figures on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
@@ -13,5 +12,5 @@ from configs import baselines
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Returns the options."""
+    """Return the options."""
     return baselines.vicreg(baselines.cifar10(size))

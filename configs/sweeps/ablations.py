@@ -1,4 +1,4 @@
-"""What the quickstart's choices do, each one changed alone.
+"""Ablations of the quickstart: each choice changed alone.
 
     python -m launch.sweep --sweep=configs/sweeps/ablations.py --workdir=runs/ablations
 
@@ -24,7 +24,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     return Sweep(
         title="Figure 5 and more: ablations",
         points=tuple(

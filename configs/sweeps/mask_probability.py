@@ -1,4 +1,4 @@
-"""The paper's Figure 4 at the size of the quickstart: how often pairs are hidden from contexts.
+"""The paper's Figure 4 at the size of the quickstart: the mask probability.
 
     python -m launch.sweep --sweep=configs/sweeps/mask_probability.py --workdir=runs/masks
 
@@ -13,7 +13,7 @@ _PROBABILITIES = (0.0, 0.2, 0.5, 0.75, 0.9, 0.98)
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     points = tuple(
         Variant(
             f"p={p:g}",

@@ -1,4 +1,4 @@
-"""What sweeps at small sizes share: a third of the steps, a lighter report; no sweep by itself."""
+"""Shared part of small sweeps: a third of the steps, a smaller report; no sweep by itself."""
 
 from typing import Any
 

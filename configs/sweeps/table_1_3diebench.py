@@ -12,7 +12,7 @@ from contextssl_jax.sweeps import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     return Sweep(
         title="Tables 1 and 2",
         points=(

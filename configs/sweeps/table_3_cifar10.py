@@ -13,7 +13,7 @@ from contextssl_jax.sweeps import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     alone = {"mask.probability": 1.0, "mask.probability_low": 1.0}
     return Sweep(
         title="Table 3 on CIFAR-10",

@@ -10,7 +10,7 @@ from contextssl_jax.sweeps import Sweep
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     return Sweep(
         title="Table 3",
         points=(

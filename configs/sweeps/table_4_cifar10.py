@@ -1,4 +1,4 @@
-"""The paper's Table 4 at the size of cifar10_small: crop, or none, by one model of CIFAR-10.
+"""The paper's Table 4 at the size of cifar10_small: crop or none, one model of CIFAR-10.
 
     python -m launch.sweep --sweep=configs/sweeps/table_4_cifar10.py --workdir=runs/table_4_cifar10
 
@@ -11,7 +11,7 @@ from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     return Sweep(
         title="Table 4 on CIFAR-10",
         points=(Variant("ContextSSL", "configs/cifar10_crop.py:small"),),

@@ -1,4 +1,4 @@
-"""The paper's Table 4 on the built-in objects: rotation, or none, by one model.
+"""The paper's Table 4 on the built-in objects: rotation or none, one model.
 
     python -m launch.sweep --sweep=configs/sweeps/table_4_objects3d.py --workdir=runs/table_4
 
@@ -11,7 +11,7 @@ from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     return Sweep(
         title="Table 4 on built-in objects",
         points=(Variant("ContextSSL", "configs/objects3d_rotation.py"),),

@@ -11,7 +11,7 @@ from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     labels = "configs/objects3d_labels.py"
     return Sweep(
         title="Table 5 on built-in objects",

@@ -1,4 +1,4 @@
-"""Three groups at once at the size of cifar10_small, asked for in all eight subsets.
+"""Three groups at the size of cifar10_small, evaluated in all eight subsets.
 
     python -m launch.sweep --sweep=configs/sweeps/three_groups_cifar10.py --workdir=runs/three
 
@@ -11,7 +11,7 @@ from contextssl_jax.sweeps import Sweep, Variant
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     three = "configs/cifar10_crop_blur_color.py:small"
     return Sweep(
         title="Beyond two groups: crop, blur and color",

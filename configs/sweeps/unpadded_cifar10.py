@@ -1,9 +1,9 @@
-"""Crops in images without padding, at the size of cifar10_small: what makes them adapt.
+"""Crops of images without padding at the size of cifar10_small: what leads to adaptation.
 
     python -m launch.sweep --sweep=configs/sweeps/unpadded_cifar10.py --workdir=runs/unpadded
 
-A small encoder tells a crop by the image's border. Without one it must know the content, as the
-paper's does.
+A small encoder recognizes a crop by the image's border. Without a border it has to recognize the
+content, as in the paper.
 
 Six points, three seeds, of 3,000 steps but for one. Hardware: two CPU cores, some 3 GB of memory.
 See results/unpadded.
@@ -27,7 +27,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 
 def get_sweep() -> Sweep:
-    """Returns the sweep."""
+    """Return the sweep."""
     return Sweep(
         title="Crops without padding",
         points=tuple(
@@ -35,7 +35,7 @@ def get_sweep() -> Sweep:
             for label, changes in _CHANGES.items()
         ),
         overrides=SHORT_CIFAR10 | {"eval.environments": ("crop", "blur")},
-        # As the official code tells 3DIEBench's rotations and colors.
+        # As in the official code for 3DIEBench.
         probes={"crop": "mlp", "blur": "linear"},
         paper="Table 3",
         official=True,
