@@ -16,6 +16,6 @@ from configs import bench3d
 def get_config() -> ConfigDict:
     """Return the options."""
     config = bench3d.rotation_color()
-    config.groups = ("rotation",)  # hues and light vary untold
+    config.groups = ("rotation",)  # hues and light are unconditioned
     config.environments = ("rotation", "none")
     return config

@@ -75,8 +75,8 @@ def build_experiment(
             f"--config.data.environment_per: {config.data.environment_per!r} is none of context,"
             " batch, all"
         )
-    build_method = lookup(METHODS, config.method, "method")
-    build_dataset = lookup(DATASETS, config.data.name, "data.name").build
+    build_method = lookup(METHODS, config.method, "--config.method")
+    build_dataset = lookup(DATASETS, config.data.name, "--config.data.name").build
     parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
     check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.all_devices))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)

@@ -39,13 +39,16 @@ def parse_environments(environments: Sequence[str], groups: Sequence[str]) -> np
       UserError: an environment names an unknown group, or there is no environment.
     """
     if not environments:
-        raise UserError("environments: is empty. Name at least one, such as ('crop', 'blur').")
+        raise UserError(
+            "--config.environments: is empty. Name at least one, such as ('crop', 'blur')."
+        )
     table = np.zeros((len(environments), len(groups)), bool)
     for row, environment in zip(table, environments, strict=True):
         for name in [] if environment == "none" else environment.split("+"):
             if name not in groups:
                 raise UserError(
-                    f"environments: {environment!r} names {name!r}, which is none of the groups"
+                    f"--config.environments: {environment!r} names {name!r}, which is none of"
+                    " the groups"
                     f" {tuple(groups)}. Write 'none' or group names joined by '+'."
                 )
             row[list(groups).index(name)] = True
@@ -81,12 +84,14 @@ def context_batches(
     """
     if split.size < pairs:
         raise UserError(
-            f"data.pairs: {pairs} pairs per context, but the split has {split.size} records."
+            f"--config.data.pairs: {pairs} pairs per context, but the split has {split.size}"
+            " records."
             " Lower it."
         )
     if contexts % processes:
         raise UserError(
-            f"data.contexts: {contexts} contexts cannot be split evenly over {processes} processes."
+            f"--config.data.contexts: {contexts} contexts cannot be split evenly over"
+            f" {processes} processes."
             " Use a multiple."
         )
     local = contexts // processes

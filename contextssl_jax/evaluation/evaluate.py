@@ -120,10 +120,10 @@ def build_conditions(options: ConfigDict, experiment: Experiment) -> Conditions:
     for length in options.lengths:
         if length < 0 or length % 2:
             raise UserError(
-                f"eval.lengths: {length} is no even number of tokens. Use 2 for each pair"
+                f"--config.eval.lengths: {length} is no even number of tokens. Use 2 for each pair"
             )
     if not any(options.lengths):
-        raise UserError("eval.lengths: name at least one above 0, such as (0, 126)")
+        raise UserError("--config.eval.lengths: name at least one above 0, such as (0, 126)")
     observed = parse_environments(names, groups)
     environments = dict(zip(names, observed, strict=True))
     return Conditions(environments, tuple(sorted(set(options.lengths))))

@@ -52,7 +52,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
             size = dataset.splits[where].size
             raise UserError(f"monitor.{name}: needs {n} records, but the {where} split has {size}")
     if options.neighbours > options.fit_views:
-        raise UserError("monitor.neighbours: exceeds monitor.fit_views. Lower it")
+        raise UserError("--config.monitor.neighbours: exceeds monitor.fit_views. Lower it")
     views = (
         draw_views(train, (config.seed, _FIT), options.fit_views, 1),
         draw_views(test, (config.seed, _TEST), options.test_views, 1),

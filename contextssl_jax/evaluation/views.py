@@ -111,12 +111,12 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     ranked = draw_views(
         test, (seed, _RETRIEVAL), options.retrieval.records, options.retrieval.views
     )
-    source = lookup(dataset.splits, options.context_split, "eval.context_split")
+    source = lookup(dataset.splits, options.context_split, "--config.eval.context_split")
     used = np.union1d(scored.indices, ranked.indices) if source is test else np.zeros(0, int)
     free, pairs = source.size - len(used), longest // 2
     if pairs > free:
         raise UserError(
-            f"eval.lengths: a context of {longest} tokens needs {pairs} records, but the"
+            f"--config.eval.lengths: a context of {longest} tokens needs {pairs} records, but the"
             f" {options.context_split} split has {free} outside the evaluated views."
             " Use shorter contexts"
         )

@@ -80,7 +80,7 @@ def build_view_encoder(config: ConfigDict, dataset: Dataset, axis: str | None) -
             f"--config.model.dtype: {model.dtype!r} is neither 'float32' nor 'bfloat16'"
         )
     return ViewEncoder(
-        lookup(ENCODERS, model.encoder, "model.encoder")(model, axis), dataset.render
+        lookup(ENCODERS, model.encoder, "--config.model.encoder")(model, axis), dataset.render
     )
 
 

@@ -16,7 +16,7 @@ def dummy_dataset(config: ConfigDict) -> Dataset:
     Raises:
       UserError: an option is wrong, or the image size is not set.
     """
-    spec = lookup(DATASETS, config.data.name, "data.name")
+    spec = lookup(DATASETS, config.data.name, "--config.data.name")
     return (spec.dummy or spec.build)(config)
 
 

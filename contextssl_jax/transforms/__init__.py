@@ -62,9 +62,10 @@ def build_space(config: ConfigDict, side: int, scenes: bool = False) -> Paramete
 def _build_group(name: str, config: ConfigDict, side: int, scenes: bool) -> Group:
     if scenes and name in SCENE_GROUPS:
         return SCENE_GROUPS[name](config.scene)
-    builder = lookup({**SCENE_GROUPS, **GROUPS} if scenes else GROUPS, name, "groups")
+    builder = lookup({**SCENE_GROUPS, **GROUPS} if scenes else GROUPS, name, "--config.groups")
     if name not in config:
         raise UserError(
-            f"groups: {name!r} has no section config.{name} with its options. Add the section."
+            f"--config.groups: {name!r} has no section config.{name} with its options. Add"
+            " the section."
         )
     return builder(side, **config[name])

@@ -24,7 +24,8 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
     """
     if taps % 2 == 0 or taps > 2 * size - 1:
         raise UserError(
-            f"blur.taps: {taps} is even, or too wide for images of {size} pixels. Use an odd number"
+            f"--config.blur.taps: {taps} is even, or too wide for images of {size} pixels."
+            " Use an odd number"
             f" of at most {2 * size - 1}."
         )
 

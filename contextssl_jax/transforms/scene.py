@@ -28,12 +28,14 @@ def validate_scene_options(options: ConfigDict) -> None:
     """
     if not 0 < options.angle <= 90:
         raise UserError(
-            f"scene.angle: {options.angle} degrees are out of range. Use a value above 0 and at"
+            f"--config.scene.angle: {options.angle} degrees are out of range. Use a value"
+            " above 0 and at"
             " most 90."
         )
     if options.hue not in ("circle", "linear"):
         raise UserError(
-            f"scene.hue: {options.hue!r} is not a representation of hues. Use 'circle' or 'linear'."
+            f"--config.scene.hue: {options.hue!r} is not a representation of hues. Use"
+            " 'circle' or 'linear'."
         )
 
 

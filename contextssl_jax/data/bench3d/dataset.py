@@ -69,7 +69,7 @@ class StoredViews:
         short = np.flatnonzero(counts < views)
         if len(short):
             raise UserError(
-                f"eval.retrieval.views: {self.source.names[indices[short[0]]]} has"
+                f"--config.eval.retrieval.views: {self.source.names[indices[short[0]]]} has"
                 f" {counts[short[0]]} views, but {views} are needed. Lower it."
             )
         order = rng.random((len(indices), self.source.counts.max()))

@@ -86,7 +86,8 @@ class Pool:
         pooled = self.images.shape[1]
         if views > pooled:
             raise UserError(
-                f"objects3d.pool: {pooled} views of each object, but {views} are needed. Raise it."
+                f"--config.objects3d.pool: {pooled} views of each object, but {views} are"
+                " needed. Raise it."
             )
         chosen = rng.permuted(np.tile(np.arange(pooled), (len(indices), 1)), axis=1)[:, :views]
         rows = indices[:, None], chosen
@@ -115,7 +116,7 @@ def _build(
     options = config.objects3d
     if options.pool == 1:
         raise UserError(
-            "objects3d.pool: must be at least 2, the views of a pair. Use 0 for no pool."
+            "--config.objects3d.pool: must be at least 2, the views of a pair. Use 0 for no pool."
         )
     space = build_space(config, options.side, scenes=True)
     recipes = draw_recipes(options.classes)
