@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tabulate import tabulate
+
 _WIDTH = 96  # characters per line of notes
 _DIRECTIONS = ("forward", "backward")
 
@@ -138,17 +140,8 @@ def _chips(plan: Mapping[str, Any]) -> str:
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align the first column to the left and the other columns to the right."""
-    lines = [header, *rows]
-    first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return "\n".join(
-        "  ".join(
-            [
-                line[0].ljust(first),
-                *(cell.rjust(n) for cell, n in zip(line[1:], widths, strict=True)),
-            ]
-        ).rstrip()
-        for line in lines
-    )
+    aligns = ["left", *["right"] * (len(header) - 1)]
+    return tabulate(rows, header, "plain", disable_numparse=True, colalign=aligns)
 
 
 def with_notes(table: str, *notes: str) -> str:

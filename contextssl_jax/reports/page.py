@@ -3,9 +3,11 @@
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader
+from tabulate import tabulate
 
 Cell = str | float | int | None
 
@@ -54,15 +56,13 @@ def markdown(title: str, introduction: Sequence[str], parts: Sequence[Table | Pi
 
 def aligned(table: Table) -> str:
     """Return a table's header and rows in aligned columns, for a console."""
-    lines = [table.header, *([_format(cell) for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    numeric = _numeric_columns(table)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in lines
+    rows = [[_format(cell) for cell in row] for row in table.rows]
+    return tabulate(
+        rows,
+        table.header,
+        "plain",
+        disable_numparse=True,
+        colalign=["right" if numeric else "left" for numeric in _numeric_columns(table)],
     )
 
 
@@ -80,26 +80,16 @@ def html(
       parts: in their order.
       images: PNG bytes by the pictures' file names.
     """
-    contents, sections = "", ""
-    for i, part in enumerate(parts):
-        heading, notes = escape(part.title), f"<p>{escape(part.caption)}</p>\n"
-        if isinstance(part, Table):
-            content = _html_table(part)
-            notes += _LEGEND if part.quoted else ""
-        else:
-            data = b64encode(images[part.file]).decode()
-            content = f'<img src="data:image/png;base64,{data}" alt="{escape(part.alt)}">'
-        figure = f"<figure>\n{content}\n<figcaption>\n{notes}</figcaption>\n</figure>"
-        contents += f'<li><a href="#part-{i}">{heading}</a></li>\n'
-        sections += f'<section id="part-{i}">\n<h2>{heading}</h2>\n{figure}\n</section>\n'
-    return _PAGE.format(
-        title=escape(title),
-        style=_STYLE,
-        introduction="".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in introduction),
-        contents=contents,
-        sections=sections,
-        script=_SCRIPT,
+    encoded = {name: b64encode(data).decode() for name, data in images.items()}
+    page: str = _TEMPLATES.get_template("page.html").render(
+        title=title,
+        introduction=introduction,
+        parts=parts,
+        images=encoded,
+        numeric_columns=_numeric_columns,
+        cells=_cells,
     )
+    return page
 
 
 def _format(cell: Cell) -> str:
@@ -121,6 +111,12 @@ def _numeric_columns(table: Table) -> list[bool]:
     return [all(c is None or _number(c) is not None for c in column) for column in columns]
 
 
+def _cells(table: Table) -> list[list[tuple[Cell, bool]]]:
+    """Return each row's cells, with True for those of numeric columns."""
+    numeric = _numeric_columns(table)
+    return [list(zip(row, numeric, strict=True)) for row in table.rows]
+
+
 def _plain(text: str) -> str:
     """Return text as one line without Markdown syntax."""
     line = " ".join(text.split())
@@ -138,117 +134,7 @@ def _markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _html_table(table: Table) -> str:
-    numeric = _numeric_columns(table)
-    header = "".join(
-        f'<th scope="col" aria-sort="none"{" class=number" if n else ""}>'
-        f'<button type="button">{escape(name)}</button></th>'
-        for name, n in zip(table.header, numeric, strict=True)
-    )
-    lines = [f"<table>\n<thead><tr>{header}</tr></thead>\n<tbody>"]
-    for i, row in enumerate(table.rows):
-        cells = "".join(_html_cell(c, n) for c, n in zip(row, numeric, strict=True))
-        lines.append(f"<tr{' class=quoted' if i in table.quoted else ''}>{cells}</tr>")
-    # Only elements with focus can be scrolled with the keyboard.
-    attributes = f'class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}"'
-    return "\n".join([f"<div {attributes}>", *lines, "</tbody>\n</table>\n</div>"])
-
-
-def _html_cell(cell: Cell, numeric: bool) -> str:
-    kind = " class=number" if numeric else ""
-    value = f' data-value="{_number(cell)}"' if numeric and cell is not None else ""
-    return f"<td{kind}{value}>{escape(_format(cell))}</td>"
-
-
-_LEGEND = '<p class="quoted">Rows in grey are quoted from the paper.</p>\n'
-
-# The content security policy forbids the page to load anything.
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{introduction}<nav aria-label="Contents">
-<ol>
-{contents}</ol>
-</nav>
-{sections}<script>{script}</script>
-</body>
-</html>
-"""
-
-_STYLE = """
-:root { --ink: #1b1f24; --paper: #fff; --quiet: #6a727c; --line: #dfe2e6; --link: #0b5cad; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #dfe3e8; --paper: #15181c; --quiet: #8d96a1; --line: #343a42; --link: #7ab8f5;
-    color-scheme: dark; }
-}
-body { max-width: 70rem; margin: 0 auto; padding: 2rem 1rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1, h2 { line-height: 1.25; overflow-wrap: break-word; }
-h1 { font-size: 1.8rem; }
-h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem; }
-h1 ~ p, figcaption { max-width: 48rem; }
-a { color: var(--link); }
-nav { padding: .25rem 0; border: solid var(--line); border-width: 1px 0; }
-figure { margin: 0; }
-figcaption { margin-top: .5rem; font-size: .875rem; }
-figcaption p { margin: .25rem 0; }
-p:empty { display: none; }
-.quoted { color: var(--quiet); }
-img { max-width: 100%; height: auto; background: #fff; }
-.scroll { overflow-x: auto; }
-table { border-spacing: 0; border: solid var(--ink); border-width: 2px 0; font-size: .875rem; }
-th, td { padding: .25rem .75rem; text-align: left; }
-th { border-bottom: 1px solid var(--ink); vertical-align: bottom; --mark: "↕";
-  --tint: var(--quiet); }
-td { white-space: nowrap; }
-tr + tr td { border-top: 1px solid var(--line); }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-/* The first column stays in place while a wide table scrolls. */
-th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
-button { padding: 0; border: 0; background: none; color: inherit; font: inherit;
-  text-align: inherit; cursor: pointer; outline-offset: 2px; }
-th[aria-sort=ascending] { --mark: "▲"; --tint: var(--link); }
-th[aria-sort=descending] { --mark: "▼"; --tint: var(--link); }
-/* The mark is on the side away from the numbers, so that headings align with them. */
-th:not(.number) button::after, .number button::before { padding: 0 .25em;
-  content: var(--mark); color: var(--tint); font-weight: normal; }
-@media print {
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  .scroll { overflow: visible; }
-  th button::before, th button::after { display: none; }
-  button { display: contents; }  /* Chromium repeats no boxes on the next page */
-  tr, img { break-inside: avoid; }
-}
-"""
-
-_SCRIPT = """
-const next = { none: "ascending", ascending: "descending", descending: "none" };
-const { compare } = new Intl.Collator("en", { numeric: true });
-for (const table of document.querySelectorAll("table")) {
-  const rows = [...table.tBodies[0].rows];  // as they came, which stays the order among equals
-  const headers = [...table.tHead.rows[0].cells];
-  headers.forEach((header, column) => header.firstElementChild.addEventListener("click", () => {
-    const order = next[header.getAttribute("aria-sort")];
-    headers.forEach((h) => h.setAttribute("aria-sort", h === header ? order : "none"));
-    const numeric = header.classList.contains("number");
-    const text = (row) => row.cells[column].textContent;
-    const number = (row) => Number(row.cells[column].dataset.value);
-    const missing = (row) => (numeric ? Number.isNaN(number(row)) : text(row) === "–");
-    const rising = (a, b) => (numeric ? number(a) - number(b) : compare(text(a), text(b)));
-    const known = rows.filter((row) => !missing(row));
-    known.sort(order === "ascending" ? rising : (a, b) => rising(b, a));
-    const sorted = [...known, ...rows.filter(missing)];
-    table.tBodies[0].append(...(order === "none" ? rows : sorted));
-  }));
-}
-"""
+_TEMPLATES = Environment(
+    loader=PackageLoader("contextssl_jax.reports"), autoescape=True, keep_trailing_newline=True
+)
+_TEMPLATES.filters |= {"number": _number, "text": _format}
