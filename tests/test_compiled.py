@@ -56,6 +56,8 @@ ENTRY %main (p: f32[8,4], q: bf16[4,8]) -> f32[4] {
   %t = (f32[8,8]{1,0}, s32[]) custom-call(%q, %q), custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/jvp(Other)/conv"}
   %turned = f32[8,8]{0,1} copy(%matmul), metadata={op_name="jit(step)/jvp()/turn"}
   %same = f32[8,8]{0,1} copy(%turned)
+  %ahead = (f32[8,8]{0,1}, f32[8,8]{0,1:T(8)S(1)}, u32[]) copy-start(%same)
+  %there = f32[8,8]{0,1:T(8)S(1)} copy-done(%ahead)
   %zero = s32[] constant(0)
   %start = (s32[], f32[8,8]{0,1}) tuple(%zero, %same)
   %loop = (s32[], f32[8,8]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
@@ -98,7 +100,7 @@ def test_data_movement_is_counted_by_kind():
         "copies": {"count": 1, "bytes": 8 * 8 * 4},
         "transposes": {"count": 1, "bytes": 8 * 8 * 4},
         "conversions": {"count": 1, "bytes": 8 * 4 * 2},
-        "prefetches": {"count": 0, "bytes": 0},
+        "prefetches": {"count": 1, "bytes": 8 * 8 * 4 + 4},
     }
 
 

@@ -49,7 +49,7 @@ def kernels_by_part(hlo: Hlo, parts: Mapping[str, str]) -> dict[str, Counter[str
     """
     total: dict[str, Counter[str]] = defaultdict(Counter)
     for instruction, computation, times in hlo.executed():
-        if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
+        if instruction.opcode in _FREE | _PREFETCHES or instruction.opcode.endswith("-done"):
             continue
         moved = instruction.size + sum(
             computation[name].size for name in dict.fromkeys(instruction.operands)
@@ -86,8 +86,13 @@ def count_data_movement(hlo: Hlo) -> dict[str, Counter[str]]:
     """
     total = {kind: Counter(count=0, bytes=0) for kind in _KINDS}
     for instruction, computation, times in hlo.executed():
-        if kind := _kind(hlo, instruction, computation):
-            total[kind].update(count=times, bytes=times * instruction.size)
+        kind = _kind(hlo, instruction, computation)
+        if kind is None:
+            continue
+        size = instruction.size
+        if kind == "prefetches":  # whose result holds the source too
+            size -= sum(computation[name].size for name in instruction.operands)
+        total[kind].update(count=times, bytes=times * size)
     return total
 
 
