@@ -25,6 +25,7 @@ OPTIONS = (
     "--config.monitor.every=20",
     "--config.log.tensorboard=False",
 )
+HANGING = 600  # seconds without the expected event, on any machine under any load
 TIMES = ("step_seconds", "data_wait", "views_per_second")
 
 
@@ -63,9 +64,9 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def end(run: Sequence[subprocess.Popen], timeout: float = 300) -> list[str]:
+def end(run: Sequence[subprocess.Popen]) -> list[str]:
     """Wait for all processes, and return the standard error of each."""
-    return [process.communicate(timeout=timeout)[1] for process in run]
+    return [process.communicate(timeout=HANGING)[1] for process in run]
 
 
 def finish(workdir: Path, *options: str, processes: int = 1, devices: int = 1) -> str:
@@ -83,10 +84,12 @@ def kill(run: Sequence[subprocess.Popen]) -> None:
 
 
 def wait_for(condition: Callable[[], bool], run: Sequence[subprocess.Popen]) -> None:
-    """Wait until the condition holds or a process exits."""
-    deadline = time.monotonic() + 120
+    """Wait until the condition holds or a process exits; kill the processes that hang."""
+    deadline = time.monotonic() + HANGING
     while not condition() and all(process.poll() is None for process in run):
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            kill(run)
+            raise TimeoutError(f"no event in {HANGING} s")
         time.sleep(0.005)
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import HANGING
 
 # A process whose key-value store consists of files, and which reads commands from standard input.
 PROCESS = """
@@ -76,20 +77,18 @@ def group(tmp_path):
 
 
 def error_of(process: subprocess.Popen) -> str:
-    assert process.wait(timeout=20) == 1  # although its standard input is still open
+    assert process.wait(timeout=HANGING) == 1  # although its standard input is still open
     return process.stderr.read()
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_all_others_name_the_lost_process(group, lost):
     processes = group(3).connect()
-    began = time.monotonic()
     processes[lost].kill()
     for other in {0, 1, 2} - {lost}:
         name = f"error: lost process {lost} ({socket.gethostname()}, process id"
         error = error_of(processes[other])
         assert f"{name} {processes[lost].pid}). Run the same command again" in error
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("failed", [0, 2])

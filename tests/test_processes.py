@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -112,11 +111,9 @@ def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     run = start(tmp_path, *options, processes=2)
     file = tmp_path / "metrics.jsonl"
     wait_for(lambda: file.exists() and file.read_text().count("\n") > 2, run)
-    began = time.monotonic()
     run[1].send_signal(signal.SIGTERM)
-    logs = end(run, timeout=60)
+    logs = end(run)
     assert [process.returncode for process in run] == [0, 0], logs
-    assert time.monotonic() - began < 30
     step = int(re.search(r"stopped at step (\d+)", logs[0]).group(1))
     assert steps(tmp_path) == [step]
     assert int(state_at(tmp_path, step)["['step']"]) == step
@@ -127,10 +124,8 @@ def test_process_exits_and_names_the_killed_one(tmp_path, lost):
     options = ("--config.train.parallel=shard_map", "--config.monitor.every=0")
     run = start(tmp_path, *options, processes=2)
     wait_for(lambda: bool(steps(tmp_path)), run)
-    began = time.monotonic()
     run[lost].kill()
-    logs = end(run, timeout=60)
-    assert time.monotonic() - began < 60
+    logs = end(run)
     assert run[1 - lost].returncode not in (0, None)
     if run[1 - lost].returncode == 1:  # otherwise the runtime has aborted it first
         name = rf"error: lost process {lost} \(\S+, process id {run[lost].pid}\)\. Run the same"
@@ -142,7 +137,7 @@ def test_process_exits_and_names_the_killed_one(tmp_path, lost):
 def test_user_error_of_process_0_ends_both_and_is_printed_once(tmp_path):
     (tmp_path / "notes.txt").write_text("a file of the user")
     run = start(tmp_path, processes=2)
-    logs = end(run, timeout=60)
+    logs = end(run)
     assert [process.returncode for process in run] == [2, 2], logs
     assert "is not empty" in logs[0] and "Traceback" not in logs[0] + logs[1]
     assert "error" not in logs[1]
