@@ -120,8 +120,8 @@ def test_one_device_in_four_parts_is_four_devices(config):
     one, metrics_in_parts, _ = take(config, SHARED, "jit", 4, remat=True)
     assert difference(four, one) < 3e-5
     # Every part shows each group as often: R² is a mean of equal shares.
-    told = {name: value for name, value in metrics.items() if name != "early_late"}
-    assert difference(told, {name: metrics_in_parts[name] for name in told}) < 3e-5
+    result = {name: value for name, value in metrics.items() if name != "early_late"}
+    assert difference(result, {name: metrics_in_parts[name] for name in result}) < 3e-5
 
 
 def test_parts_need_less_memory(config):
@@ -175,7 +175,7 @@ def fake_step(metrics, parts: int, axis: str | None = None):
     return step, state, ContextBatch((), position, position, position, position)
 
 
-def test_metrics_are_means_over_the_parts_that_tell_them():
+def test_metrics_are_means_over_the_parts_that_determine_them():
     def metrics(position):
         first = position[0, 0]  # 0, 4 and 8
         return {
@@ -185,11 +185,11 @@ def test_metrics_are_means_over_the_parts_that_tell_them():
         }
 
     step, state, batch = fake_step(metrics, parts=3)
-    after, told = step(state, batch)
-    assert (told["loss"], told["some"]) == (4, 4) and np.isnan(told["none"])
+    after, result = step(state, batch)
+    assert (result["loss"], result["some"]) == (4, 4) and np.isnan(result["none"])
     assert after.batch_stats["calls"] == 3 and after.step == 1
     np.testing.assert_allclose(state.params["w"] - after.params["w"], 5.5 / 3, rtol=1e-6)
-    np.testing.assert_allclose(told["gradient_norm"], 5.5 / 3**0.5, rtol=1e-6)
+    np.testing.assert_allclose(result["gradient_norm"], 5.5 / 3**0.5, rtol=1e-6)
 
 
 def test_a_part_whose_loss_is_not_finite_shows():
@@ -213,7 +213,7 @@ def test_one_part_is_no_loop_and_devices_meet_once():
 
 
 @pytest.mark.parametrize("mode, parts", [("jit", 3), ("jit", 16), ("pmap", 4), ("jit", 0)])
-def test_parts_that_would_not_be_equal_are_told(config, mode, parts):
+def test_unequal_parts_are_an_error(config, mode, parts):
     config.data.contexts = 8
     config.train.update(parallel=mode, accumulate_steps=parts)
     with pytest.raises(UserError, match="train.accumulate_steps"):

@@ -28,7 +28,7 @@ def test_names_lose_their_slashes_and_labels_are_int32(folder):
     assert splits["test"].labels.dtype == np.int32
 
 
-def test_lists_are_looked_for_in_order(folder, tmp_path):
+def test_lists_are_searched_in_order(folder, tmp_path):
     with pytest.raises(UserError, match="train_images.npy: found neither in .*/x nor in .*/y.*SIE"):
         find_lists([tmp_path / "x", tmp_path / "y"])
     (tmp_path / "y").mkdir()

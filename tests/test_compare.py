@@ -67,7 +67,7 @@ def test_runs_stand_side_by_side(runs, capsys):
     assert "0.473 ± 0.044" in (out / "comparison.md").read_text()
 
 
-def test_steps_of_one_run_are_told_apart(runs, capsys):
+def test_steps_of_one_run_have_different_labels(runs, capsys):
     steps = [str(runs / "first" / "eval" / step) for step in ("5", "40")]
     assert main(["", *steps, f"--out={runs / 'out'}", "--probe=mlp", "--target=pair"]) == 0
     printed = capsys.readouterr().out

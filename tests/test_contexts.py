@@ -52,7 +52,7 @@ def test_everything_follows_from_seed_and_index(split):
     assert len(np.unique(transform_params, axis=0)) == len(transform_params)
 
 
-def test_an_epoch_reads_every_record_once_in_an_order_of_its_own(split):
+def test_an_epoch_has_every_record_once_in_its_own_order(split):
     stream = batches(split)  # 256 / (4 * 8) = 8 batches an epoch
     epochs = [
         np.concatenate([stream[e * 8 + i].record.reshape(-1, 16 * 16 * 3) for i in range(8)])
@@ -91,7 +91,7 @@ def test_processes_split_the_global_batch_without_overlap_or_gap(split, processe
     assert same(whole, jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 
 
-def test_reading_on_from_a_position_with_threads_is_reading_through(split):
+def test_batches_from_a_position_with_threads_equal_those_of_one_pass(split):
     stream = batches(split)
     reader = read_batches(stream, 5, threads=3, prefetch=3)
     assert all(same(next(reader), stream[i]) for i in range(5, 12))

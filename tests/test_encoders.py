@@ -148,7 +148,7 @@ def test_patch_encoder_keeps_no_state_and_ignores_the_batch():
     np.testing.assert_allclose(z[:1], model.apply(variables, images[:1]), atol=1e-5)
 
 
-def test_patch_stem_reads_each_patch_alone():
+def test_patch_stem_encodes_each_patch_independently():
     model = PatchEncoder(patch=4, widths=(8, 16), blocks=0, features=32)
     images = jax.random.normal(KEY, (1, 16, 16, 3))
     variables = model.init(KEY, images)

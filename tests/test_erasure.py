@@ -48,11 +48,11 @@ def test_shares_are_of_the_variance_also_through_a_curve(made):
     h = np.stack([t[:, 0] * t[:, 1], t[:, 2] * np.sqrt(3), RNG.normal(size=len(t))], axis=1)
     shares = explained_variance(h[None, :N], h[None, N:], target, 2)
     np.testing.assert_allclose(shares, [[0.2, 0.6]], atol=0.03)
-    # A product is not read by a line, nor is it told of another group.
+    # A linear probe cannot predict a product, and no probe predicts another group.
     np.testing.assert_allclose(linear_r2(h[None, :N], h[None, N:], target, 2), [[0, 1]], atol=0.02)
 
 
-def test_embeddings_that_are_all_the_same_tell_nothing(made):
+def test_constant_embeddings_have_no_information(made):
     same = np.ones((1, N, 4), np.float32), np.ones((1, M, 4), np.float32)
     assert (explained_variance(*same, made[3], 2) == 0).all()
     np.testing.assert_allclose(linear_r2(*same, made[3], 2), 0, atol=0.01)

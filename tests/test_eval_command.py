@@ -74,12 +74,12 @@ def test_training_does_not_make_a_report_again(copied):
     assert report.read_text() == "kept"
 
 
-def test_another_step_and_other_views_can_be_asked_for(copied):
+def test_another_step_and_other_views_can_be_evaluated(copied):
     arguments = (*QUICK, *SMALL, "--config.eval.test_records=10", "--config.eval.lengths=(0,2,4)")
     arguments += ("--config.eval.draws=2", "--config.eval.sparse=True")
     assert run(*arguments, "--mode=eval", "--step=3", f"--workdir={copied}") == 0
-    told = report_of(copied, 3)["provenance"]
-    assert (told["step"], told["lengths"], told["draws"]) == (3, [0, 2, 4], 2)
+    result = report_of(copied, 3)["provenance"]
+    assert (result["step"], result["lengths"], result["draws"]) == (3, [0, 2, 4], 2)
     text = (copied / "eval" / "3" / "report.md").read_text()
     assert "Beside the paper's Table 3" in text and "0.925" in text and "±" in text
     assert "does not publish" in text
@@ -108,7 +108,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(arguments, message, trained, 
     assert files(trained) == before
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(copied, capsys):
+def test_an_unwritable_folder_is_an_error_before_the_work(copied, capsys):
     shutil.rmtree(copied / "eval")
     (copied / "eval").write_text("in the way")
     assert run(*QUICK, *SMALL, "--mode=eval", f"--workdir={copied}") == 2
@@ -147,7 +147,7 @@ def test_parameters_that_are_not_those_saved_are_refused(copied, capsys):
     )
 
 
-def test_a_damaged_checkpoint_is_told_and_left_where_it_is(copied, capsys):
+def test_a_damaged_checkpoint_is_an_error_and_stays_in_place(copied, capsys):
     (copied / "checkpoints" / "6" / "host" / "metadata").write_text("{")
     before = files(copied / "checkpoints")
     assert run(*QUICK, *SMALL, "--mode=eval", "--step=6", f"--workdir={copied}") == 2

@@ -57,7 +57,7 @@ def oracle(config):
     return dataclasses.replace(experiment, method=Oracle(experiment.dataset.space))
 
 
-def test_it_finds_what_an_oracle_knows_and_forgets(config, oracle):
+def test_an_oracle_that_adapts_is_measured_as_such(config, oracle):
     report = build_evaluation(config, oracle)({}, 7).report
     for probe in PROBES:
         for target in TARGETS:
@@ -73,7 +73,7 @@ def test_it_finds_what_an_oracle_knows_and_forgets(config, oracle):
     assert report["r2_features"]["crop"]["mlp"]["single"] > 0.9
     assert report["predictor_r2"]["crop"]["crop"]["z+"]["14"] > 0.99
     assert report["predictor_r2"]["crop"]["blur"]["z+"]["14"] < 0.01
-    # All groups told: the target is the nearest. None told: no better than chance.
+    # All groups observed: the target is the nearest. None observed: no better than chance.
     chance = report["provenance"]["retrieval_chance"]
     assert report["retrieval"]["crop+blur"]["hit@1"]["14"] == 1.0
     assert report["retrieval"]["crop"]["hit@1"]["14"] > 0.7
@@ -104,17 +104,19 @@ def test_a_report_has_every_figure_by_its_name_and_says_where_it_is_from(config)
     spread = report["r2_std"]["crop"]["blur"]["ridge_weak"]["single"]
     assert spread["0"] == 0 and spread["14"] > 0
     assert list(report["accuracy_features"]["knn"]) == ["1.0", "0.1", "0.01"]
-    told = report["provenance"]
-    assert (told["step"], told["seed"], told["draws"]) == (7, 0, 3) and len(told["config"]) == 12
-    assert told["views"]["test"] == {"split": "test", "records": 48, "views": 96}
-    assert {"encoding", "embedding", *EVALUATORS} <= told["seconds"].keys()
+    result = report["provenance"]
+    assert (result["step"], result["seed"], result["draws"]) == (7, 0, 3) and len(
+        result["config"]
+    ) == 12
+    assert result["views"]["test"] == {"split": "test", "records": 48, "views": 96}
+    assert {"encoding", "embedding", *EVALUATORS} <= result["seconds"].keys()
     # Every declared table has rows, except of what this method does not predict.
     found = tables(report)
     declared = {metric.key for metric in all_metrics() if metric.table is not None}
     assert declared - found.keys() == {"accuracy_told"}
     for table in found.values():
         assert all(len(row) == len(table.header) for row in table.rows)
-    assert told["config"] in describe_source(report) and "step 7" in describe_source(report)
+    assert result["config"] in describe_source(report) and "step 7" in describe_source(report)
 
 
 def test_evaluating_twice_or_on_more_draws_keeps_the_first(config):
@@ -140,7 +142,7 @@ def test_adaptivity_is_own_minus_the_mean_of_the_others():
     assert adaptivity({"a": r2["a"]}, "a") == {}
 
 
-def test_environments_are_each_group_all_and_none_unless_told(config):
+def test_default_environments_are_each_group_all_and_none(config):
     experiment = build_experiment(config)
     found = build_conditions(config.eval, experiment)
     assert list(found.environments) == ["crop", "blur", "crop+blur", "none"]

@@ -74,7 +74,7 @@ def check_text(figure: Figure) -> None:
         assert not over, (text, over)
 
 
-def test_markers_tell_apart_what_has_one_color():
+def test_markers_distinguish_curves_of_one_color():
     for i in range(len(COLORS)):
         first, again = marker(i), marker(i + len(COLORS))
         assert first["marker"] != again["marker"]
@@ -85,20 +85,20 @@ def test_markers_tell_apart_what_has_one_color():
 @pytest.mark.parametrize(("groups", "environments", "lengths"), [TWO, THREE, ONE])
 @pytest.mark.parametrize("draws", [1, 5])
 def test_adaptation_holds_the_report(groups, environments, lengths, draws):
-    told = report(groups, environments, lengths, draws)
-    figure = adaptation._figure(told)
+    result = report(groups, environments, lengths, draws)
+    figure = adaptation._figure(result)
     check_text(figure)
     axes = np.reshape(figure.axes, (2, len(groups)))
     for row, probe in zip(axes, ("linear", "ridge_weak"), strict=True):
         for axis, group in zip(row, groups, strict=True):
             assert axis.get_title() == f"{group}: {PROBES[probe]} probe"
-            features = told["r2_features"][group][probe]["single"]
+            features = result["r2_features"][group][probe]["single"]
             assert set(drawn(axis, "encoder's features").values()) == {features}
             looks, widths = set(), {}
             for environment in environments:
                 alone = environment in groups
                 label = f"{environment} context" if alone else environment
-                values = told["r2"][environment][group][probe]["single"]
+                values = result["r2"][environment][group][probe]["single"]
                 assert drawn(axis, label) == values
                 (line,) = (line for line in axis.lines if line.get_label() == label)
                 looks.update({line.get_color(), line.get_marker(), str(line._dash_pattern)})
@@ -116,14 +116,14 @@ def test_adaptation_holds_the_report(groups, environments, lengths, draws):
         assert word in words
 
 
-def test_what_reads_no_context_is_a_dot_beside_its_encoder():
-    told = report(("crop", "blur"), ("crop", "blur", "crop+blur"), (0,))
-    figure = adaptation._figure(told)
+def test_a_method_without_context_is_a_dot_beside_its_encoder():
+    result = report(("crop", "blur"), ("crop", "blur", "crop+blur"), (0,))
+    figure = adaptation._figure(result)
     check_text(figure)
     for axis, group in zip(figure.axes[:2], ("crop", "blur"), strict=True):
         dots = [line for line in axis.lines if line.get_label() != "encoder's features"]
         assert [list(line.get_ydata()) for line in dots] == [
-            [told["r2"]["crop"][group]["linear"]["single"]["0"]]
+            [result["r2"]["crop"][group]["linear"]["single"]["0"]]
         ]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["embeddings", "encoder's features"]
@@ -131,9 +131,11 @@ def test_what_reads_no_context_is_a_dot_beside_its_encoder():
 
 
 def test_a_band_is_one_deviation_wide():
-    told = report(*TWO, draws=5)
-    band = adaptation._figure(told).axes[0].collections[0]
-    values, spread = (told[k]["crop"]["crop"]["linear"]["single"]["126"] for k in ("r2", "r2_std"))
+    result = report(*TWO, draws=5)
+    band = adaptation._figure(result).axes[0].collections[0]
+    values, spread = (
+        result[k]["crop"]["crop"]["linear"]["single"]["126"] for k in ("r2", "r2_std")
+    )
     ends = [y for x, y in band.get_paths()[0].vertices if x == 126]
     assert (min(ends), max(ends)) == pytest.approx((values - spread, values + spread))
 
@@ -244,7 +246,7 @@ def test_pictures_are_written(tmp_path):
             assert image.format == "PNG" and image.width > 400 and len(image.getcolors(10**7)) > 9
 
 
-def test_curves_of_what_reads_no_context_are_one_a_group(tmp_path):
+def test_a_method_without_context_has_one_curve_per_group(tmp_path):
     seen = {f"monitor/r2/{e}/crop/0": 0.5 for e in ("crop", "blur")}
     lines = [{"step": step, "loss_invariance": 1 / step, **seen} for step in (1, 2)]
     file = epath.Path(tmp_path) / "metrics.jsonl"

@@ -52,8 +52,8 @@ def test_a_folder_without_classes_trains_and_evaluates(tmp_path, capsys):
     where = (f"--config.folder.path={tmp_path / 'images'}", f"--workdir={workdir}")
     assert run(*OWN, *where) == 0
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    looked = {name for line in lines for name in line if name.startswith("monitor/")}
-    assert "monitor/r2/crop/blur/6" in looked and "monitor/knn" not in looked
+    monitored = {name for line in lines for name in line if name.startswith("monitor/")}
+    assert "monitor/r2/crop/blur/6" in monitored and "monitor/knn" not in monitored
     report = json.loads((workdir / "eval" / "2" / "report.json").read_text())
     assert report["provenance"]["data"] == "folder"
     assert set(report["r2"]["crop"]) == {"crop", "blur"}
@@ -184,7 +184,7 @@ def test_classes_are_first_folders_and_stay_with_their_images(tmp_path, config):
     np.testing.assert_array_equal(class_labels(["b/x/1.png", "B/2.png", "b/3.png"]), [1, 0, 1])
 
 
-def test_one_line_tells_all_that_is_left_out(tmp_path, config, caplog):
+def test_one_line_lists_all_skipped_files(tmp_path, config, caplog):
     scenes(tmp_path, 20)
     for i in range(5):
         (tmp_path / f"no {i}.jpg").write_text("no image")

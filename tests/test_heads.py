@@ -72,13 +72,13 @@ def test_embeddings_are_projections_and_where_actions_take_them(name):
         return one.method.embed(one.variables, None, 0, features, actions)
 
     z = module.apply(variables, half)  # with the running statistics
-    plain, asked = embed(features, None), embed(features, actions)
+    plain, requested = embed(features, None), embed(features, actions)
     np.testing.assert_allclose(plain, normalize(z), atol=1e-5)
     expected = z
     if name != "simclr":
         expected = module.apply(variables, z, actions, method="predict")
-        assert np.abs(asked - plain).max() > 0.1
-    np.testing.assert_allclose(asked, normalize(expected), atol=1e-5)
+        assert np.abs(requested - plain).max() > 0.1
+    np.testing.assert_allclose(requested, normalize(expected), atol=1e-5)
     assert one.method.encode_context(one.variables, FEATURES[0], ACTIONS[0, 0]) is None
 
 
@@ -119,18 +119,18 @@ def test_sies_heads_see_a_half_each():
         assert (slopes[seen] > 0).all() and (np.delete(slopes, seen) == 0).all()
 
 
-def test_an_encoder_that_has_no_halves_is_told():
+def test_an_encoder_with_an_odd_number_of_features_is_an_error():
     with pytest.raises(
         UserError, match="2 equal parts, which is not possible with the encoder's 7"
     ):
         small("sie").method.heads["invariant"].init(None, jnp.zeros((1, 7)), jnp.zeros((1, 5)))
 
 
-@pytest.mark.parametrize("name, told", [
+@pytest.mark.parametrize("name, uses_actions", [
     ("simclr_plus", False), ("vicreg_plus", False), ("simclr", False), ("vicreg", False),
     ("sen_plus", True), ("equimod_plus", True), ("sen", True), ("equimod", True), ("sie", True),
 ])  # fmt: skip
-def test_methods_that_are_told_no_actions_do_not_depend_on_any(name, told):
+def test_methods_without_actions_do_not_depend_on_them(name, uses_actions):
     one = small(name)
 
     def loss(environments):
@@ -139,7 +139,7 @@ def test_methods_that_are_told_no_actions_do_not_depend_on_any(name, told):
 
     shown = np.ones_like(one.batch.environments)
     loss = compiled(loss, shown)
-    assert bool(loss(shown) != loss(~shown)) == told
+    assert bool(loss(shown) != loss(~shown)) == uses_actions
 
 
 def test_no_token_depends_on_another_where_tokens_see_themselves_alone():
@@ -156,7 +156,7 @@ def test_no_token_depends_on_another_where_tokens_see_themselves_alone():
         assert (slopes - np.diag(np.diag(slopes)) > 0).any() == depends
 
 
-def test_a_transformer_that_reads_nothing_embeds_as_in_training():
+def test_a_transformer_without_context_embeds_as_in_training():
     """Through all that an evaluation calls, which reads no context then."""
     one = small("sen_plus", ALONE)
     config = small_config("sen_plus")
@@ -166,15 +166,18 @@ def test_a_transformer_that_reads_nothing_embeds_as_in_training():
     variables = reader.place(one.variables)
     views = draw_views(one.experiment.dataset.splits["test"], (0,), 2, 2)
     context = EncodedContexts(reader, variables, one.method.space, conditions, views, None)
-    plain, asked = context.plain(FEATURES[0, :, 1]), context.asked(FEATURES[0, :, 0], ACTIONS[0, 0])
-    assert plain.shape == (1, 3, 6) and asked.shape == (2, 1, 3, 6)
+    views, targets = (
+        context.view_embeddings(FEATURES[0, :, 1]),
+        context.predicted_targets(FEATURES[0, :, 0], ACTIONS[0, 0]),
+    )
+    assert views.shape == (1, 3, 6) and targets.shape == (2, 1, 3, 6)
     head = one.method.heads["transformer"]
     shown = ACTIONS[:1, 0] * (np.array([0, 0, 0, 0, 1]) == np.arange(2)[:, None, None])
     given = FEATURES[:1], shown[None], jnp.zeros(1, int), jax.random.key(0)
     projected, _ = run(head.embed_pairs, own(one, "transformer"), *given)
     for e in range(2):
-        np.testing.assert_allclose(asked[e, 0], normalize(projected.predicted[0, e]), atol=1e-5)
-    np.testing.assert_allclose(plain[0], normalize(projected.y[0, 0]), atol=1e-5)
+        np.testing.assert_allclose(targets[e, 0], normalize(projected.predicted[0, e]), atol=1e-5)
+    np.testing.assert_allclose(views[0], normalize(projected.y[0, 0]), atol=1e-5)
 
 
 def test_sen_plus_is_contextssl_without_the_predictors_error():
@@ -191,6 +194,6 @@ def test_sen_plus_is_contextssl_without_the_predictors_error():
 
 
 @pytest.mark.parametrize("name", ["sen", "equimod", "sie"])
-def test_an_unknown_predictor_is_told(name):
+def test_an_unknown_predictor_is_an_error(name):
     with pytest.raises(UserError, match="model.projector.predictor: 'mlp' is none of"):
         small(name, (("model.projector.predictor", "mlp"),))

@@ -80,10 +80,10 @@ def test_two_steps_and_two_more_are_four(sie, tmp_path, monkeypatch):
         assert (first[name] != found[name]).any() and len(np.unique(found[name])) > 1
 
 
-def test_a_report_without_contexts_tells_of_length_0_alone(sie):
+def test_a_report_without_contexts_has_length_0_only(sie):
     report, page = report_of(sie)
-    told = report["provenance"]
-    assert told["lengths"] == [0] and told["environments"] == ["crop", "blur"]
+    result = report["provenance"]
+    assert result["lengths"] == [0] and result["environments"] == ["crop", "blur"]
     assert report["adaptivity"] == {} and "predictor_r2" not in report
     assert "accuracy_told" not in report and "accuracy_embeddings" in report
     for environment in ("crop", "blur"):
@@ -97,18 +97,18 @@ def test_a_report_without_contexts_tells_of_length_0_alone(sie):
     for title in ("Adaptivity", "own predictor", "Classes that the model tells"):
         assert title not in page
     looks = [json.loads(line) for line in (sie / "metrics.jsonl").read_text().splitlines()]
-    looked = [name for name in looks[-1] if "r2/" in name]
-    assert looked and all(name.endswith("/0") for name in looked)
+    monitored = [name for name in looks[-1] if "r2/" in name]
+    assert monitored and all(name.endswith("/0") for name in monitored)
 
 
-def test_a_report_of_supervised_tells_classes(tmp_path):
+def test_a_report_of_supervised_has_predicted_classes(tmp_path):
     options = ("--config.method=supervised", "--config.supervised.group=crop")
     assert run(*SMALL, *options, REPORTED, f"--workdir={tmp_path}") == 0
     report, page = report_of(tmp_path)
-    told = report["accuracy_told"]
-    assert {e: list(by) for e, by in told.items()} == dict.fromkeys(("crop", "blur"), ["0", "4"])
-    assert all(0 <= value <= 1 for by in told.values() for value in by.values())
+    result = report["accuracy_told"]
+    assert {e: list(by) for e, by in result.items()} == dict.fromkeys(("crop", "blur"), ["0", "4"])
+    assert all(0 <= value <= 1 for by in result.values() for value in by.values())
     # Without a context one prediction cannot be right in both, whose classes are 10 apart.
-    assert told["crop"]["0"] + told["blur"]["0"] <= 1
+    assert result["crop"]["0"] + result["blur"]["0"] <= 1
     assert "predictor_r2" in report and report["adaptivity"]
     assert "Classes that the model tells" in page and "own predictor" in page

@@ -1,4 +1,4 @@
-"""The monitor reads latents through the context, and is the same however it is asked."""
+"""The monitor: R² under contexts, and its repeatability."""
 
 import dataclasses
 
@@ -53,7 +53,7 @@ def test_it_sees_adaptation(config, experiment):
         assert abs(seen[f"r2/{shown}/{hidden}/{longest}"]) < 0.2
 
 
-def test_looks_are_repeatable_and_length_zero_ignores_the_environment(config, experiment):
+def test_the_monitor_is_repeatable_and_length_zero_ignores_the_environment(config, experiment):
     look, state = build_monitor(config, experiment), experiment.init()
     first, second = look(state.variables), build_monitor(config, experiment)(state.variables)
     assert first == second
@@ -90,13 +90,13 @@ def test_the_longest_context_is_a_mean_over_drawn_ones(config, experiment, monke
     assert seen["r2/crop/crop/0"] == pytest.approx(np.stack(scores)[0, 0, :4].mean())
 
 
-def test_too_many_views_are_told(config, experiment):
+def test_too_many_views_are_an_error(config, experiment):
     config.monitor.test_views = 10_000
     with pytest.raises(UserError, match="monitor.test_views: needs 10000"):
         build_monitor(config, experiment)
 
 
-def test_knn_reads_untouched_images(config, experiment):
+def test_knn_uses_untransformed_images(config, experiment):
     seen = []
 
     class Spy(Oracle):

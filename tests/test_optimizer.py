@@ -53,7 +53,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero():
     assert rates[100] == 0 and (np.diff(rates[10:]) <= 0).all()
 
 
-def test_wrong_options_are_told():
+def test_wrong_options_are_an_error():
     options = base.get_config().train
     options.optimizer = "sgd"
     with pytest.raises(UserError, match="train.optimizer: 'sgd'"):

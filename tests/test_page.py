@@ -138,7 +138,7 @@ def test_page_needs_nothing_else(page):
     assert not re.search(r"https?://|@import|url\(", page)
 
 
-def test_rows_of_the_paper_are_told_apart(page):
+def test_rows_of_the_paper_are_marked(page):
     legend = "quoted from the paper"
     rows = [row.get("class") for row in Reader(page).all("tr")]
     assert [i for i, name in enumerate(rows) if name] == [2] and rows[2] == "quoted"

@@ -11,7 +11,7 @@ GROUPS = ["rotation", "color"]
 
 
 def figure(*path: str) -> float:
-    """A figure that tells where in the report it stands."""
+    """A value that encodes its path in the report."""
     return float(sum(map(ord, "/".join(path))))
 
 
@@ -66,12 +66,12 @@ def test_r2_of_both_groups_by_the_probes_that_the_paper_used():
 
 
 def test_a_method_without_contexts_has_one_figure_of_its_encoder():
-    told = report(lengths=("0",), environments=("rotation+color",))
-    told["provenance"]["method"] = "sie"
-    told["r2_features_global"] = {
+    result = report(lengths=("0",), environments=("rotation+color",))
+    result["provenance"]["method"] = "sie"
+    result["r2_features_global"] = {
         g: {p: {"pair": figure("features", g, p)} for p in PROBES} for g in GROUPS
     }
-    by_name = rows(beside_r2(told, ""))
+    by_name = rows(beside_r2(result, ""))
     ours = {name: row for name, row in by_name.items() if name.startswith("this run")}
     assert len(ours) == 5  # the paper's probes, and each
     assert ours["this run: sie; linear"] == [
@@ -124,7 +124,7 @@ def test_what_a_report_lacks_is_left_out():
         assert beside_r2(other, "") is None and beside_retrieval(other, "") is None
 
 
-def test_the_paper_tells_every_length_or_one_figure():
+def test_the_paper_has_every_length_or_one_value():
     for groups, table in PAPER_TABLES.items():
         for row in table.rows:
             assert set(row.r2) == groups

@@ -162,6 +162,6 @@ def test_auto_is_pmap_on_several_devices():
 
 
 @pytest.mark.parametrize("mode, contexts", [("pmap", 6), ("shard_map", 2), ("tpu", 8)])
-def test_impossible_layouts_are_told(mode, contexts):
+def test_impossible_layouts_are_an_error(mode, contexts):
     with pytest.raises(UserError, match="data.contexts|train.parallel"):
         parallel.choose_parallel(mode, contexts)

@@ -11,19 +11,19 @@ X, TEST = RNG.normal(size=(400, 6)) * [1, 10, 0.1, 1, 1, 1] + 3, RNG.normal(size
 
 def test_ridge_recovers_a_linear_map():
     weights, bias = RNG.normal(size=(6, 2)), np.array([4.0, -1.0])
-    told = ridge_predict(X[None], X @ weights + bias, TEST[None], (1e-9,))
-    np.testing.assert_allclose(told[0, 0], TEST @ weights + bias, atol=1e-3)
+    result = ridge_predict(X[None], X @ weights + bias, TEST[None], (1e-9,))
+    np.testing.assert_allclose(result[0, 0], TEST @ weights + bias, atol=1e-3)
 
 
 def test_ridge_is_the_normal_equations_of_each_condition_and_penalty():
     y = RNG.normal(size=(400, 3))
     fits, tests = np.stack([X, X**2]), np.stack([TEST, TEST**2])
-    told = ridge_predict(fits, y, tests, (0.3, 2.0))
+    result = ridge_predict(fits, y, tests, (0.3, 2.0))
     for i, penalty in enumerate((0.3, 2.0)):
         for j, (x, test) in enumerate(zip(fits, tests, strict=True)):
             z, z_test = (x - x.mean(0)) / x.std(0), (test - x.mean(0)) / x.std(0)
             weights = np.linalg.solve(z.T @ z + penalty * 400 * np.eye(6), z.T @ (y - y.mean(0)))
-            np.testing.assert_allclose(told[i, j], z_test @ weights + y.mean(0), atol=2e-4)
+            np.testing.assert_allclose(result[i, j], z_test @ weights + y.mean(0), atol=2e-4)
 
 
 @pytest.mark.parametrize("neighbours", [1, 5])

@@ -86,17 +86,17 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     method, space = experiment.method, experiment.dataset.space
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(5, 2, 5)).astype(np.float32)
-    plain, asked = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)
+    plain, requested = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)
     assert plain.shape == (5 + 2, 5, 2, 16) == (CONDITIONS.size, 5, 2, 16)
-    assert asked.shape == (3, 3, 5, 2, 16)
+    assert requested.shape == (3, 3, 5, 2, 16)
     z_pairs = method.encode(variables, *pairs.rows(np.arange(6))).reshape(3, 2, -1)
-    told = space.actions(pairs.transform_params[:, 0], pairs.transform_params[:, 1])
+    result = space.actions(pairs.transform_params[:, 0], pairs.transform_params[:, 1])
     for e, (name, shown) in enumerate(ENVIRONMENTS.items()):
-        hidden = mask_actions(told, shown, space.action_group_ids)
+        hidden = mask_actions(result, shown, space.action_group_ids)
         for c, length in enumerate(CONDITIONS.lengths):
             for h, a in (
                 (plain[CONDITIONS.row(name, length), 4, 1], np.zeros(5, np.float32)),
-                (asked[e, c, 4, 1], mask_actions(actions[4, 1], shown, space.action_group_ids)),
+                (requested[e, c, 4, 1], mask_actions(actions[4, 1], shown, space.action_group_ids)),
             ):
                 # The query as the x of one more pair: its y is never seen, so any will do.
                 pair = jnp.stack([z[4, 1], jnp.zeros_like(z[4, 1])])[None]
@@ -136,14 +136,14 @@ def test_sparse_contexts_are_drawn_by_their_key(config, variables):
 
 def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
     config.eval.update(context_split="test", draws=3)
-    looked = draw_eval_data(config.eval, experiment.dataset, 14)
-    used = {*looked.test.indices, *looked.retrieval.indices}
-    assert len(looked.contexts) == 3
-    for views in looked.contexts:
+    monitored = draw_eval_data(config.eval, experiment.dataset, 14)
+    used = {*monitored.test.indices, *monitored.retrieval.indices}
+    assert len(monitored.contexts) == 3
+    for views in monitored.contexts:
         assert len(views.indices) == 7 and not used & {*views.indices}
-    assert len({tuple(views.indices) for views in looked.contexts}) == 3
+    assert len({tuple(views.indices) for views in monitored.contexts}) == 3
     again = draw_eval_data(config.eval, experiment.dataset, 14)
-    jax.tree.map(np.testing.assert_array_equal, looked, again)
+    jax.tree.map(np.testing.assert_array_equal, monitored, again)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
         (dict(context_split="dev"), 14, "eval.context_split: 'dev'"),
     ],
 )
-def test_too_few_records_are_told(config, experiment, options, longest, message):
+def test_too_few_records_are_an_error(config, experiment, options, longest, message):
     config.eval.update(options)
     with pytest.raises(UserError, match=message):
         draw_eval_data(config.eval, experiment.dataset, longest)

@@ -165,7 +165,7 @@ def test_the_option_reaches_encoder_and_transformer(config, encoder):
     assert method.modules["encoder"].remat and method.modules["transformer"].remat
 
 
-def test_a_run_goes_on_without_it(config, monkeypatch, tmp_path):
+def test_a_run_resumes_without_it(config, monkeypatch, tmp_path):
     optimizer = optax.sgd(0.05, momentum=0.9)
     monkeypatch.setattr("contextssl_jax.experiment.build_optimizer", lambda train: optimizer)
     monkeypatch.setitem(ENCODERS, "tiny", lambda model, axis: BASIC(remat=model.remat))

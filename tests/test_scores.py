@@ -27,16 +27,16 @@ def test_scores_are_by_group_and_global_in_the_latents_own_units():
     owner = np.array([0, 0, 1])
     target = Target(("a", "b", "c"), owner, mean, std, fit, test)
     predicted = test + RNG.normal(size=(2, 400, 3)) * [[[0.1, 0.5, 0.9]]]
-    told = score(target, predicted, 2)
+    result = score(target, predicted, 2)
     for u in range(2):
         entries = [r2_per_entry(test[:, [i]], predicted[u][:, [i]])[0] for i in range(3)]
-        np.testing.assert_allclose(told["entries"][u], entries)
-        np.testing.assert_allclose(told["mean"][u], [np.mean(entries[:2]), entries[2]])
+        np.testing.assert_allclose(result["entries"][u], entries)
+        np.testing.assert_allclose(result["mean"][u], [np.mean(entries[:2]), entries[2]])
         raw, raw_told = test * std + mean, predicted[u] * std + mean
         for g in range(2):
             own = owner == g
             np.testing.assert_allclose(
-                told["global"][u, g], r2_global(raw[:, own], raw_told[:, own])
+                result["global"][u, g], r2_global(raw[:, own], raw_told[:, own])
             )
     # The best constant: nothing per entry, but something globally, where means differ.
     floor = score(target, target.constant(), 2)

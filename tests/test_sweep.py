@@ -71,7 +71,7 @@ def get_sweep():
 
 
 class Place:
-    """A sweep file and a working directory, with a main that does as it is told."""
+    """A sweep file and a working directory, with a fake main program."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.work = folder, folder / "work"
@@ -130,8 +130,8 @@ def test_all_points_of_a_seed_come_first_and_what_is_done_is_not_run_again(place
     before = place.page()
     assert "4 of 4 runs are done" in before
     assert place.start() == 0 and not place.calls()
-    told = capfd.readouterr()
-    assert "0 of 4 runs to do" in told.err and "R² of crop" in told.out
+    result = capfd.readouterr()
+    assert "0 of 4 runs to do" in result.err and "R² of crop" in result.out
     for name in ("sweep.md", "sweep.png", "sweep.json", "sweep.html"):
         (place.work / name).unlink()
     assert place.start("--report") == 0 and not place.calls()
@@ -159,7 +159,7 @@ def test_what_lacks_its_report_or_its_last_step_is_run_again(missing, place):
     assert place.calls() == ["hot 0"]
 
 
-def test_a_failure_is_told_at_the_end_and_the_others_go_on(place, capfd):
+def test_a_failure_is_printed_at_the_end_and_the_other_runs_continue(place, capfd):
     place.todo(cold_0="fail", hot_0="die", hot_1="nothing")
     assert place.start() == 1
     assert place.calls() == ["cold 0", "hot 0", "cold 1", "hot 1"]
@@ -191,9 +191,9 @@ def test_what_another_process_holds_is_passed_over(place, capfd):
     with Lock(held):
         assert place.start() == 0
     assert place.calls() == ["hot 0", "cold 1", "hot 1"]
-    told = capfd.readouterr().err
-    assert told.count(f"cold, seed 0: skipped, locked by process {os.getpid()} on") == 1
-    assert "3 of 4 runs are done, 0 failed, 1 locked by other processes" in told
+    result = capfd.readouterr().err
+    assert result.count(f"cold, seed 0: skipped, locked by process {os.getpid()} on") == 1
+    assert "3 of 4 runs are done, 0 failed, 1 locked by other processes" in result
     assert "cold, seed 0 (unfinished: nothing saved yet)" in place.page()
     assert place.start() == 0
     assert place.calls() == ["cold 0"]
@@ -212,12 +212,12 @@ def test_who_was_quicker_makes_no_failure(place, capfd):
     place.todo(cold_0="lose")
     assert place.start() == 0
     assert place.calls() == ["cold 0", "hot 0", "cold 1", "hot 1"]
-    told = capfd.readouterr().err
-    assert "cold, seed 0: skipped" in told and "0 failed, 1 locked" in told
+    result = capfd.readouterr().err
+    assert "cold, seed 0: skipped" in result and "0 failed, 1 locked" in result
     assert "failed" not in place.page()
 
 
-def test_what_was_held_is_looked_at_again(place, monkeypatch):
+def test_locked_runs_are_checked_again(place, monkeypatch):
     answers = iter(["someone"])
     monkeypatch.setattr(sweep, "lock_holder", lambda workdir: next(answers, None))
     assert place.start() == 0
@@ -248,14 +248,14 @@ def test_a_signal_is_passed_on_and_ends_the_sweep(end, status, words, place, cap
     capfd.readouterr()
     assert place.start() == status
     assert place.calls() == ["cold 0", "hot 0"]
-    told = capfd.readouterr()
-    assert words in told.err and ("saved" in told.out) == (end == "save")
+    result = capfd.readouterr()
+    assert words in result.err and ("saved" in result.out) == (end == "save")
     assert not (place.work / "sweep.md").exists()
     assert place.start("--report") == 0
     assert ("failed" in place.page()) == bool(status)
 
 
-def test_a_sweep_that_is_stopped_tells_its_failures(place, capfd):
+def test_a_stopped_sweep_prints_its_failures(place, capfd):
     place.todo(cold_0="fail", hot_0="save")
     assert place.start() == 1
     end = capfd.readouterr().err.partition("SIGTERM")[2]
@@ -276,9 +276,9 @@ def test_a_dry_run_prints_what_a_shell_can_run(place, capfd):
     assert place.start("--dry-run", "--seeds=0", "--set=data.name=it's") == 2
     assert "belongs to a run with different options" in error_of(capfd)
     assert place.start("--dry-run", "--seeds=0") == 0
-    told = capfd.readouterr().out
-    assert told.startswith("# cold, seed 0: done\n") and not place.calls()
-    subprocess.run(["sh", "-c", told], check=True)
+    result = capfd.readouterr().out
+    assert result.startswith("# cold, seed 0: done\n") and not place.calls()
+    subprocess.run(["sh", "-c", result], check=True)
     assert place.calls() == ["hot 0"]
 
 
@@ -355,7 +355,7 @@ def test_a_run_s_own_folder_is_no_sweep_s(place, capfd):
         (["--repeat"], "unrecognized arguments: --repeat"),
     ],
 )
-def test_mistakes_are_told_in_one_line(options, message, place, capfd):
+def test_user_errors_are_one_line(options, message, place, capfd):
     assert place.start(*options) == 2
     assert message in error_of(capfd)
     assert not place.work.exists()
@@ -380,7 +380,7 @@ def get_sweep():
 """
 
 
-def test_a_real_sweep_that_is_killed_goes_on_and_ends_with_its_page(tmp_path, monkeypatch):
+def test_a_killed_sweep_resumes_and_ends_with_its_page(tmp_path, monkeypatch):
     file, work = tmp_path / "tiny.py", tmp_path / "work"
     file.write_text(TINY)
     command = [sys.executable, "-m", "launch.sweep", f"--sweep={file}", f"--workdir={work}"]
@@ -403,14 +403,14 @@ def test_a_real_sweep_that_is_killed_goes_on_and_ends_with_its_page(tmp_path, mo
     starts = [run.workdir / "starts.jsonl" for run in (first, second)]
     assert [len(file.read_text().splitlines()) for file in starts] == [2, 1]
     assert "from step 0 of 8" not in done.stderr.split("λ = 0")[0]
-    told = json.loads((work / "sweep.json").read_text())
+    result = json.loads((work / "sweep.json").read_text())
     for run in (first, second):
         own = json.loads(run.report.read_text())
-        figure = told["figures"][run.point.label]["r2"]["crop"]["blur"]["mlp"]["pair"]["2"]
+        figure = result["figures"][run.point.label]["r2"]["crop"]["blur"]["mlp"]["pair"]["2"]
         value = own["r2"]["crop"]["blur"]["mlp"]["pair"]["2"]
         assert figure == {"mean": value, "std": None, "seeds": {"3": value}}
-    assert [run["state"] for run in told["runs"]] == ["done", "done"]
-    assert told["runs"][0]["provenance"]["git"] == own["provenance"]["git"]
+    assert [run["state"] for run in result["runs"]] == ["done", "done"]
+    assert result["runs"][0]["provenance"]["git"] == own["provenance"]["git"]
     # Nothing is left to do.
     monkeypatch.setattr(sweep, "_MAIN", ("false",))
     assert sweep.main(["sweep", *command[3:]]) == 0

@@ -36,7 +36,7 @@ PLAIN = R2Selection({}, None, False)
 
 
 def figure(seed: int, *path: str) -> float:
-    """A figure that tells its seed and where in the report it stands."""
+    """A value that encodes its seed and its path in the report."""
     return sum(map(ord, "/".join(path))) % 97 / 100 + seed**2 / 1000
 
 
@@ -179,7 +179,7 @@ def test_one_table_is_laid_out_as_the_paper_s():
     assert table.quoted == frozenset(range(5)) and "does not publish" in table.caption
 
 
-def test_classes_that_models_tell_stand_in_the_layout_by_length():
+def test_predicted_classes_are_in_the_table_by_length():
     groups = ("rotation", "color")
     some = result(environments=groups, groups=groups, predicted=True)
     table = overview([some], R2Selection({}, PAPER_BY_NAME["Table 5"], False))
@@ -236,13 +236,13 @@ def test_tables_4_and_5_and_the_retrieval_of_table_1():
         *(None, None, None, "56.1", "58.2", "58.4", "58.4", "59.1")
     ]
     assert classes["paper: SimCLR", "color"][2:] == [None, None, None, "72.0", *[None] * 4]
-    told = [pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS]
-    assert classes["one", "color"][5:] == told
+    actual = [pooled("accuracy_told", "color", str(c), factor=100, digits=1) for c in LENGTHS]
+    assert classes["one", "color"][5:] == actual
     plain = result(OTHER, environments=groups, groups=groups, predicted=True, lengths=(0,))
     made = by_name(tables([plain], R2Selection({}, None, False)))
     assert list(made["R² of color"]) == [("other", None)]
-    told = pooled("accuracy_told", "color", "0", factor=100, digits=1)
-    assert made["Classes, top-1 %"]["other", "color"][5:] == [told]
+    actual = pooled("accuracy_told", "color", "0", factor=100, digits=1)
+    assert made["Classes, top-1 %"]["other", "color"][5:] == [actual]
     (retrieval,) = (
         t for t in tables([plain], R2Selection({}, None, False)) if t.title == "Retrieval"
     )
@@ -291,14 +291,14 @@ def test_what_is_not_done_is_listed(folder):
 
 
 def test_the_json_has_every_figure_its_seeds_and_where_it_is_from(folder):
-    told = json.loads((folder / "sweep.json").read_text())
-    assert set(told["figures"]) == {"one", "other"}
-    some = told["figures"]["other"]["r2_global"]["none"]["blur"]["ridge_weak"]["pair"]["30"]
+    actual = json.loads((folder / "sweep.json").read_text())
+    assert set(actual["figures"]) == {"one", "other"}
+    some = actual["figures"]["other"]["r2_global"]["none"]["blur"]["ridge_weak"]["pair"]["30"]
     values = [figure(n, "r2_global", "none", "blur", "ridge_weak", "pair", "30") for n in (0, 1)]
     assert some["seeds"] == {"0": values[0], "1": values[1]}
     assert some["mean"] == pytest.approx(statistics.mean(values))
     assert some["std"] == pytest.approx(statistics.stdev(values))
-    states = {(run["label"], run["seed"]): run for run in told["runs"]}
+    states = {(run["label"], run["seed"]): run for run in actual["runs"]}
     assert len(states) == 6 and states["one", 0]["provenance"] is None
     assert states["one", 1]["provenance"]["step"] == 9
     assert (folder / states["one", 1]["report"]).exists()
@@ -330,7 +330,7 @@ def test_a_report_of_another_run_is_none(tmp_path):
     assert read_state(one).kind == "failed" and "is of another run" in read_state(one).said
 
 
-def test_reports_that_were_measured_otherwise_are_told(tmp_path):
+def test_reports_of_other_evaluations_are_marked(tmp_path):
     sweep = Sweep("A sweep", (ONE,))
     for run in runs_of(sweep, tmp_path, (0, 1)):
         finish(run, report(run, lambda *path: 0.5, draws=1 + run.seed))
@@ -536,8 +536,8 @@ def test_a_wrong_sweep_is_one_line(code, message, tmp_path):
     file.write_text(BASE + code)
     with pytest.raises(UserError) as error:
         load_sweep(str(file))
-    told = str(error.value)
-    assert told.startswith("--sweep: ") and message in told and told.isprintable()
+    actual = str(error.value)
+    assert actual.startswith("--sweep: ") and message in actual and actual.isprintable()
 
 
 @pytest.mark.parametrize(

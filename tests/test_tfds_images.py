@@ -30,8 +30,8 @@ def test_a_data_set_with_classes_in_one_split_trains_and_evaluates(tmp_path):
     arguments = (f"--config.data.dir={tmp_path}", "--config.tfds.side=16", f"--workdir={workdir}")
     assert run(*CONFIG, *arguments) == 0
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    looked = {name for line in lines for name in line if name.startswith("monitor/")}
-    assert "monitor/r2/crop/blur/6" in looked and "monitor/knn" not in looked
+    monitored = {name for line in lines for name in line if name.startswith("monitor/")}
+    assert "monitor/r2/crop/blur/6" in monitored and "monitor/knn" not in monitored
     report = json.loads((workdir / "eval" / "2" / "report.json").read_text())
     assert set(report["r2"]["crop"]) == {"crop", "blur"}
     assert not any(name.startswith("accuracy") for name in report)

@@ -109,7 +109,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-def test_plain_tfds_reads_what_was_written(original, prepared, tmp_path):
+def test_plain_tfds_loads_the_written_data(original, prepared, tmp_path):
     file = tmp_path / "read.npz"
     environment = {**os.environ, "TFDS_DATA_DIR": str(prepared)}
     command = [sys.executable, "-c", PLAIN_READER, str(file)]

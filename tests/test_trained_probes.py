@@ -55,8 +55,8 @@ def test_the_linear_probe_is_a_naive_loop_of_adam():
     state, x = optimizer.init(layer), np.asarray(h[0]).reshape(N, 8)
 
     def loss(layer, rows):
-        told = x[rows] @ layer[0]["w"] + layer[0]["b"]
-        return jnp.mean((told - targets["pair"][rows]) ** 2)
+        result = x[rows] @ layer[0]["w"] + layer[0]["b"]
+        return jnp.mean((result - targets["pair"][rows]) ** 2)
 
     for rows in np.asarray(epochs(jax.random.fold_in(KEY, 4), N, training)):
         updates, state = optimizer.update(jax.grad(loss)(layer, rows), state)
@@ -71,7 +71,7 @@ def test_each_epoch_sees_every_record_once():
     assert order.shape == (40,) and not np.array_equal(order[:12], order[12:24])
 
 
-def test_an_mlp_tells_what_a_linear_probe_cannot():
+def test_an_mlp_predicts_what_a_linear_probe_cannot():
     x = RNG.normal(size=(2000, 2, 3)).astype(np.float32)
     target = np.abs(x[..., :1]).reshape(-1, 1) - 0.8
     fitted = fit_parameter_probes(
@@ -93,8 +93,8 @@ def test_classifiers_learn_from_their_own_subset_alone(u):
     subsets = [np.arange(300), np.arange(30)]
     training = Training(200, 16, 1e-2)
     layers = fit_classifiers(KEY, x, jnp.asarray(labels), subsets, training)
-    told = apply_layers(layers, jnp.tile(x, (2, 1, 1))).argmax(axis=-1).reshape(2, u, 300)
-    assert ((told == labels).mean(axis=-1) > 0.85).all()
+    result = apply_layers(layers, jnp.tile(x, (2, 1, 1))).argmax(axis=-1).reshape(2, u, 300)
+    assert ((result == labels).mean(axis=-1) > 0.85).all()
     # What lies outside the second subset changes the first classifier, not the second.
     scrambled = x.at[:, 30:].set(0.0)
     other = fit_classifiers(KEY, scrambled, jnp.asarray(labels), subsets, training)

@@ -99,7 +99,7 @@ def test_length_zero_does_not_depend_on_the_context():
     assert np.abs(two[0] - two[1]).max() > 1e-3
 
 
-def test_nothing_but_the_mask_tells_places_apart():
+def test_only_the_mask_distinguishes_positions():
     model = ContextTransformer(width=32, blocks=1, heads=2, outputs=8)
     x = jax.random.normal(KEY, (1, 9, 7))
     variables = jax.tree.map(lambda v: 5 * v, model.init(KEY, x, pair_mask(9)[None, None]))
