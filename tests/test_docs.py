@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import jax
 import pytest
 from tiny import TINY, run
 
@@ -27,7 +28,8 @@ TRAINING_ONLY = ("--config.monitor.every=0", "--config.eval.every=0")
 # Options of each example beside TINY.
 EXAMPLES = {
     "transform": (*SYNTHETIC, "--config.eval.every=0"),
-    "data": (*TRAINING_ONLY, "--config.gratings.train=40", "--config.gratings.test=20"),
+    "data": (*TRAINING_ONLY, "--config.gratings.train=40", "--config.gratings.test=20",
+             "--config.gratings.side=16"),
     "encoder": (*SYNTHETIC, *TRAINING_ONLY, "--config.model.vit.width=8",
                 "--config.model.vit.blocks=1"),
     "method": (*SYNTHETIC, *TRAINING_ONLY, "--config.model.projector.widths=(8,6)"),
@@ -39,6 +41,13 @@ def blocks(page: Path, language: str) -> list[tuple[str | None, str]]:
     """Return the title and the code of every fenced block of a language."""
     pattern = rf'^```{language}(?: title="(.*?)")?\n(.*?)^```$'
     return re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_in_less_time():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
