@@ -13,6 +13,7 @@ import jax
 import pytest
 from tiny import TINY, run
 
+import contextssl_jax
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.data import DATASETS
 from contextssl_jax.evaluation.evaluators import EVALUATORS
@@ -116,8 +117,24 @@ def test_python_of_a_page_parses(page):
         ast.parse(code)
 
 
+def test_readme_is_short():
+    assert len(Path("README.md").read_text().split()) <= 1500
+
+
+def test_citation_has_the_version():
+    assert f"\nversion: {contextssl_jax.__version__}\n" in Path("CITATION.cff").read_text()
+
+
+def test_every_room_and_page_is_in_the_navigation():
+    navigation = Path("mkdocs.yml").read_text()
+    rooms = {path.parent.name for path in Path("contextssl_jax").glob("*/__init__.py")}
+    assert rooms <= {path.stem for path in Path("docs/reference").glob("*.md")}
+    for page in Path("docs").rglob("*.md"):
+        assert str(page.relative_to("docs")) in navigation
+
+
 def test_files_that_pages_name_exist():
-    pattern = r"`((?:configs|contextssl_jax|launch|tests|results)/[\w./]*)`"
+    pattern = r"`((?:configs|contextssl_jax|launch|tests)/[\w./]*)`"
     for page in PAGES:
         for name in re.findall(pattern, page.read_text()):
             assert Path(name).exists(), f"{page}: {name}"
