@@ -10,6 +10,8 @@ from ml_collections import ConfigDict, config_flags
 
 from contextssl_jax.errors import UserError
 
+_RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
+
 
 class Command(NamedTuple):
     """The parsed command line."""
@@ -150,6 +152,8 @@ def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
         if not argument.startswith("-") or not name.startswith("config."):
             continue
         name = name.removeprefix("config.")
+        if name in _RENAMED and name not in known:
+            raise UserError(f"--config.{name}: renamed. Use --config.{_RENAMED[name]} instead.")
         if name not in known:
             same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
             same_leaf.sort(key=lambda option: option.count("."))

@@ -53,6 +53,7 @@ def test_run_writes_its_files(tmp_path, capsys):
         (("--config=configs/debug.py:small",), "debug.py:small: get_config() takes 0 positional"),
         ((DEBUG, "--config.train.stpes=3"), "Did you mean --config.train.steps?"),
         ((DEBUG, "--config.steps=3"), "Did you mean --config.train.steps?"),
+        ((DEBUG, "--config.nuisances=()"), "Use --config.unconditioned_transforms instead"),
         ((DEBUG, "--config.train.steps=3.5"), "--config.train.steps=3.5"),
         ((DEBUG, "--config.log.tensorboard=perhaps"), "--config.log.tensorboard"),
         ((DEBUG, "--workdri=x"), "workdri"),
