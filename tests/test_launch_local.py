@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from running import HANGING
 
 from launch import local
 
@@ -45,7 +46,9 @@ def execute(place, *command: str) -> subprocess.CompletedProcess:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "CUDA_"))}
     kept["PYTHONDONTWRITEBYTECODE"] = "1"
     kept.pop("PYTHONUNBUFFERED", None)
-    return subprocess.run(command, cwd=place, env=kept, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=place, env=kept, capture_output=True, text=True, timeout=HANGING
+    )
 
 
 def parse_output(output: str) -> list[dict]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from etils import epath
+from running import HANGING
 
 from launch.finished import is_finished
 
@@ -118,7 +119,7 @@ def submit(place, *arguments: str) -> subprocess.CompletedProcess:
         env=environment(place),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGING,
     )
 
 
@@ -143,7 +144,7 @@ def start_job(place, does: str) -> subprocess.Popen:
 
 
 def wait_for(*files: Path) -> None:
-    for _ in range(2000):
+    for _ in range(100 * HANGING):
         if all(file.exists() for file in files):
             return
         time.sleep(0.01)
@@ -248,7 +249,7 @@ def test_arguments_are_passed_to_all_tasks_unchanged(place):
 def test_finished_run_is_not_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "finishes")
-    out, _ = job.communicate(timeout=30)
+    out, _ = job.communicate(timeout=HANGING)
     assert job.returncode == 0 and not requeued(place)
     assert "task 0 at step 9 after 0 signals" in out
 
@@ -258,7 +259,7 @@ def test_run_at_its_time_limit_saves_and_is_requeued(place):
     job = start_job(place, "waits")
     for pid in json.loads((place / "step").read_text())["pids"]:
         os.kill(pid, signal.SIGTERM)  # as SLURM: the tasks, not the shell
-    out, _ = job.communicate(timeout=30)
+    out, _ = job.communicate(timeout=HANGING)
     assert job.returncode == 0 and requeued(place)
     assert out.count("at step 5 after 1 signals") == 2
     assert "not finished: requeueing job 7" in out
@@ -269,7 +270,7 @@ def test_run_is_not_requeued_after_an_error_of_the_finished_check(place):
     job = start_job(place, "waits")
     for pid in json.loads((place / "step").read_text())["pids"]:
         os.kill(pid, signal.SIGTERM)
-    out, _ = job.communicate(timeout=30)
+    out, _ = job.communicate(timeout=HANGING)
     assert "error: WORKDIR: s3://bucket/run" in out and not requeued(place)
 
 
@@ -277,7 +278,7 @@ def test_cancelled_run_saves_and_is_not_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "waits")
     job.send_signal(signal.SIGTERM)
-    out, _ = job.communicate(timeout=30)
+    out, _ = job.communicate(timeout=HANGING)
     assert job.returncode == 0 and not requeued(place)
     assert out.count("at step 5 after 1 signals") == 2
 
@@ -285,7 +286,7 @@ def test_cancelled_run_saves_and_is_not_requeued(place):
 def test_failed_run_ends_all_tasks_and_is_not_requeued(place):
     submit(place, *_ARGUMENTS)
     job = start_job(place, "fails")
-    job.communicate(timeout=30)
+    job.communicate(timeout=HANGING)
     assert job.returncode in (3, 137) and not requeued(place)
 
 
@@ -294,7 +295,7 @@ def test_evaluation_is_not_requeued(place):
     job = start_job(place, "waits")
     for pid in json.loads((place / "step").read_text())["pids"]:
         os.kill(pid, signal.SIGTERM)
-    job.communicate(timeout=30)
+    job.communicate(timeout=HANGING)
     assert job.returncode == 0 and not requeued(place)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import HANGING
 
 from launch import tpu_worker
 
@@ -155,7 +156,7 @@ def pod(place, step: str, *arguments: str, typed: str = "") -> subprocess.Comple
         input=typed,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGING,
     )
 
 
@@ -193,7 +194,7 @@ def alive(pid: int) -> bool:
 
 
 def until(condition) -> None:
-    for _ in range(2000):
+    for _ in range(100 * HANGING):
         if condition():
             return
         time.sleep(0.01)

@@ -92,9 +92,9 @@ def test_a_report_without_contexts_has_length_0_only(sie):
     # Views alone are embedded the same in all environments; with an action, by what is shown.
     assert report["r2"]["crop"] == report["r2"]["blur"]
     assert "no context" in page and "sie on synthetic" in page
-    for title in ("R² of latents", "Classes from embeddings", "Retrieval", "Time"):
+    for title in ("R² of probes", "Classes from embeddings", "Retrieval", "Time"):
         assert title in page
-    for title in ("Adaptivity", "own predictor", "Classes that the model tells"):
+    for title in ("Adaptivity", "own predictor", "Classes predicted by the model"):
         assert title not in page
     looks = [json.loads(line) for line in (sie / "metrics.jsonl").read_text().splitlines()]
     monitored = [name for name in looks[-1] if "r2/" in name]
@@ -111,4 +111,4 @@ def test_a_report_of_supervised_has_predicted_classes(tmp_path):
     # Without a context one prediction cannot be right in both, whose classes are 10 apart.
     assert result["crop"]["0"] + result["blur"]["0"] <= 1
     assert "predictor_r2" in report and report["adaptivity"]
-    assert "Classes that the model tells" in page and "own predictor" in page
+    assert "Classes predicted by the model" in page and "own predictor" in page

@@ -323,7 +323,7 @@ def test_a_pool_holds_what_would_be_rendered():
     ("changes", "message"),
     [
         ({"objects3d__pool": 1}, "objects3d.pool: must be at least 2"),
-        ({"groups": ("spin", "color")}, "groups: 'spin'"),
+        ({"groups": ("spin", "color")}, "groups: unknown value 'spin'"),
     ],
 )
 def test_user_errors(changes, message):

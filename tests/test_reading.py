@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import debug
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.contexts import Conditions, EncodedContexts
 from contextssl_jax.evaluation.reader import ForwardPasses
 from contextssl_jax.evaluation.views import draw_eval_data, draw_views, identity_views
 from contextssl_jax.experiment import build_experiment
+from contextssl_jax.masks import pair_mask
 from contextssl_jax.methods.base import mask_actions
+from contextssl_jax.methods.context_head import action_scales
+from contextssl_jax.models.context_transformer import make_tokens
 
 ENVIRONMENTS = {
     "crop": np.array([True, False]),
@@ -84,6 +88,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     """Cached ≡ full: each query goes through the transformer with its context, token by token."""
     contexts, z, pairs, views = read(experiment, variables, CONDITIONS)
     method, space = experiment.method, experiment.dataset.space
+    scales = action_scales(space, debug.get_config().model.action_scale)
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(5, 2, 5)).astype(np.float32)
     plain, requested = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)
@@ -100,13 +105,11 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
             ):
                 # The query as the x of one more pair: its y is never seen, so any will do.
                 pair = jnp.stack([z[4, 1], jnp.zeros_like(z[4, 1])])[None]
-                tokens = method.heads["transformer"].tokens(
+                tokens = make_tokens(
                     jnp.concatenate([z_pairs[: length // 2], pair])[None],
-                    jnp.concatenate([hidden[: length // 2], a[None]])[None],
+                    jnp.concatenate([hidden[: length // 2], a[None]])[None] * scales,
                 )
-                mask = method.heads["transformer"].draw_masks(
-                    None, jnp.zeros(1, int), 1, length + 2
-                )[:, 0]
+                mask = pair_mask(length + 2)[None, None]
                 params = {"params": variables["params"]["transformer"]}
                 full = method.modules["transformer"].apply(params, tokens, mask)[0, -2]
                 np.testing.assert_allclose(h, full / np.linalg.norm(full), atol=2e-5)
@@ -154,7 +157,7 @@ def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
         (dict(images=200), 14, "eval.images: 200 records, but the test split has 128"),
         (dict(context_split="test"), 200, "a context of 200 tokens needs 100 records, but the"),
         (dict(), 600, "a context of 600 tokens needs 300 records, but the train split has 256"),
-        (dict(context_split="dev"), 14, "eval.context_split: 'dev'"),
+        (dict(context_split="dev"), 14, "eval.context_split: unknown value 'dev'"),
     ],
 )
 def test_too_few_records_are_an_error(config, experiment, options, longest, message):
