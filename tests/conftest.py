@@ -8,6 +8,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Background jobs of a shell ignore SIGINT, and the processes that the tests start inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Under nohup, subprocesses would ignore SIGHUP too. A handler is not inherited.
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Without a cache, most of the time is spent on compiling the same small programs again.

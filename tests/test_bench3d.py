@@ -302,5 +302,5 @@ def test_too_many_views_of_a_report_is_one_line(stored, tmp_path, capsys):
     too_many = "--config.eval.every=4", "--config.eval.retrieval.views=9"
     assert run(stored.out, tmp_path, *EVALUATION[1:], *too_many) == 2
     error = capsys.readouterr().err
-    assert "error: eval.retrieval.views: " in error
+    assert "error: --config.eval.retrieval.views: " in error
     assert "has 8 views, but 9 are needed. Lower it." in error and error.count("\n") == 1

@@ -53,7 +53,7 @@ def test_signal_saves_and_exits(tmp_path, reference, number, line):
     file = tmp_path / "metrics.jsonl"  # its first line is written before the first step
     wait_for(lambda: file.exists() and file.read_text().count("\n") > line, run)
     run[0].send_signal(number)
-    (log,) = end(run, timeout=60)
+    (log,) = end(run)
     assert run[0].returncode == 0 and "saving, then stopping" in log, log
     step = int(re.search(r"stopped at step (\d+)", log).group(1))
     assert saved(tmp_path) == [str(step)] and step < STEPS

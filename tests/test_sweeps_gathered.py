@@ -42,7 +42,7 @@ def test_one_page_has_the_tables_and_the_pictures_of_all(tmp_path, capsys):
     assert text.index("## A sweep") < text.index("../one/sweep\\_plane.png".replace("\\", ""))
     assert "one/sweep.png" not in text and "| *paper: A* | *–* | *0.459* |" in text
     page = (tmp_path / "page" / "tables.html").read_text()
-    assert "Another &lt;b&gt;" in page and "class=quoted" in page and "Zmlyc3Q=" in page
+    assert "Another &lt;b&gt;" in page and 'class="quoted"' in page and "Zmlyc3Q=" in page
     assert capsys.readouterr().out.startswith("see ")
 
 
