@@ -67,7 +67,10 @@ signal.signal(signal.SIGTERM, lambda *_: got.append(1))
 json.dump(sys.argv[1:], open(f"argv-{rank}", "w"))
 pathlib.Path(f"ready-{rank}").touch()
 does = open("does").read()
-if does == "fails" and rank == "1": sys.exit(3)
+if does == "fails" and rank == "1":
+    # Else --kill-on-bad-exit may kill the other task before it is ready.
+    while not (os.path.exists("ready-0") and os.path.exists("step")): time.sleep(0.01)
+    sys.exit(3)
 while does != "finishes" and not got: time.sleep(0.01)
 time.sleep(0.2)
 folder = next(one for one in sys.argv if one.startswith("--workdir=")).partition("=")[2]
