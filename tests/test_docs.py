@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import jax
 import pytest
 from tiny import TINY, run
 
@@ -44,11 +43,7 @@ def blocks(page: Path, language: str) -> list[tuple[str | None, str]]:
     return re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_in_less_time():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,8 @@ from contextssl_jax.data.folder import (
 from contextssl_jax.data.images import channel_statistics, rgb, square
 from contextssl_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 OWN = (
     "--config=configs/own_images.py",
     *TINY,

@@ -11,6 +11,8 @@ from tiny import run
 
 from contextssl_jax.config import parse_command_line
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DEBUG = "--config=configs/debug.py"
 QUICK = ("--config.train.steps=6", "--config.train.warmup_steps=2", "--config.log.every=3",
          "--config.monitor.every=0", "--config.checkpoint.every=3",

@@ -23,11 +23,7 @@ REPORTED = "--config.eval.every=4"
 PICTURES = {"adaptation.png", "neighbours.png", "curves.png"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_in_less_time():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def state_of(workdir, step):
