@@ -149,10 +149,10 @@ def check_parts(parts: int, share: int) -> None:
     Raises:
       UserError: the parts would not be equal.
     """
-    if parts < 1 or share % parts:
+    if share % parts:
         raise UserError(
             f"--config.train.accumulate_steps: a device's {share} contexts do not split into"
-            f" {parts} equal parts. Choose a divisor, or a different --config.data.contexts"
+            f" {parts} equal parts. Choose a divisor, or a different --config.data.contexts."
         )
 
 
