@@ -169,4 +169,4 @@ def _dummy(config: ConfigDict) -> Dataset:
     return dummy_stored_dataset(config, config.folder.side)
 
 
-SPEC = DatasetSpec(build, _dummy, resume_free=("folder.path",))
+SPEC = DatasetSpec(build, _dummy)

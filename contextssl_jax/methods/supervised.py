@@ -95,4 +95,5 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
         readouts={"predictor": predictor, "classifier": classifier},
         predict=predict,
         target_classes=target_classes,
+        independent_contexts=True,
     )
