@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from contextssl_jax.errors import UserError
 from contextssl_jax.options import check_options, declarations, range_error
 
-_RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
+RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
 
 
 class Command(NamedTuple):
@@ -180,8 +180,8 @@ def _check_names(argv: Sequence[str], config: ConfigDict) -> None:
         if not argument.startswith("-") or not name.startswith("config."):
             continue
         name = name.removeprefix("config.")
-        if name in _RENAMED and name not in known:
-            raise UserError(f"--config.{name}: renamed. Use --config.{_RENAMED[name]} instead.")
+        if name in RENAMED and name not in known:
+            raise UserError(f"--config.{name}: renamed. Use --config.{RENAMED[name]} instead.")
         if name not in known:
             same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
             same_leaf.sort(key=lambda option: option.count("."))

@@ -11,6 +11,7 @@ A config file declares an option where it states its default:
 
 import enum
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -264,8 +265,9 @@ def _interval(
         words.append(f"at most {high}")
 
     def inside(x: float) -> bool:
-        above_low = low <= x and (above is None or x > above)
-        return math.isfinite(x) and above_low and x <= high and (below is None or x < below)
+        if not abs(x) <= sys.float_info.max:  # also if NaN, or an integer beyond floats
+            return False
+        return low <= x <= high and (above is None or x > above) and (below is None or x < below)
 
     return " " + " and ".join(words) if words else "", inside
 

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.config import flatten, to_json
+from contextssl_jax.config import RENAMED, flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
 from contextssl_jax.options import EXTENDS, FREE, Option, Resume, declarations
@@ -148,7 +148,7 @@ def _format_dataset(fingerprints: Any) -> str:
 def _check_config(file: epath.Path, config: ConfigDict) -> Changes:
     """Return the conditional changes of a saved config; raise UserError if it has others."""
     try:
-        saved = dict(flatten(read_json(file)))
+        saved = {RENAMED.get(name, name): value for name, value in flatten(read_json(file))}
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{file}: damaged ({truncate(error)}). Use a different --workdir."
