@@ -180,7 +180,7 @@ def get_config() -> Options:
     train.steps = integer(100_000, 1, resume=EXTENDS)  # of the whole run
     train.optimizer = choice("adam", "adamw")  # "adam" with coupled L2 (official code), or "adamw"
     train.learning_rate = number(1e-4, above=0)  # peak
-    # Of linear warm-up from 0, then cosine to 0 at the last step. If not below train.steps, a tenth.
+    # Of linear warm-up from 0; then cosine to 0 at the last step. A tenth of `steps` if not below.
     train.warmup_steps = integer(1000, 0)
     # L2 of the gradient for "adam", decay for "adamw"; all parameters.
     train.weight_decay = number(1e-3, 0)
