@@ -4,12 +4,15 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tiny import run
 
 from contextssl_jax.config import parse_command_line
+from contextssl_jax.run.workdir import check_workdir
+from contextssl_jax.step import build_schedule
 
 DEBUG = "--config=configs/debug.py"
 QUICK = ("--config.train.steps=6", "--config.train.warmup_steps=2", "--config.log.every=3",
@@ -42,6 +45,28 @@ def test_run_writes_its_files(tmp_path, capsys):
     starts = [json.loads(line) for line in (workdir / "starts.jsonl").read_text().splitlines()]
     assert [start["command"][3:] for start in starts] == [list(arguments)] * 2
     assert all(start["config"] and start["seed"] == 0 and start["versions"] for start in starts)
+    check_extension(workdir, arguments, capsys)
+
+
+def check_extension(workdir: Path, arguments: Sequence[str], capsys: pytest.CaptureFixture) -> None:
+    """Check that the finished run of six steps is extended to twelve."""
+    capsys.readouterr()
+    assert run(*arguments, "--config.train.steps=12") == 0
+    config = parse_command_line(["", *arguments, "--config.train.steps=12"], ("train",)).config
+    rate = build_schedule(config.train)
+    logged = capsys.readouterr().err.splitlines()
+    message = next(m for m in logged if m.startswith("--config.train.steps: was 6, is 12"))
+    assert f"{float(rate(6)):.3g} at step 6, where it was 0, and 0 at step 12" in message
+    assert any("from step 6 of 12" in line for line in logged)
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 12
+    start = json.loads((workdir / "starts.jsonl").read_text().splitlines()[-1])
+    assert start["changes"] == {"train.steps": [6, 12]}
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["learning_rate"] for line in lines if "loss" in line}
+    assert list(rates) == [3, 6, 9, 12]
+    # A line has the mean over its three steps, the first of which is taken at the line before.
+    assert rates[9] == pytest.approx(sum(float(rate(step)) for step in (6, 7, 8)) / 3)
+    assert check_workdir(str(workdir), config) == {}  # nothing has changed since
 
 
 @pytest.mark.parametrize(
