@@ -1,6 +1,5 @@
 """Parsing and validation of the command line and the config."""
 
-import ast
 import difflib
 import json
 import re
@@ -121,14 +120,18 @@ def _quote_tuples(argv: Sequence[str], config: ConfigDict) -> list[str]:
 
 
 def _as_literal(text: str) -> str:
-    """Return a list of words as a Python tuple, and any other text unchanged."""
-    try:
-        ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        if "," in text or text[:1] in ("(", "["):
-            words = [word.strip().strip("'\"") for word in text.strip("()[] ").split(",")]
-            return repr(tuple(word for word in words if word))
+    """Return a list of words without quotes as a Python tuple, and any other text unchanged."""
+    words = [word.strip() for word in text.strip("()[] ").split(",")]
+    words = [word for word in words if word]
+    is_list = "," in text or text[:1] in ("(", "[")
+    if is_list and not any(map(_is_literal, words)):
+        return repr(tuple(words))
     return text
+
+
+def _is_literal(word: str) -> bool:
+    """Return whether a word is a number, or has quotes or brackets."""
+    return bool(re.search(r"""^[-+.\d]|['"()\[\]]""", word))
 
 
 def _flag_error(message: str, config: ConfigDict) -> UserError:
