@@ -65,7 +65,7 @@ def test_a_folder_without_classes_trains_and_evaluates(tmp_path, capsys):
 @pytest.mark.parametrize(
     "files, arguments, message",
     [
-        ((), ("--config.folder.path=",), "--config.folder.path: not set"),
+        ((), ("--config.folder.path=",), "--config.folder.path: must be a text"),
         ((), ("--config.folder.path={}/none",), "folder.path: cannot read {}/none: No such file"),
         (("a.png",), ("--config.folder.path={}/a.png",), "cannot read {}/a.png: Not a directory"),
         (
