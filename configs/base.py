@@ -1,207 +1,260 @@
-"""Every option with its default and unit; other configs change some of these."""
+"""Every option with its default, range and unit; other configs change some of these.
 
-from ml_collections import ConfigDict, config_dict
+`resume=FREE` marks options that may change when a run is resumed; see docs/training.md.
+"""
+
+from contextssl_jax.options import (
+    EXTENDS,
+    FREE,
+    SAME_GRADIENT,
+    Options,
+    choice,
+    integer,
+    integers,
+    names,
+    number,
+    numbers,
+    probability,
+    switch,
+    text,
+)
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Options:
     """Return the defaults: those of the paper and the official code where known."""
-    config = ConfigDict()
-    config.seed = 0  # decides everything random: order, views, environments, masks, weights
-    config.method = "contextssl"  # a name in methods.METHODS
+    config = Options()
+    # Decides everything random: order, views, environments, masks, weights.
+    config.seed = integer(0, 0, 2**32 - 1)
+    config.method = text("contextssl")  # a name in methods.METHODS
 
     # Transformation groups. Image groups, names in transforms.GROUPS, act on the images of any data
     # set, each with a section of its own name below. 3D data sets have the groups of
     # transforms.SCENE_GROUPS as well, with the section `scene`; there, "color" is the hues of floor
     # and light. (Color jitter on 3D data sets: register it under another name, as own_group.py.)
-    config.groups = ("crop", "blur")  # conditioned groups: predicted and evaluated
+    config.groups = names(("crop", "blur"), least=1)  # conditioned groups: predicted and evaluated
     # Groups that vary between views, but are no condition, target or measure, such as "flip".
-    config.unconditioned_transforms = ()
+    config.unconditioned_transforms = names(())
     # Groups whose actions a context observes: names joined by "+", or "none".
-    config.environments = ("crop", "blur")
+    config.environments = names(("crop", "blur"), least=1)
 
-    config.data = data = ConfigDict()
-    data.name = "cifar10"  # a name in data.DATASETS
-    data.dir = config_dict.placeholder(str)  # folder of prepared data sets; else TFDS_DATA_DIR
-    data.contexts = 8  # B, contexts in a global batch, sharded over all devices
-    data.pairs = 64  # K, pairs of views in a context: 2 K tokens
+    config.data = data = Options()
+    data.name = text("cifar10")  # a name in data.DATASETS
+    data.dir = text(None, resume=FREE)  # folder of prepared data sets; else TFDS_DATA_DIR
+    data.contexts = integer(8, 1, 16_384)  # B, contexts in a global batch, sharded over all devices
+    data.pairs = integer(64, 2, 16_384)  # K, pairs of views in a context: 2 K tokens
     # One environment sampled per "context" or per "batch" (official code); or "all": views are
     # encoded once, and the context transformer runs in every environment.
-    data.environment_per = "all"
-    data.threads = 4  # threads that make batches
-    data.prefetch = 4  # prefetched batches
+    data.environment_per = choice("all", "context", "batch")
+    data.threads = integer(4, 1, 1024, resume=FREE)  # threads that make batches
+    data.prefetch = integer(4, 1, 1024, resume=FREE)  # prefetched batches
 
-    config.synthetic = synthetic = ConfigDict()  # the data set of that name
-    synthetic.side = 16  # side of the images, pixels
-    synthetic.train = 256  # records of the train split
-    synthetic.test = 128  # records of the test split
+    config.synthetic = synthetic = Options()  # the data set of that name
+    synthetic.side = integer(16, 1, 1024)  # side of the images, pixels
+    synthetic.train = integer(256, 1, 100_000)  # records of the train split
+    synthetic.test = integer(128, 1, 100_000)  # records of the test split
 
-    config.folder = folder = ConfigDict()  # the data set of that name: the user's images
-    folder.path = config_dict.placeholder(str)  # folder, searched recursively; required
-    folder.side = 64  # side that the central square of each image is resized to, pixels
-    folder.test = 0.1  # fraction of the images in the test split, chosen by a hash of their paths
-    folder.labels = False  # whether the folders directly in `path` are the classes
+    config.folder = folder = Options()  # the data set of that name: the user's images
+    folder.path = text(None, resume=FREE)  # folder, searched recursively; required
+    # Side that the central square of each image is resized to, pixels.
+    folder.side = integer(64, 1, 4096)
+    # Fraction of the images in the test split, chosen by a hash of their paths.
+    folder.test = number(0.1, above=0, below=1)
+    folder.labels = switch(False)  # whether the folders directly in `path` are the classes
 
-    config.tfds = tfds = ConfigDict()  # the data set of that name: any of TFDS with images
-    tfds.name = "cifar100"  # name in TFDS
-    tfds.train = "train"  # TFDS split of the train split, or a slice such as "train[:90%]"
-    tfds.test = "test"  # TFDS split of the test split
+    config.tfds = tfds = Options()  # the data set of that name: any of TFDS with images
+    tfds.name = text("cifar100")  # name in TFDS
+    tfds.train = text("train")  # TFDS split of the train split, or a slice such as "train[:90%]"
+    tfds.test = text("test")  # TFDS split of the test split
     # Side that the central square of each image is resized to, pixels; unset, images are unchanged.
-    tfds.side = config_dict.placeholder(int)
+    tfds.side = integer(None, 1, 4096)
 
-    config.crop = crop = ConfigDict()
-    crop.scale = (0.2, 1.0)  # range of the box's area, as a fraction of the frame's
-    crop.ratio = (3 / 4, 4 / 3)  # range of the box's width / height
-    crop.padding = 0  # pixels of padding around the image, which boxes may cover
-    crop.fill = (0.4914, 0.4822, 0.4465)  # color of the padding, in [0, 1]
+    config.crop = crop = Options()
+    # Range of the box's area, as a fraction of the frame's.
+    crop.scale = numbers((0.2, 1.0), above=0, high=1, ascending=True)
+    # Range of the box's width / height.
+    crop.ratio = numbers((3 / 4, 4 / 3), above=0, ascending=True)
+    crop.padding = integer(0, 0, 4096)  # pixels of padding around the image, which boxes may cover
+    crop.fill = numbers((0.4914, 0.4822, 0.4465), 0, 1)  # color of the padding, in [0, 1]
 
-    config.blur = blur = ConfigDict()
-    blur.sigma = (0.1, 2.0)  # range of the Gaussian's width, pixels
-    blur.taps = 9  # width of the kernel, pixels, odd
-    blur.probability = 1.0  # probability that a view is blurred
+    config.blur = blur = Options()
+    blur.sigma = numbers((0.1, 2.0), 0, ascending=True)  # range of the Gaussian's width, pixels
+    blur.taps = integer(9, 1, 8191, odd=True)  # width of the kernel, pixels, odd
+    blur.probability = probability(1.0)  # probability that a view is blurred
 
-    config.color = color = ConfigDict()
-    color.brightness = 0.4  # half-width of the factor's range around 1
-    color.contrast = 0.4  # likewise
-    color.saturation = 0.4  # likewise
-    color.hue = 0.1  # maximum shift, turns
-    color.probability = 1.0  # probability that a view is jittered
+    config.color = color = Options()
+    color.brightness = number(0.4, 0)  # half-width of the factor's range around 1
+    color.contrast = number(0.4, 0)  # likewise
+    color.saturation = number(0.4, 0)  # likewise
+    color.hue = number(0.1, 0, 0.5)  # maximum shift, turns
+    color.probability = probability(1.0)  # probability that a view is jittered
 
-    config.flip = flip = ConfigDict()
-    flip.probability = 0.5  # probability that a view is mirrored
+    config.flip = flip = Options()
+    flip.probability = probability(0.5)  # probability that a view is mirrored
 
-    config.objects3d = objects3d = ConfigDict()  # the data set of that name
-    objects3d.classes = 24  # classes of objects
-    objects3d.train = 10_000  # objects of the train split
-    objects3d.test = 1_000  # objects of the test split
-    objects3d.side = 64  # side of the images, pixels
-    objects3d.samples = 1  # rays per pixel along each axis; edges are smooth even at 1
+    config.objects3d = objects3d = Options()  # the data set of that name
+    objects3d.classes = integer(24, 1, 10_000)  # classes of objects
+    objects3d.train = integer(10_000, 1)  # objects of the train split
+    objects3d.test = integer(1_000, 1)  # objects of the test split
+    objects3d.side = integer(64, 1, 4096)  # side of the images, pixels
+    # Rays per pixel along each axis; edges are smooth even at 1.
+    objects3d.samples = integer(1, 1, 64)
     # Views of each train object that are rendered once and reused; 0 renders every view on demand.
-    objects3d.pool = 0
+    objects3d.pool = integer(0, 2, 4096, zero=True)
 
-    config.bench3d = bench3d = ConfigDict()  # the data set "3diebench"
-    bench3d.path = config_dict.placeholder(str)  # prepared data, or unpacked archive; required
+    config.bench3d = bench3d = Options()  # the data set "3diebench"
+    bench3d.path = text(None, resume=FREE)  # prepared data, or unpacked archive; required
     # Folder of the official lists of an unpacked archive; unset, `path` or its folder data.
-    bench3d.lists = config_dict.placeholder(str)
-    bench3d.side = 128  # side of the (resized) views, pixels
+    bench3d.lists = text(None, resume=FREE)
+    bench3d.side = integer(128, 1, 4096)  # side of the (resized) views, pixels
 
-    config.scene = scene = ConfigDict()  # the scene groups of 3D data sets
-    scene.angle = 90.0  # maximum rotation about each of three axes, degrees
-    scene.canonical = True  # of the two quaternions of a relative rotation, the one with w >= 0
+    config.scene = scene = Options()  # the scene groups of 3D data sets
+    # Maximum rotation about each of three axes, degrees.
+    scene.angle = number(90.0, above=0, high=90)
+    # Of the two quaternions of a relative rotation, the one with w >= 0.
+    scene.canonical = switch(True)
     # Hues as cosine and sine on the "circle", which is learned faster; or "linear" (official).
-    scene.hue = "circle"
+    scene.hue = choice("circle", "linear")
 
-    config.model = model = ConfigDict()
-    model.encoder = "resnet18"  # a name in models.ENCODERS
-    model.dtype = "float32"  # of the arithmetic: "float32" or "bfloat16"; parameters are float32
+    config.model = model = Options()
+    model.encoder = text("resnet18")  # a name in models.ENCODERS
+    # Of the arithmetic: "float32" or "bfloat16"; parameters are float32.
+    model.dtype = choice("float32", "bfloat16")
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
-    model.action_scale = 14.0
+    model.action_scale = number(14.0, above=0)
     # Keep only what enters a block of the encoder or the transformer for the backward pass, which
     # computes the rest again: less memory (on CPUs since jax 0.11), more time, the same results to
     # rounding.
-    model.remat = False
-    model.resnet = ConfigDict()
-    model.resnet.stem = "cifar"  # "cifar", 3x3; or "imagenet", 7x7 and max-pool, stride 4
-    model.resnet.width = 64  # channels of the first stage
-    model.patch = ConfigDict()
-    model.patch.size = 4  # side of a patch, pixels
-    model.patch.widths = (48, 96)  # channels of the stem and of the strided convolution
-    model.patch.blocks = 1  # residual blocks
-    model.patch.features = 384  # F
-    model.transformer = ConfigDict()
-    model.transformer.width = 2048  # of the residual stream
-    model.transformer.blocks = 3
-    model.transformer.heads = 4
-    model.transformer.outputs = 512  # P, entries of an embedding
-    model.transformer.initial = 0.02  # deviation of initial weights: about 1 / sqrt(width)
-    model.predictor = ConfigDict()
-    model.predictor.hidden = (1024, 1024)  # widths of its hidden layers
-    model.projector = ConfigDict()  # of the methods without a context transformer
-    model.projector.widths = (2048, 2048, 2048)  # of its layers; the last is P
+    model.remat = switch(False, resume=FREE)
+    model.resnet = Options()
+    # "cifar", 3x3; or "imagenet", 7x7 and max-pool, stride 4.
+    model.resnet.stem = choice("cifar", "imagenet")
+    model.resnet.width = integer(64, 1, 8192)  # channels of the first stage
+    model.patch = Options()
+    model.patch.size = integer(4, 1, 1024)  # side of a patch, pixels
+    # Channels of the stem and of the strided convolution.
+    model.patch.widths = integers((48, 96), 1, 65_536, length=2)
+    model.patch.blocks = integer(1, 1, 1024)  # residual blocks
+    model.patch.features = integer(384, 1, 65_536)  # F
+    model.transformer = Options()
+    model.transformer.width = integer(2048, 1, 65_536)  # of the residual stream
+    model.transformer.blocks = integer(3, 1, 1024)
+    model.transformer.heads = integer(4, 1, 1024)
+    model.transformer.outputs = integer(512, 1, 65_536)  # P, entries of an embedding
+    # Deviation of initial weights: about 1 / sqrt(width).
+    model.transformer.initial = number(0.02, above=0)
+    model.predictor = Options()
+    model.predictor.hidden = integers((1024, 1024), 1, 65_536)  # widths of its hidden layers
+    model.projector = Options()  # of the methods without a context transformer
+    # Of its layers; the last is P.
+    model.projector.widths = integers((2048, 2048, 2048), 1, 65_536, least=1)
     # Where an action takes a projection: "linear" (SEN, EquiMod) or "hypernetwork" (SIE).
-    model.projector.predictor = "linear"
+    model.projector.predictor = choice("linear", "hypernetwork")
 
-    config.loss = loss = ConfigDict()
-    loss.negatives = "batch"  # all tokens of the batch (official code), or "context" (Eq. 2)
-    loss.temperature = 0.1  # of InfoNCE
-    loss.clamp = True  # raise cosines to 1e-7 before InfoNCE, as the official code does
-    loss.predictor_weight = 5.0  # lambda, of the latent predictor's error
-    loss.equivariance_weight = 1.0  # of EquiMod's contrast and of SIE's error of predicted targets
-    loss.invariance_weight = 10.0  # of VICReg's and SIE's squared distance of the views
-    loss.variance_weight = 10.0  # of theirs against collapse
-    loss.covariance_weight = 1.0  # of theirs against redundancy
+    config.loss = loss = Options()
+    # All tokens of the batch (official code), or "context" (Eq. 2).
+    loss.negatives = choice("batch", "context")
+    loss.temperature = number(0.1, above=0)  # of InfoNCE
+    loss.clamp = switch(True)  # raise cosines to 1e-7 before InfoNCE, as the official code does
+    loss.predictor_weight = number(5.0, 0)  # lambda, of the latent predictor's error
+    # Of EquiMod's contrast and of SIE's error of predicted targets.
+    loss.equivariance_weight = number(1.0, 0)
+    loss.invariance_weight = number(10.0, 0)  # of VICReg's and SIE's squared distance of the views
+    loss.variance_weight = number(10.0, 0)  # of theirs against collapse
+    loss.covariance_weight = number(1.0, 0)  # of theirs against redundancy
 
-    config.mask = mask = ConfigDict()
-    mask.probability = 0.9  # that a token does not see an earlier pair
+    config.mask = mask = Options()
+    mask.probability = probability(0.9)  # that a token does not see an earlier pair
     # Where set, each row draws its own probability from [probability_low, probability].
-    mask.probability_low = config_dict.placeholder(float)
-    mask.per_layer = True  # draw masks anew in every block (official code), or once
-    mask.per_context = False  # draw masks for every context, or once per batch (official code)
-    mask.hide_own_x = True  # y tokens do not see their own x; False is an ablation
+    mask.probability_low = probability(None)
+    mask.per_layer = switch(True)  # draw masks anew in every block (official code), or once
+    # Draw masks for every context, or once per batch (official code).
+    mask.per_context = switch(False)
+    mask.hide_own_x = switch(True)  # y tokens do not see their own x; False is an ablation
 
-    config.supervised = supervised = ConfigDict()  # the method of that name
-    supervised.group = "rotation"  # whose contexts shift the labels
-    supervised.shift = 10  # that is added to them
+    config.supervised = supervised = Options()  # the method of that name
+    supervised.group = text("rotation")  # whose contexts shift the labels
+    supervised.shift = integer(10, 1, 10_000)  # that is added to them
 
-    config.train = train = ConfigDict()
-    train.steps = 100_000  # of the whole run
-    train.optimizer = "adam"  # "adam" with coupled L2 (official code), or "adamw"
-    train.learning_rate = 1e-4  # peak
-    train.warmup_steps = 1000  # of linear warm-up from 0; then cosine to 0 at the last step
-    train.weight_decay = 1e-3  # L2 of the gradient for "adam", decay for "adamw"; all parameters
-    train.beta1 = 0.9  # decay of the first moment
-    train.beta2 = 0.999  # decay of the second moment
-    train.clip = 0.0  # largest norm of the gradient; 0 is no limit
+    config.train = train = Options()
+    train.steps = integer(100_000, 1, resume=EXTENDS)  # of the whole run
+    train.optimizer = choice("adam", "adamw")  # "adam" with coupled L2 (official code), or "adamw"
+    train.learning_rate = number(1e-4, above=0)  # peak
+    # Of linear warm-up from 0; then cosine to 0 at the last step. A tenth of `steps` if not below.
+    train.warmup_steps = integer(1000, 0)
+    # L2 of the gradient for "adam", decay for "adamw"; all parameters.
+    train.weight_decay = number(1e-3, 0)
+    train.beta1 = number(0.9, 0, below=1)  # decay of the first moment
+    train.beta2 = number(0.999, 0, below=1)  # decay of the second moment
+    train.clip = number(0.0, 0)  # largest norm of the gradient; 0 is no limit
     # Parts that each device takes its contexts in, one after the other: the memory of a part. The
     # gradient is that of the whole batch only with loss.negatives="context" and without batch
     # statistics, of an encoder or a projector, or of what VICReg and SIE ask of embeddings; else
     # negatives and statistics are those of a part (on all devices).
-    train.accumulate_steps = 1
-    train.parallel = "auto"  # "jit", "pmap", "shard_map"; auto: jit on one device, else pmap
+    train.accumulate_steps = integer(1, 1, 16_384, resume=SAME_GRADIENT)
+    # "jit", "pmap", "shard_map"; auto: jit on one device, else pmap.
+    train.parallel = choice("auto", "jit", "pmap", "shard_map", resume=FREE)
 
-    config.checkpoint = checkpoint = ConfigDict()
-    checkpoint.every = 1000  # steps between saves; the last step is saved too
-    checkpoint.keep = 2  # newest checkpoints that stay
+    config.checkpoint = checkpoint = Options()
+    # Steps between saves; the last step is saved too.
+    checkpoint.every = integer(1000, 1, resume=FREE)
+    checkpoint.keep = integer(2, 1, resume=FREE)  # newest checkpoints that stay
 
-    config.log = log = ConfigDict()
-    log.every = 50  # steps between lines; each line is the mean over the steps since the last
-    log.tensorboard = True  # write event files to workdir/tensorboard
+    config.log = log = Options()
+    # Steps between lines; each line is the mean over the steps since the last.
+    log.every = integer(50, 1, resume=FREE)
+    log.tensorboard = switch(True, resume=FREE)  # write event files to workdir/tensorboard
 
     # Every so often, on held-out data: does the model adapt to its context? The loss does not say.
-    config.monitor = monitor = ConfigDict()
-    monitor.every = 5000  # steps between runs of the monitor; 0 disables it
-    monitor.fit_views = 4000  # of the train split, that probes are fitted on
-    monitor.test_views = 2000  # of the test split, that they are scored on
-    monitor.contexts = 8  # of the test split, that R² is averaged over
-    monitor.penalty = 0.1  # of the ridge probe, relative to the features' variance
-    monitor.neighbours = 20  # of the kNN classifier
+    config.monitor = monitor = Options()
+    # Steps between runs of the monitor; 0 disables it.
+    monitor.every = integer(5000, 1, zero=True, resume=FREE)
+    # Of the train split, that probes are fitted on.
+    monitor.fit_views = integer(4000, 1, resume=FREE)
+    monitor.test_views = integer(2000, 1, resume=FREE)  # of the test split, that they are scored on
+    # Of the test split, that R² is averaged over.
+    monitor.contexts = integer(8, 1, 16_384, resume=FREE)
+    # Of the ridge probe, relative to the features' variance.
+    monitor.penalty = number(0.1, above=0, resume=FREE)
+    monitor.neighbours = integer(20, 1, resume=FREE)  # of the kNN classifier
 
     # --mode=eval, and every so often in training: the report of a checkpoint. None of these
     # options changes what is trained.
-    config.eval = evaluation = ConfigDict()
-    evaluation.every = 0  # steps between reports in training, and at its end; 0 is never
-    evaluation.seed = 0  # decides views, contexts and probes, whatever the run's own seed
-    evaluation.environments = ()  # that contexts show; empty: each group, all groups, "none"
-    evaluation.lengths = (0, 2, 14, 30, 126)  # of contexts, tokens: two a pair
-    evaluation.draws = 1  # contexts drawn; of several, figures are the mean and the deviation
-    evaluation.context_split = "train"  # that contexts are drawn from, or "test"
+    config.eval = evaluation = Options()
+    # Steps between reports in training, and at its end; 0 is never.
+    evaluation.every = integer(0, 1, zero=True, resume=FREE)
+    # Decides views, contexts and probes, whatever the run's own seed.
+    evaluation.seed = integer(0, 0, 2**32 - 1, resume=FREE)
+    # That contexts show; empty: each group, all groups, "none".
+    evaluation.environments = names((), resume=FREE)
+    # Of contexts, tokens: two a pair.
+    evaluation.lengths = integers((0, 2, 14, 30, 126), 0, 65_536, least=1, even=True, resume=FREE)
+    # Contexts drawn; of several, figures are the mean and the deviation.
+    evaluation.draws = integer(1, 1, 10_000, resume=FREE)
+    # That contexts are drawn from, or "test".
+    evaluation.context_split = choice("train", "test", resume=FREE)
     # Read contexts as sparsely as in training: else a long context is more than was ever seen.
-    evaluation.sparse = False
-    evaluation.fit_records = 10_000  # of the train split, two views each, to fit probes on
-    evaluation.test_records = 2_000  # of the test split, two views each, to score them on
+    evaluation.sparse = switch(False, resume=FREE)
+    # Of the train split, two views each, to fit probes on.
+    evaluation.fit_records = integer(10_000, 1, resume=FREE)
+    # Of the test split, two views each, to score them on.
+    evaluation.test_records = integer(2_000, 1, resume=FREE)
     # Untouched images of each split for classification from features; unset, all of them.
-    evaluation.images = config_dict.placeholder(int)
-    evaluation.batch = 256  # views at once, over all devices
-    evaluation.probe = probe = ConfigDict()
-    probe.weak = 0.001  # penalty of a ridge probe, relative to the embeddings' variance
-    probe.strong = 0.1  # of another
-    probe.hidden = (256,)  # widths of the MLP probe's hidden layers
-    probe.steps = 2_000  # of Adam, for all trained probes
-    probe.batch = 256  # records a step
-    probe.learning_rate = 1e-3
-    probe.neighbours = 20  # of the kNN classifier
-    evaluation.retrieval = retrieval = ConfigDict()
-    retrieval.records = 100  # of the test split
-    retrieval.views = 50  # V, of each record
-    retrieval.exclude_source = False  # leave the query's own view out; the official code does not
+    evaluation.images = integer(None, 1, resume=FREE)
+    evaluation.batch = integer(256, 1, 1_048_576, resume=FREE)  # views at once, over all devices
+    evaluation.probe = probe = Options()
+    # Penalty of a ridge probe, relative to the embeddings' variance.
+    probe.weak = number(0.001, above=0, resume=FREE)
+    probe.strong = number(0.1, above=0, resume=FREE)  # of another
+    # Widths of the MLP probe's hidden layers.
+    probe.hidden = integers((256,), 1, 65_536, resume=FREE)
+    probe.steps = integer(2_000, 1, resume=FREE)  # of Adam, for all trained probes
+    probe.batch = integer(256, 1, 1_048_576, resume=FREE)  # records a step
+    probe.learning_rate = number(1e-3, above=0, resume=FREE)
+    probe.neighbours = integer(20, 1, resume=FREE)  # of the kNN classifier
+    evaluation.retrieval = retrieval = Options()
+    retrieval.records = integer(100, 1, resume=FREE)  # of the test split
+    retrieval.views = integer(50, 5, 4096, resume=FREE)  # V, of each record
+    # Leave the query's own view out; the official code does not.
+    retrieval.exclude_source = switch(False, resume=FREE)
     return config

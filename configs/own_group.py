@@ -6,9 +6,9 @@ python -m contextssl_jax.main --config=configs/own_group.py
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from configs import cifar10_small
+from contextssl_jax.options import Options, number
 from contextssl_jax.transforms import GROUPS, Group, difference
 
 
@@ -38,10 +38,10 @@ def gamma(size: int, *, largest: float) -> Group:
 GROUPS["gamma"] = gamma
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Options:
     """Return the options."""
     config = cifar10_small.get_config()
-    config.gamma = ConfigDict({"largest": 0.7})
+    config.gamma = Options({"largest": number(0.7, above=0)})
     config.groups = config.environments = ("crop", "gamma")
     # Without color, whose brightness resembles gamma.
     config.unconditioned_transforms = ("flip",)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from contextssl_jax.errors import UserError
+from contextssl_jax.options import check_options, declarations, range_error
 
-_RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
+RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
 
 
 class Command(NamedTuple):
@@ -38,14 +40,16 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
       The command. The default of its workdir is runs/<name of the config file>.
 
     Raises:
-      UserError: a flag or option is unknown, a value has the wrong type, or the config file does
-        not exist.
+      UserError: a flag or option is unknown, a value has the wrong type or is outside its range,
+        or the config file does not exist.
     """
     path = _config_path(argv)
-    _check_options(argv, _load(path))
+    defaults = _load(path)
+    _check_names(argv, defaults)
+    arguments = _quote_tuples(argv, defaults)
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
-        "config", flag_values=values, lock_config=True, sys_argv=list(argv)
+        "config", flag_values=values, lock_config=True, sys_argv=arguments
     )
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_enum("mode", modes[0], list(modes), "what to run", flag_values=values)
@@ -64,14 +68,14 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     flags.DEFINE_string("out", None, "JSON file to write a plan to", flag_values=values)
     flags.DEFINE_bool("deterministic", False, "bit-identical results, slower", flag_values=values)
     try:
-        extra = values(list(argv))[1:]
+        extra = values(arguments)[1:]
     except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        raise _flag_error(str(error).splitlines()[0], defaults) from error
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"--config: {str(error).splitlines()[0]}") from error
     if extra:
         raise UserError(f"{extra[0]}: unknown argument. Write options as --config.name=value.")
-    _check_counts(config.value)
+    check_options(config.value)
     name = path.rsplit("/", 1)[-1].replace(".py:", "_").removesuffix(".py")
     return Command(
         config=config.value,
@@ -100,16 +104,43 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
 
 
-def _check_counts(config: ConfigDict) -> None:
-    """Raise UserError for an integer option below its minimum."""
-    values = dict(flatten(config))
-    may_be_zero = ("seed", "crop.padding", "train.warmup_steps", "monitor.every")
-    minimums = dict.fromkeys((*may_be_zero, "eval.every", "eval.seed", "objects3d.pool"), 0)
-    minimums |= {"data.pairs": 2, "eval.retrieval.views": 5}
-    for name, value in values.items():
-        minimum = minimums.get(name, 1)
-        if isinstance(value, int) and not isinstance(value, bool) and value < minimum:
-            raise UserError(f"--config.{name}: must be at least {minimum}, not {value}.")
+def _quote_tuples(argv: Sequence[str], config: ConfigDict) -> list[str]:
+    """Return the command line with tuples as Python literals, ('crop', 'blur') for crop,blur."""
+    tuples = {name for name, value in flatten(config) if isinstance(value, list)}
+    arguments = list(argv)
+    for i, argument in enumerate(arguments):
+        flag, equals, text = argument.partition("=")
+        if not argument.startswith("-") or flag.lstrip("-").removeprefix("config.") not in tuples:
+            continue
+        if equals:
+            arguments[i] = f"{flag}={_as_literal(text)}"
+        elif i + 1 < len(arguments):
+            arguments[i + 1] = _as_literal(arguments[i + 1])
+    return arguments
+
+
+def _as_literal(text: str) -> str:
+    """Return a list of words without quotes as a Python tuple, and any other text unchanged."""
+    words = [word.strip() for word in text.strip("()[] ").split(",")]
+    words = [word for word in words if word]
+    is_list = "," in text or text[:1] in ("(", "[")
+    if is_list and not any(map(_is_literal, words)):
+        return repr(tuple(words))
+    return text
+
+
+def _is_literal(word: str) -> bool:
+    """Return whether a word is a number, or has quotes or brackets."""
+    return bool(re.search(r"""^[-+.\d]|['"()\[\]]""", word))
+
+
+def _flag_error(message: str, config: ConfigDict) -> UserError:
+    """Return the error of a flag; of an option that is not of its type, with the option's range."""
+    wrong = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
+    for name, option, _ in declarations(config):
+        if wrong and wrong.group(1) == name:
+            return range_error(name, option, wrong.group(2))
+    return UserError(message)
 
 
 def _config_path(argv: Sequence[str]) -> str:
@@ -144,7 +175,7 @@ def _load(path: str) -> ConfigDict:
         ) from error
 
 
-def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
+def _check_names(argv: Sequence[str], config: ConfigDict) -> None:
     """Raise UserError for the first --config.name that is not an option of the config."""
     known = [name for name, _ in flatten(config)]
     for argument in argv[1:]:
@@ -152,8 +183,8 @@ def _check_options(argv: Sequence[str], config: ConfigDict) -> None:
         if not argument.startswith("-") or not name.startswith("config."):
             continue
         name = name.removeprefix("config.")
-        if name in _RENAMED and name not in known:
-            raise UserError(f"--config.{name}: renamed. Use --config.{_RENAMED[name]} instead.")
+        if name in RENAMED and name not in known:
+            raise UserError(f"--config.{name}: renamed. Use --config.{RENAMED[name]} instead.")
         if name not in known:
             same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
             same_leaf.sort(key=lambda option: option.count("."))

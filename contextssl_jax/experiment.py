@@ -16,6 +16,7 @@ from contextssl_jax.distributed.parallel import Parallel, choose_parallel
 from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.options import check_options
 from contextssl_jax.step import (
     TrainState,
     build_optimizer,
@@ -26,6 +27,7 @@ from contextssl_jax.step import (
 )
 
 _INIT, _STEP = range(2)  # streams of randomness
+_MAX_PAIRS = 2**20  # of a global batch; 6 GB of CIFAR-10's images
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,9 @@ def build_experiment(
     Raises:
       UserError: an option is wrong, or the data set cannot be read.
     """
-    observed = parse_environments(config.environments, config.groups)
-    if config.data.environment_per not in ("context", "batch", "all"):
-        raise UserError(
-            f"--config.data.environment_per: {config.data.environment_per!r} is none of context,"
-            " batch, all"
-        )
+    check_options(config)
+    _check_combinations(config.data, config.mask)
+    observed = parse_environments(config.environments, config.groups, "--config.environments")
     build_method = lookup(METHODS, config.method, "--config.method")
     build_dataset = lookup(DATASETS, config.data.name, "--config.data.name").build
     parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
@@ -118,3 +117,17 @@ def build_experiment(
         lambda: jax.device_get(jax.jit(init)()),
         parallel.compile(step),
     )
+
+
+def _check_combinations(data: ConfigDict, mask: ConfigDict) -> None:
+    """Raise UserError for a batch that no host can hold, or an empty range of probabilities."""
+    if data.contexts * data.pairs > _MAX_PAIRS:
+        raise UserError(
+            f"--config.data.contexts: must be at most {_MAX_PAIRS // data.pairs} with"
+            f" --config.data.pairs={data.pairs}, not {data.contexts}. Decrease one of them."
+        )
+    if (mask.probability_low or 0) > mask.probability:
+        raise UserError(
+            f"--config.mask.probability_low: must be at most --config.mask.probability="
+            f"{mask.probability}, not {mask.probability_low}. Decrease it."
+        )

@@ -14,7 +14,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.distributed.collectives import axis_offset, gather_over, mean_over, sum_over
-from contextssl_jax.errors import UserError
 
 _EXCLUDED = -1e9
 _VARIANCE_EPSILON = 1e-4  # under the root
@@ -77,15 +76,7 @@ def info_nce_context(h: jax.Array, *, temperature: float, clamp: bool) -> InfoNC
 
 
 def build_info_nce(loss: ConfigDict, axis: str | None) -> Callable[[jax.Array], InfoNCEOutput]:
-    """Build InfoNCE of embeddings of length 1, [B, E, 2K, P], from the section `loss`.
-
-    Raises:
-      UserError: `loss.negatives` is unknown.
-    """
-    if loss.negatives not in ("batch", "context"):
-        raise UserError(
-            f"--config.loss.negatives: {loss.negatives!r} is neither 'batch' nor 'context'"
-        )
+    """Build InfoNCE of embeddings of length 1, [B, E, 2K, P], from the section `loss`."""
     temperature, clamp = loss.temperature, loss.clamp
 
     def info_nce(h: jax.Array) -> InfoNCEOutput:

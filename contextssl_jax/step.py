@@ -35,18 +35,16 @@ def build_schedule(train: ConfigDict) -> optax.Schedule:
 
     Args:
       train: the section, with `learning_rate` (the peak), `warmup_steps` and `steps`.
-
-    Raises:
-      UserError: the warm-up is not shorter than the training.
     """
-    if not 0 <= train.warmup_steps < train.steps:
-        raise UserError(
-            f"--config.train.warmup_steps: {train.warmup_steps} is not below train.steps,"
-            f" {train.steps}"
-        )
     return optax.warmup_cosine_decay_schedule(
-        0.0, train.learning_rate, train.warmup_steps, train.steps
+        0.0, train.learning_rate, warmup_steps(train), train.steps
     )
+
+
+def warmup_steps(train: ConfigDict) -> int:
+    """Return the steps of warm-up: a tenth of all if `warmup_steps` is not less than `steps`."""
+    warmup: int = train.warmup_steps
+    return warmup if warmup < train.steps else train.steps // 10
 
 
 def build_optimizer(train: ConfigDict) -> optax.GradientTransformation:
@@ -54,18 +52,11 @@ def build_optimizer(train: ConfigDict) -> optax.GradientTransformation:
 
     "adam" adds the decay of all parameters to the gradient before the moments, as torch's Adam and
     the official code do; "adamw" decouples it (arXiv 1711.05101).
-
-    Raises:
-      UserError: an unknown `optimizer`.
     """
     moments = optax.scale_by_adam(train.beta1, train.beta2, eps=1e-8)
     decay = optax.add_decayed_weights(train.weight_decay)
-    if train.optimizer not in ("adam", "adamw"):
-        raise UserError(
-            f"--config.train.optimizer: {train.optimizer!r} is neither 'adam' nor 'adamw'"
-        )
     clip = optax.clip_by_global_norm(train.clip) if train.clip else optax.identity()
-    order = (decay, moments) if train.optimizer == "adam" else (moments, decay)
+    order = {"adam": (decay, moments), "adamw": (moments, decay)}[train.optimizer]
     return optax.chain(clip, *order, optax.scale_by_learning_rate(build_schedule(train)))
 
 
@@ -149,10 +140,10 @@ def check_parts(parts: int, share: int) -> None:
     Raises:
       UserError: the parts would not be equal.
     """
-    if parts < 1 or share % parts:
+    if share % parts:
         raise UserError(
             f"--config.train.accumulate_steps: a device's {share} contexts do not split into"
-            f" {parts} equal parts. Choose a divisor, or a different --config.data.contexts"
+            f" {parts} equal parts. Choose a divisor, or a different --config.data.contexts."
         )
 
 

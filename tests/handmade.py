@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from contextssl_jax.config import to_json
-from contextssl_jax.data import resume_free_options
 from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.sweeps.runs import Run
@@ -38,7 +37,7 @@ def report(
             **dict(
                 method=run.config.method,
                 data="synthetic",
-                config=fingerprint(run.config, resume_free_options()),
+                config=fingerprint(run.config),
             ),
             **dict(seed=run.seed, step=run.config.train.steps, evaluation_seed=options.seed),
             **{name: options[name] for name in ("draws", "context_split", "sparse")},

@@ -11,7 +11,6 @@ import optax
 import pytest
 from quick import compiled, run
 
-from contextssl_jax.config import parse_command_line
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import build_experiment
@@ -212,15 +211,9 @@ def test_one_part_is_no_loop_and_devices_meet_once():
     assert "psum" in str(program(3)) and "psum" not in str(loops[0])
 
 
-@pytest.mark.parametrize("mode, parts", [("jit", 3), ("jit", 16), ("pmap", 4), ("jit", 0)])
+@pytest.mark.parametrize("mode, parts", [("jit", 3), ("jit", 16), ("pmap", 4)])
 def test_unequal_parts_are_an_error(config, mode, parts):
     config.data.contexts = 8
     config.train.update(parallel=mode, accumulate_steps=parts)
     with pytest.raises(UserError, match="train.accumulate_steps"):
         build_experiment(config)
-
-
-def test_no_parts_are_refused_on_the_command_line():
-    arguments = ["main", "--config=configs/debug.py", "--config.train.accumulate_steps=0"]
-    with pytest.raises(UserError, match="train.accumulate_steps: must be at least 1"):
-        parse_command_line(arguments, ("train",))

@@ -155,10 +155,8 @@ def test_default_environments_are_each_group_all_and_none(config):
     assert list(found.environments) == ["none", "blur"] and found.lengths == (2, 6)
     assert [found.row(e, c) for e in found.environments for c in (2, 6)] == [0, 1, 2, 3]
     for options, message in (
-        (dict(lengths=(0, 3)), "eval.lengths: 3"),
-        (dict(lengths=()), "eval.lengths: name"),
-        (dict(lengths=(0,)), "eval.lengths: name at least one above 0"),
-        (dict(lengths=(2,), environments=("spin",)), "'spin'"),
+        (dict(lengths=(0,)), "--config.eval.lengths: has no length above 0"),
+        (dict(lengths=(2,), environments=("spin",)), "--config.eval.environments: 'spin'"),
     ):
         config.eval.update(options)
         with pytest.raises(UserError, match=message):

@@ -67,7 +67,7 @@ def test_a_folder_without_classes_trains_and_evaluates(tmp_path, capsys):
 @pytest.mark.parametrize(
     "files, arguments, message",
     [
-        ((), ("--config.folder.path=",), "--config.folder.path: not set"),
+        ((), ("--config.folder.path=",), "--config.folder.path: must be a text"),
         ((), ("--config.folder.path={}/none",), "folder.path: cannot read {}/none: No such file"),
         (("a.png",), ("--config.folder.path={}/a.png",), "cannot read {}/a.png: Not a directory"),
         (
@@ -77,14 +77,14 @@ def test_a_folder_without_classes_trains_and_evaluates(tmp_path, capsys):
         ),
         (("a.jpg", "b.PNG"), (), "folder.path: none of 2 files could be read as images"),
         (("a.png",), ("--config.folder.test=0.5",), "0.5 of 1 images leave the"),
-        (("a.png",), ("--config.folder.test=0",), "folder.test: 0.0 is not a fraction"),
-        (("a.png",), ("--config.folder.test=1.0",), "folder.test: 1.0 is not a fraction"),
+        (("a.png",), ("--config.folder.test=0",), "folder.test: must be a finite number above 0"),
+        (("a.png",), ("--config.folder.test=1.0",), "folder.test: must be a finite number above 0"),
         (
             ("c/a.png", "b.png"),
             ("--config.folder.labels=True",),
             "labels: b.png is not in a folder",
         ),
-        (("a.png",), ("--config.folder.side=0",), "folder.side: must be at least 1"),
+        (("a.png",), ("--config.folder.side=0",), "folder.side: must be an integer from 1"),
     ],
 )
 def test_a_user_error_is_one_line(files, arguments, message, tmp_path, capsys):

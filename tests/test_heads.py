@@ -191,9 +191,3 @@ def test_sen_plus_is_contextssl_without_the_predictors_error():
     for part, tree in grads.items():
         for a, b in zip(*map(jax.tree.leaves, (tree, all_grads[part])), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["sen", "equimod", "sie"])
-def test_an_unknown_predictor_is_an_error(name):
-    with pytest.raises(UserError, match="model.projector.predictor: 'mlp' is none of"):
-        small(name, (("model.projector.predictor", "mlp"),))

@@ -4,12 +4,15 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tiny import run
 
 from contextssl_jax.config import parse_command_line
+from contextssl_jax.run.workdir import check_workdir
+from contextssl_jax.step import build_schedule
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -44,6 +47,28 @@ def test_run_writes_its_files(tmp_path, capsys):
     starts = [json.loads(line) for line in (workdir / "starts.jsonl").read_text().splitlines()]
     assert [start["command"][3:] for start in starts] == [list(arguments)] * 2
     assert all(start["config"] and start["seed"] == 0 and start["versions"] for start in starts)
+    check_extension(workdir, arguments, capsys)
+
+
+def check_extension(workdir: Path, arguments: Sequence[str], capsys: pytest.CaptureFixture) -> None:
+    """Check that the finished run of six steps is extended to twelve."""
+    capsys.readouterr()
+    assert run(*arguments, "--config.train.steps=12") == 0
+    config = parse_command_line(["", *arguments, "--config.train.steps=12"], ("train",)).config
+    rate = build_schedule(config.train)
+    logged = capsys.readouterr().err.splitlines()
+    message = next(m for m in logged if m.startswith("--config.train.steps: was 6, is 12"))
+    assert f"{float(rate(6)):.3g} at step 6, where it was 0, and 0 at step 12" in message
+    assert any("from step 6 of 12" in line for line in logged)
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 12
+    start = json.loads((workdir / "starts.jsonl").read_text().splitlines()[-1])
+    assert start["changes"] == {"train.steps": [6, 12]}
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["learning_rate"] for line in lines if "loss" in line}
+    assert list(rates) == [3, 6, 9, 12]
+    # A line has the mean over its three steps, the first of which is taken at the line before.
+    assert rates[9] == pytest.approx(sum(float(rate(step)) for step in (6, 7, 8)) / 3)
+    assert check_workdir(str(workdir), config) == {}  # nothing has changed since
 
 
 @pytest.mark.parametrize(
@@ -56,7 +81,7 @@ def test_run_writes_its_files(tmp_path, capsys):
         ((DEBUG, "--config.train.stpes=3"), "Did you mean --config.train.steps?"),
         ((DEBUG, "--config.steps=3"), "Did you mean --config.train.steps?"),
         ((DEBUG, "--config.nuisances=()"), "Use --config.unconditioned_transforms instead"),
-        ((DEBUG, "--config.train.steps=3.5"), "--config.train.steps=3.5"),
+        ((DEBUG, "--config.train.steps=3.5"), "--config.train.steps: must be an integer"),
         ((DEBUG, "--config.log.tensorboard=perhaps"), "--config.log.tensorboard"),
         ((DEBUG, "--workdri=x"), "workdri"),
         ((DEBUG, "--mode=fly"), "mode"),
@@ -64,20 +89,19 @@ def test_run_writes_its_files(tmp_path, capsys):
         ((DEBUG, "--config.data.name=imagenet"), "data.name: unknown value 'imagenet'"),
         ((DEBUG, "--config.method=byol"), "method: unknown value 'byol'"),
         ((DEBUG, "--config.model.encoder=vit"), "model.encoder: unknown value 'vit'"),
-        ((DEBUG, "--config.loss.negatives=all"), "loss.negatives: 'all'"),
-        ((DEBUG, "--config.data.environment_per=epoch"), "data.environment_per: 'epoch'"),
-        ((DEBUG, "--config.environments=('crop','hue')"), "environments: 'hue'"),
+        ((DEBUG, "--config.loss.negatives=all"), "'batch', 'context', not 'all'"),
+        ((DEBUG, "--config.data.environment_per=epoch"), "data.environment_per: must be one of"),
+        ((DEBUG, "--config.environments=crop,hue"), "environments: 'hue'"),
         ((DEBUG, "--config.groups=('crop','spin')", "--config.environments=('crop',)"), "'spin'"),
         ((DEBUG, "--config.data.pairs=1000"), "data.pairs: 1000"),
         ((DEBUG, "--config.model.transformer.heads=3"), "model.transformer.heads"),
-        ((DEBUG, "--config.train.parallel=mpi"), "--config.train.parallel: unknown mode 'mpi'"),
-        ((DEBUG, "--config.train.warmup_steps=30"), "train.warmup_steps"),
-        ((DEBUG, "--config.log.every=0"), "--config.log.every: must be at least 1"),
-        ((DEBUG, "--config.model.dtype=float16"), "model.dtype: 'float16'"),
+        ((DEBUG, "--config.train.parallel=mpi"), "--config.train.parallel: must be one of"),
+        ((DEBUG, "--config.log.every=0"), "--config.log.every: must be an integer from 1 to"),
+        ((DEBUG, "--config.model.dtype=float16"), "model.dtype: must be one of 'float32'"),
         ((DEBUG, "--config.model.patch.size=3"), "model.patch.size"),
         ((DEBUG, "--config.model.encoder=resnet18", "--config.model.resnet.stem=a"), "resnet.stem"),
-        ((DEBUG, "--config.blur.taps=4"), "blur.taps: 4"),
-        ((DEBUG, "--config.monitor.fit_views=9999"), "monitor.fit_views: needs 9999"),
+        ((DEBUG, "--config.blur.taps=4"), "blur.taps: must be an odd integer"),
+        ((DEBUG, "--config.monitor.fit_views=9999"), "--config.monitor.fit_views: needs 9999"),
         ((DEBUG, "--config.crop.scale=(0.5,0.1)"), "crop.scale"),
         ((DEBUG, "--workdir=/dev/null/run"), "--workdir: cannot use /dev/null/run"),
     ],

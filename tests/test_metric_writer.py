@@ -123,3 +123,14 @@ def test_disabled_writer_writes_nothing(tmp_path):
         disabled.write_metrics(1, {"loss": 1.0, "alignment_accuracy": 0.5})
         disabled.write_monitor(1, {"r2/crop/crop/0": 0.5})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_remaining_time_is_shown_once_enough_steps_are_measured(tmp_path, caplog):
+    caplog.set_level("INFO", "contextssl_jax")
+    arguments = dict(start=20, resumed=True, total_steps=50, views_per_step=8)
+    with MetricWriter(epath.Path(tmp_path), **arguments, tensorboard=False, enabled=True) as writer:
+        for step in (25, 30):
+            writer.write_metrics(step, {"loss": 1.0, "step_seconds": 0.01})
+    early, later = caplog.messages
+    assert "remaining" not in early
+    assert later.endswith("remaining 0:00:01")  # 20 steps of 0.01 s, rounded up

@@ -265,7 +265,7 @@ def test_invalid_data_set_fingerprint_is_rejected(content, workdir, config):
     dataset = SimpleNamespace(splits={"train": SimpleNamespace(size=3, labels=None)})
     with (
         pytest.raises(UserError) as caught,
-        acquire_workdir(epath.Path(workdir), config, dataset, ()),
+        acquire_workdir(epath.Path(workdir), config, dataset),
     ):
         pass
     assert str(workdir) in str(caught.value) and str(caught.value).isprintable()

@@ -117,8 +117,6 @@ def test_a_smaller_range_of_angles():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scene.angle": 100.0}, "scene.angle: 100.0"),
-        ({"scene.hue": "square"}, "scene.hue: 'square'"),
         (
             {"groups": ("rotation", "spin")},
             "'spin'. Choose one of rotation, color, light, flip, crop",

@@ -547,7 +547,7 @@ def test_a_wrong_sweep_is_one_line(code, message, tmp_path):
         (Sweep("t", (Variant("p", DEBUG, {"mask.x": 1}),)), "'p': --config.mask.x: no such option"),
         (Sweep("t", (Variant("p", DEBUG, {"mask": 1}),)), "'p': --config.mask: no such option"),
         (Sweep("t", (Variant("p", DEBUG, {"train.steps": "x"}),)), "'p': "),
-        (Sweep("t", (Variant("p", DEBUG, {"train.steps": 0}),)), "must be at least 1"),
+        (Sweep("t", (Variant("p", DEBUG, {"train.steps": 0}),)), "must be an integer from 1"),
         (Sweep("t", (ONE, Variant("two", DEBUG, LONG))), "'one' and 'two' are the same run"),
         (Sweep("t", (ONE,), probes={"hue": "mlp"}), "probes: 'hue' is none of the groups blur"),
     ],

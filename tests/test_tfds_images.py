@@ -66,7 +66,7 @@ def test_splits_are_those_that_the_options_name(tmp_path, config):
         ([(16, 16), (18, 18)], (), "several sizes, such as (16, 16) and (18, 18). Set --config.tf"),
         ([(16, 16), (18, 18)], ("train=train[:1]", "test=train[1:]"),
          "--config.tfds.side: images have 16 pixels in the train split and 18 in the test split."),
-        ([(16, 16)], ("side=0",), "--config.tfds.side: must be at least 1"),
+        ([(16, 16)], ("side=0",), "--config.tfds.side: must be an integer from 1"),
     ],
 )  # fmt: skip
 def test_a_user_error_is_one_line(shapes, arguments, message, tmp_path, capsys):

@@ -12,8 +12,3 @@ DATASETS: dict[str, DatasetSpec] = {
     "synthetic": synthetic.SPEC,
     "tfds": tfds_images.SPEC,
 }
-
-
-def resume_free_options() -> tuple[str, ...]:
-    """Return the prefixes of all data sets' options that may differ when a run is resumed."""
-    return tuple(dict.fromkeys(name for spec in DATASETS.values() for name in spec.resume_free))

@@ -23,4 +23,4 @@ def build(config: ConfigDict) -> Dataset:
     return stored_dataset("cifar10", config, splits, MEAN, STD)
 
 
-SPEC = DatasetSpec(build, partial(dummy_stored_dataset, side=32), resume_free=("data.dir",))
+SPEC = DatasetSpec(build, partial(dummy_stored_dataset, side=32))

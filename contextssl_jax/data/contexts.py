@@ -32,26 +32,34 @@ class ContextBatch(NamedTuple):
     labels: Array  # classes of the records, int32 [B, K]; -1 if the split has none
 
 
-def parse_environments(environments: Sequence[str], groups: Sequence[str]) -> np.ndarray:
+def parse_environments(
+    environments: Sequence[str], groups: Sequence[str], option: str = "--config.environments"
+) -> np.ndarray:
     """Parse environments such as "crop", "crop+blur" or "none" to observed groups, bool [n, G].
 
+    Args:
+      environments: at least one.
+      groups: names of the conditioned groups.
+      option: the option that sets the environments, for error messages.
+
     Raises:
-      UserError: an environment names an unknown group, or there is no environment.
+      UserError: an environment names an unknown group, or two are the same.
     """
-    if not environments:
-        raise UserError(
-            "--config.environments: is empty. Name at least one, such as ('crop', 'blur')."
-        )
     table = np.zeros((len(environments), len(groups)), bool)
     for row, environment in zip(table, environments, strict=True):
         for name in [] if environment == "none" else environment.split("+"):
             if name not in groups:
                 raise UserError(
-                    f"--config.environments: {environment!r} names {name!r}, which is none of"
-                    " the groups"
+                    f"{option}: {environment!r} names {name!r}, which is none of the groups"
                     f" {tuple(groups)}. Write 'none' or group names joined by '+'."
                 )
             row[list(groups).index(name)] = True
+    for i, row in enumerate(table):
+        for j in np.flatnonzero((table[:i] == row).all(axis=1)).tolist():
+            raise UserError(
+                f"{option}: {environments[j]!r} and {environments[i]!r} are the same environment."
+                " Remove one."
+            )
     return table
 
 

@@ -59,12 +59,10 @@ class DatasetSpec:
       build: builds the data set.
       dummy: builds a data set of the same shapes without reading files or rendering, for plans;
         None if `build` is as cheap, or if the shapes are not known without the data.
-      resume_free: prefixes of the options that may differ when a run is resumed, such as a path.
     """
 
     build: Callable[[ConfigDict], Dataset]
     dummy: Callable[[ConfigDict], Dataset] | None = None
-    resume_free: tuple[str, ...] = ()
 
 
 def make_dataset(

@@ -33,10 +33,6 @@ def build(config: ConfigDict) -> Dataset:
       UserError: the folder does not exist, or a split has no images.
     """
     options = config.folder
-    if not 0 < options.test < 1:
-        raise UserError(
-            f"--config.folder.test: {options.test} is not a fraction. Use a value between 0 and 1."
-        )
     root, names = find_images(options.path)
     labels = class_labels(names) if options.labels else None
     in_test = np.array([is_in_test_split(name, options.test) for name in names])
@@ -173,4 +169,4 @@ def _dummy(config: ConfigDict) -> Dataset:
     return dummy_stored_dataset(config, config.folder.side)
 
 
-SPEC = DatasetSpec(build, _dummy, resume_free=("folder.path",))
+SPEC = DatasetSpec(build, _dummy)

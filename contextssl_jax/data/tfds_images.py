@@ -40,4 +40,4 @@ def _dummy(config: ConfigDict) -> Dataset:
     return dummy_stored_dataset(config, config.tfds.side)
 
 
-SPEC = DatasetSpec(build, _dummy, resume_free=("data.dir",))
+SPEC = DatasetSpec(build, _dummy)

@@ -18,7 +18,6 @@ from jax.sharding import (
 from contextssl_jax.errors import UserError
 
 AXIS = "data"
-MODES = ("auto", "jit", "pmap", "shard_map")
 
 
 @dataclass(frozen=True)
@@ -144,13 +143,9 @@ def choose_parallel(
       devices: the devices of all processes; None for all that JAX finds.
 
     Raises:
-      UserError: the mode is unknown, or the number of contexts is not divisible by the number of
-        devices.
+      UserError: the number of contexts is not divisible by the number of devices, or there are
+        several processes with "jit".
     """
-    if mode not in MODES:
-        raise UserError(
-            f"--config.train.parallel: unknown mode {mode!r}. Choose one of {', '.join(MODES)}."
-        )
     all_devices = tuple(jax.devices() if devices is None else devices)
     if mode == "auto":
         mode = "jit" if len(all_devices) == 1 else "pmap"

@@ -110,21 +110,19 @@ def build_conditions(options: ConfigDict, experiment: Experiment) -> Conditions:
     A method without contexts has the environments that it was trained in, and only length 0.
 
     Raises:
-      UserError: an environment names no group, or a length is not an even number of tokens.
+      UserError: an environment names no group, or no length is above 0.
     """
     groups = experiment.dataset.space.names
     if not experiment.method.uses_context:
         return Conditions(experiment.environments, (0,))
     several = ("+".join(groups),) if len(groups) > 1 else ()
     names = tuple(options.environments) or (*groups, *several, "none")
-    for length in options.lengths:
-        if length < 0 or length % 2:
-            raise UserError(
-                f"--config.eval.lengths: {length} is no even number of tokens. Use 2 for each pair"
-            )
     if not any(options.lengths):
-        raise UserError("--config.eval.lengths: name at least one above 0, such as (0, 126)")
-    observed = parse_environments(names, groups)
+        raise UserError(
+            "--config.eval.lengths: has no length above 0. Add one, such as --config.eval.lengths="
+            "0,126."
+        )
+    observed = parse_environments(names, groups, "--config.eval.environments")
     environments = dict(zip(names, observed, strict=True))
     return Conditions(environments, tuple(sorted(set(options.lengths))))
 

@@ -50,9 +50,15 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     ):
         if n > dataset.splits[where].size:
             size = dataset.splits[where].size
-            raise UserError(f"monitor.{name}: needs {n} records, but the {where} split has {size}")
+            raise UserError(
+                f"--config.monitor.{name}: needs {n} records, but the {where} split has {size}."
+                " Decrease it, or disable the monitor by --config.monitor.every=0."
+            )
     if options.neighbours > options.fit_views:
-        raise UserError("--config.monitor.neighbours: exceeds monitor.fit_views. Lower it")
+        raise UserError(
+            f"--config.monitor.neighbours: {options.neighbours} exceeds"
+            f" --config.monitor.fit_views={options.fit_views}. Decrease it."
+        )
     views = (
         draw_views(train, (config.seed, _FIT), options.fit_views, 1),
         draw_views(test, (config.seed, _TEST), options.test_views, 1),

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contextssl_jax.data import resume_free_options
 from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.evaluators import EVALUATORS
 from contextssl_jax.evaluation.evaluators.base import Tree, map_tree
@@ -48,7 +47,7 @@ def provenance(
         "retrieval": ("test", data.retrieval),
     }
     return {
-        "config": fingerprint(config, resume_free_options()),
+        "config": fingerprint(config),
         "method": config.method,
         "data": dataset,
         "groups": list(config.groups),

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.dataset import Dataset, Split
-from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.errors import UserError
 
 # Random streams, disjoint from those of data.contexts and of the monitor.
 _FIT, _TEST, _CONTEXT, _RETRIEVAL, _FIT_IMAGES, _TEST_IMAGES = range(20, 26)
@@ -99,7 +99,8 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     ):
         if needed > split.size:
             raise UserError(
-                f"eval.{name}: {needed} records, but the {where} split has {split.size}"
+                f"--config.eval.{name}: {needed} records, but the {where} split has {split.size}."
+                " Decrease it."
             )
 
     def untransformed(split: Split, stream: int, n: int) -> Views:
@@ -111,14 +112,14 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     ranked = draw_views(
         test, (seed, _RETRIEVAL), options.retrieval.records, options.retrieval.views
     )
-    source = lookup(dataset.splits, options.context_split, "--config.eval.context_split")
+    source = dataset.splits[options.context_split]
     used = np.union1d(scored.indices, ranked.indices) if source is test else np.zeros(0, int)
     free, pairs = source.size - len(used), longest // 2
     if pairs > free:
         raise UserError(
             f"--config.eval.lengths: a context of {longest} tokens needs {pairs} records, but the"
             f" {options.context_split} split has {free} outside the evaluated views."
-            " Use shorter contexts"
+            " Use shorter contexts."
         )
     contexts = (
         draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used)

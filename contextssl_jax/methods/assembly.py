@@ -55,6 +55,7 @@ def assemble_method(
     readouts: Mapping[str, nn.Module] | None = None,
     predict: Callable[[Variables, jax.Array], Predictions] | None = None,
     target_classes: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    independent_contexts: bool = False,
 ) -> Method:
     """Return a method; see `Method`.
 
@@ -66,6 +67,7 @@ def assemble_method(
       readouts: modules that predict from embeddings of length 1, by part.
       predict: see `Method`; by default nothing is predicted.
       target_classes: see `Method`; by default the labels themselves.
+      independent_contexts: see `Method`.
     """
     modules = {
         "encoder": encoder.module,
@@ -124,4 +126,5 @@ def assemble_method(
         embed=embed,
         predict=predict or (lambda variables, embeddings: Predictions()),
         target_classes=target_classes or (lambda labels, observed: labels),
+        independent_contexts=independent_contexts,
     )

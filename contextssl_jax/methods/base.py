@@ -51,6 +51,8 @@ class Method:
       predict: (variables, embeddings [N, P]) -> Predictions.
       target_classes: (labels [n], observed groups bool [G]) -> the classes that the method is
         trained to predict in that environment, int [n].
+      independent_contexts: True if the loss is a mean over contexts that do not affect each other,
+        apart from batch statistics.
     """
 
     space: ParameterSpace
@@ -64,6 +66,7 @@ class Method:
     embed: Callable[..., jax.Array]
     predict: Callable[[Variables, jax.Array], Predictions]
     target_classes: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    independent_contexts: bool = False
 
 
 def mask_actions(actions: Array, observed: Array, group_ids: np.ndarray) -> Array:

@@ -132,7 +132,7 @@ def build_transformer(model: ConfigDict) -> ContextTransformer:
     if model.transformer.width % model.transformer.heads:
         raise UserError(
             f"--config.model.transformer.heads: {model.transformer.heads} does not divide"
-            f" model.transformer.width, {model.transformer.width}"
+            f" --config.model.transformer.width={model.transformer.width}. Use a divisor."
         )
     return ContextTransformer(**model.transformer, dtype=jnp.dtype(model.dtype), remat=model.remat)
 

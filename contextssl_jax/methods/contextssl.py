@@ -113,4 +113,5 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
         loss,
         readouts={"predictor": predictor},
         predict=predict,
+        independent_contexts=config.loss.negatives == "context",
     )

@@ -51,4 +51,5 @@ def build_contrastive(
         total, metrics = contrastive_loss(embeddings, info_nce, axis)
         return total, (statistics, metrics)
 
-    return assemble_method(space, encoder, heads, loss)
+    independent = config.loss.negatives == "context"
+    return assemble_method(space, encoder, heads, loss, independent_contexts=independent)

@@ -73,4 +73,5 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None, plus: bool = F
         total, metrics = equimod_loss(invariant, equivariant, weight, info_nce, axis)
         return total, (statistics, metrics)
 
-    return assemble_method(space, encoder, heads, loss)
+    independent = config.loss.negatives == "context"
+    return assemble_method(space, encoder, heads, loss, independent_contexts=independent)

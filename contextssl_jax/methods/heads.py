@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.models.context_transformer import interleave
-from contextssl_jax.models.projector import ACTION_PREDICTORS, ActionProjector, Projector
+from contextssl_jax.models.projector import ActionProjector, Projector
 
 
 class Embeddings(NamedTuple):
@@ -74,17 +74,8 @@ def build_projector(model: ConfigDict, axis: str | None, part: tuple[int, int] =
 def build_action_projector(
     model: ConfigDict, axis: str | None, part: tuple[int, int] = (0, 1)
 ) -> Head:
-    """Build a projector with a predictor of the action's effect; see build_projector.
-
-    Raises:
-      UserError: `model.projector.predictor` is unknown.
-    """
+    """Build a projector with a predictor of the action's effect; see build_projector."""
     options = model.projector
-    if options.predictor not in ACTION_PREDICTORS:
-        raise UserError(
-            f"--config.model.projector.predictor: {options.predictor!r} is none of"
-            f" {ACTION_PREDICTORS}"
-        )
     dtype = jnp.dtype(model.dtype)
     module = ActionProjector(tuple(options.widths), options.predictor, axis, dtype)
     return _projector_head(module, part)
@@ -96,7 +87,8 @@ def _projector_head(module: Projector | ActionProjector, part: tuple[int, int]) 
         if features.shape[-1] % parts:
             raise UserError(
                 f"--config.method: it splits features into {parts} equal parts, which is not"
-                f" possible with the encoder's {features.shape[-1]}"
+                f" possible with the encoder's {features.shape[-1]}. Choose another method or"
+                " encoder."
             )
         return jnp.split(features, parts, axis=-1)[which]
 

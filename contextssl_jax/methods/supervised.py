@@ -44,11 +44,13 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
     space, options, labels = dataset.space, config.supervised, dataset.splits["train"].labels
     if labels is None:
         raise UserError(
-            f"--config.method: supervised needs labels, which {dataset.name} does not have"
+            f"--config.method: supervised needs labels, which {dataset.name} does not have. Choose"
+            " another method or --config.data.name."
         )
     if options.group not in space.names:
         raise UserError(
-            f"--config.supervised.group: {options.group!r} is none of the groups {space.names}"
+            f"--config.supervised.group: {options.group!r} is none of the groups {space.names}."
+            " Choose one of them."
         )
     encoder = build_view_encoder(config, dataset, axis)
     heads = {"transformer": build_context_head(config, space, use_actions=True)}
@@ -93,4 +95,5 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
         readouts={"predictor": predictor, "classifier": classifier},
         predict=predict,
         target_classes=target_classes,
+        independent_contexts=True,
     )

@@ -9,17 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from contextssl_jax.errors import UserError
 from contextssl_jax.models.patch import PatchEncoder
 from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
 
 
 def _resnet(stages: tuple[int, ...], block: type[BasicBlock] | type[BottleneckBlock]) -> Callable:
     def build(model: ConfigDict, axis: str | None) -> ResNet:
-        if model.resnet.stem not in ("cifar", "imagenet"):
-            raise UserError(
-                f"--config.model.resnet.stem: {model.resnet.stem!r} is not cifar or imagenet"
-            )
         options = dict(axis=axis, dtype=jnp.dtype(model.dtype), remat=model.remat)
         return ResNet(stages, block, model.resnet.stem, model.resnet.width, **options)
 

@@ -40,7 +40,8 @@ class PatchEncoder(nn.Module):
         s = self.patch
         if h % (2 * s) or w % (2 * s):
             raise UserError(
-                f"--config.model.patch.size: 2 x {s} does not divide images of {h} x {w}"
+                f"--config.model.patch.size: 2 x {s} does not divide images of {h} x {w}. Use a"
+                " divisor of half the side."
             )
         x = images.reshape(n, h // s, s, w // s, s, c).swapaxes(2, 3)
         x = x.reshape(n, h // s, w // s, s * s * c)

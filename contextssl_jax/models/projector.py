@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from contextssl_jax.models.batchnorm import BatchNorm
 from contextssl_jax.models.initializers import torch_bias, torch_kernel
 
-ACTION_PREDICTORS = ("linear", "hypernetwork")
-
 
 class Projector(nn.Module):
     """Linear, BatchNorm and ReLU for every width but the last, which is linear without a bias.

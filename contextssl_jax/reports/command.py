@@ -8,7 +8,6 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.data import resume_free_options
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.distributed.processes import run_on_primary
 from contextssl_jax.errors import UserError, reraise_out_of_memory
@@ -21,7 +20,7 @@ from contextssl_jax.figures.neighbours import draw_neighbours
 from contextssl_jax.reports.page import Picture, Table, html, markdown
 from contextssl_jax.reports.tables import describe_source, tables
 from contextssl_jax.run.checkpoint import load_checkpoint
-from contextssl_jax.run.workdir import check_workdir
+from contextssl_jax.run.workdir import check_same_run
 from contextssl_jax.storage.paths import resolve_path
 
 _log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
     Raises:
       UserError: no such checkpoint, a checkpoint of another config, or a wrong option.
     """
-    run_on_primary(lambda: check_workdir(folder, config, resume_free_options()))
+    run_on_primary(lambda: check_same_run(folder, config))
     workdir = resolve_path(folder, "--workdir")
     # The reader splits views over devices, independently of the training's parallelism.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))

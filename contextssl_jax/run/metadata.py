@@ -15,9 +15,10 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.data import resume_free_options
+from contextssl_jax.run.numerics import numerics
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.storage.files import append_text
+from contextssl_jax.storage.safe_json import parse_json
 
 _NAME = "starts.jsonl"
 _PACKAGES = (
@@ -40,9 +41,10 @@ def collect_metadata(
     return {
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": ["python", "-m", "contextssl_jax.main", *argv[1:]],
-        "config": fingerprint(config, resume_free_options()),
+        "config": fingerprint(config),
         "seed": config.seed,
         "deterministic": deterministic,
+        "numerics": numerics(),
         "git": git_revision(),
         "devices": device_summary(),
         "processes": jax.process_count(),
@@ -56,6 +58,21 @@ def collect_metadata(
 def append_run_metadata(workdir: epath.Path, metadata: dict[str, Any]) -> None:
     """Append the metadata of a start to <workdir>/starts.jsonl."""
     append_text(workdir / _NAME, json.dumps(metadata) + "\n")
+
+
+def read_starts(workdir: epath.Path) -> list[dict[str, Any]]:
+    """Return the metadata of all starts, oldest first, without damaged lines."""
+    starts = []
+    file = workdir / _NAME
+    lines = file.read_bytes().decode(errors="replace").splitlines() if file.exists() else []
+    for line in lines:
+        try:
+            start = parse_json(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(start, dict):
+            starts.append(start)
+    return starts
 
 
 def device_summary() -> str:

@@ -20,6 +20,7 @@ from contextssl_jax.storage.paths import error_reason, io_errors
 from contextssl_jax.storage.safe_json import parse_json
 
 _log = logging.getLogger(__name__)
+_MIN_MEASURED = 10  # steps after which the remaining time is shown
 
 
 class NonFiniteError(ArithmeticError):
@@ -118,7 +119,8 @@ class MetricWriter:
           enabled: True on process 0 only.
         """
         self._enabled = enabled
-        self._total_steps, self._views_per_step = total_steps, views_per_step
+        self._start, self._total_steps = start, total_steps
+        self._views_per_step = views_per_step
         self._file = workdir / "metrics.jsonl"
         self._tensorboard: TensorBoardWriter | None = None
         self._failed: set[str] = set()
@@ -155,11 +157,11 @@ class MetricWriter:
             shown["accuracy"] = f"{accuracy[0]:.2f}"
         if "step_seconds" in means:
             means["views_per_second"] = self._views_per_step / means["step_seconds"]
-            remaining = (self._total_steps - step) * means["step_seconds"]
-            shown |= {
-                "views/s": f"{means['views_per_second']:,.0f}",
-                "remaining": str(timedelta(seconds=round(remaining))),
-            }
+            shown["views/s"] = f"{means['views_per_second']:,.0f}"
+            left = self._total_steps - step
+            if step - self._start >= _MIN_MEASURED or not left:
+                remaining = math.ceil(left * means["step_seconds"])
+                shown["remaining"] = str(timedelta(seconds=remaining))
         self._write(step, means)
         if self._enabled and self._progress.disable:
             line = "  ".join(f"{name} {value}" for name, value in shown.items())

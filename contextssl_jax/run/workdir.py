@@ -3,46 +3,41 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.config import flatten, to_json
+from contextssl_jax.config import RENAMED, flatten, to_json
 from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.errors import UserError
+from contextssl_jax.options import EXTENDS, FREE, Option, Resume, declarations
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.storage.files import write_atomic
-from contextssl_jax.storage.paths import io_errors, resolve_path, workdir_error
+from contextssl_jax.storage.paths import io_errors, list_numbered, resolve_path, workdir_error
 from contextssl_jax.storage.safe_json import read_json, truncate
-
-# Prefixes of the options that do not change the result and may differ on resume. Those of the data
-# sets (data.resume_free_options) are passed to the functions below.
-_MUTABLE = (
-    *("data.threads", "data.prefetch", "train.parallel", "model.remat"),
-    *("log.", "checkpoint.", "eval."),
-)
 
 _MAX_LISTED = 20  # options in an error message
 _CONFIG, _DATASET = "config.json", "data.json"
 
+Changes = dict[str, list[Any]]  # [saved, current] by option
 
-def fingerprint(config: ConfigDict, resume_free: tuple[str, ...]) -> str:
-    """Return a hash, 12 hexadecimal digits, of the options that change the result.
 
-    Args:
-      config: the options of the run.
-      resume_free: prefixes of the data sets' options that may differ on resume.
-    """
-    mutable = _MUTABLE + resume_free
-    options = [[k, v] for k, v in sorted(flatten(config)) if not k.startswith(mutable)]
+def fingerprint(config: ConfigDict) -> str:
+    """Return a hash, 12 hexadecimal digits, of the options that may not freely change on resume."""
+    free = {name for name, option, _ in declarations(config) if option.resume is FREE}
+    options = [[k, v] for k, v in sorted(flatten(config)) if k not in free]
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
 
 
-def check_workdir(folder: str, config: ConfigDict, resume_free: tuple[str, ...]) -> None:
-    """Check that the folder is empty or belongs to the config; see `fingerprint`.
+def check_workdir(folder: str, config: ConfigDict) -> Changes:
+    """Check that the folder is empty or belongs to the config.
+
+    Returns:
+      The options that differ from those saved, and may do so under a condition; see
+      `options.Resume`. The condition of `train.steps` is checked.
 
     Raises:
       UserError: the folder belongs to another config, has other content, or is not readable.
@@ -50,27 +45,35 @@ def check_workdir(folder: str, config: ConfigDict, resume_free: tuple[str, ...])
     workdir = resolve_path(folder, "--workdir")
     try:
         if (workdir / _CONFIG).exists():
-            _check_config(workdir / _CONFIG, config, _MUTABLE + resume_free)
-        elif workdir.exists() and any(map(_is_foreign, workdir.iterdir())):
+            return _check_config(workdir / _CONFIG, config)
+        if workdir.exists() and any(map(_is_foreign, workdir.iterdir())):
             raise UserError(
                 f"--workdir: {workdir} is not empty and has no {_CONFIG}. Use a different"
                 " --workdir."
             )
     except io_errors() as error:
         raise workdir_error(folder, error) from error
+    return {}
+
+
+def check_same_run(folder: str, config: ConfigDict) -> None:
+    """Check a workdir, without the changes that only training can make.
+
+    Raises:
+      UserError: see check_workdir, or such an option differs.
+    """
+    if changes := check_workdir(folder, config):
+        raise _different_options(resolve_path(folder, "--workdir"), changes)
 
 
 @contextmanager
-def acquire_workdir(
-    workdir: epath.Path, config: ConfigDict, dataset: Dataset, resume_free: tuple[str, ...]
-) -> Iterator[Lock]:
-    """Lock the workdir, and write the config and the fingerprint of the data set if it is new.
+def acquire_workdir(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -> Iterator[Lock]:
+    """Lock the workdir, and write the config and, if new, the fingerprint of the data set.
 
     Args:
       workdir: the folder, for which `check_workdir` has passed.
       config: the options of the run.
       dataset: the data set of the run.
-      resume_free: see `fingerprint`.
 
     Yields:
       The lock.
@@ -84,9 +87,9 @@ def acquire_workdir(
     except io_errors() as error:
         raise workdir_error(workdir, error) from error
     with Lock(workdir) as lock:
-        check_workdir(str(workdir), config, resume_free)
+        check_workdir(str(workdir), config)
         try:
-            _write_if_missing(workdir / _CONFIG, to_json(config))
+            _write_if_different(workdir / _CONFIG, to_json(config))
             current = _dataset_fingerprint(dataset)
             _write_if_missing(workdir / _DATASET, json.dumps(current) + "\n")
             saved = read_json(workdir / _DATASET)
@@ -115,6 +118,11 @@ def _write_if_missing(file: epath.Path, text: str) -> None:
         write_atomic(file, text)
 
 
+def _write_if_different(file: epath.Path, text: str) -> None:
+    if not file.exists() or file.read_text() != text:
+        write_atomic(file, text)
+
+
 def _dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
     """Return the size and a checksum of the labels of each split, which are cheap to compute."""
     return {
@@ -137,26 +145,61 @@ def _format_dataset(fingerprints: Any) -> str:
         return "unreadable content"
 
 
-def _check_config(file: epath.Path, config: ConfigDict, mutable: tuple[str, ...]) -> None:
-    """Raise UserError if the saved config is damaged or has a different fingerprint."""
+def _check_config(file: epath.Path, config: ConfigDict) -> Changes:
+    """Return the conditional changes of a saved config; raise UserError if it has others."""
     try:
-        saved = dict(flatten(read_json(file)))
+        saved = {RENAMED.get(name, name): value for name, value in flatten(read_json(file))}
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{file}: damaged ({truncate(error)}). Use a different --workdir."
         ) from error
     current = dict(flatten(json.loads(to_json(config))))
-    differences = [
-        f"--config.{truncate(name)} (was {truncate(saved.get(name))},"
-        f" is {truncate(current.get(name))})"
-        for name in sorted(saved.keys() | current.keys())
-        if saved.get(name) != current.get(name) and not name.startswith(mutable)
-    ]
-    if differences:
-        hidden = len(differences) - _MAX_LISTED
-        more = f" and {hidden} more" if hidden > 0 else ""
+    declared = {name: option for name, option, _ in declarations(config)}
+    changes: Changes = {}
+    refused: Changes = {}
+    for name in sorted(saved.keys() | current.keys()):
+        option = declared.get(name)
+        before = saved.get(name, option.before if option else None)
+        if before == current.get(name) or _resume_rule(name, option, declared) is FREE:
+            continue
+        conditional = option and option.resume is not Resume.FIXED
+        (changes if conditional else refused)[name] = [before, current.get(name)]
+    if refused:
+        raise _different_options(file.parent, refused)
+    for name, (before, now) in changes.items():
+        if declared[name].resume is EXTENDS:
+            _check_steps(file.parent, name, before, now)
+    return changes
+
+
+def _resume_rule(name: str, option: Option | None, declared: Mapping[str, Option]) -> Resume:
+    """Return the rule of an option; one that no longer exists has that of its whole section."""
+    if option:
+        return option.resume
+    section = name.split(".")[0] + "."
+    rules = {one.resume for key, one in declared.items() if key.startswith(section)}
+    return FREE if rules == {FREE} else Resume.FIXED
+
+
+def _check_steps(workdir: epath.Path, name: str, before: Any, now: int) -> None:
+    """Raise UserError if a checkpoint is beyond the new number of steps."""
+    newest = max((int(path.name) for path in list_numbered(workdir / "checkpoints")), default=0)
+    if newest > now:
         raise UserError(
-            f"--workdir: {file.parent} belongs to a run with different options:"
-            f" {', '.join(differences[:_MAX_LISTED])}{more}. Use a different --workdir, or the"
-            " options of that run."
+            f"--config.{name}: was {truncate(before)}, is {now}, but {workdir} has a checkpoint of"
+            f" step {newest}. Use at least {newest}, or a different --workdir."
         )
+
+
+def _different_options(workdir: epath.Path, differences: Changes) -> UserError:
+    listed = [
+        f"--config.{truncate(name)} (was {truncate(before)}, is {truncate(now)})"
+        for name, (before, now) in differences.items()
+    ]
+    hidden = len(listed) - _MAX_LISTED
+    more = f" and {hidden} more" if hidden > 0 else ""
+    return UserError(
+        f"--workdir: {workdir} belongs to a run with different options:"
+        f" {', '.join(listed[:_MAX_LISTED])}{more}. Use a different --workdir, or the options of"
+        " that run."
+    )

@@ -10,11 +10,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.config import flatten, parse_command_line
-from contextssl_jax.data import resume_free_options
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.stored import read_report, report_uses_context
 from contextssl_jax.reports.command import REPORT, report_exists
-from contextssl_jax.run.workdir import check_workdir, fingerprint
+from contextssl_jax.run.metadata import read_starts
+from contextssl_jax.run.workdir import check_same_run, fingerprint
 from contextssl_jax.storage.paths import (
     error_reason,
     io_errors,
@@ -106,7 +106,7 @@ def check_folder(folder: epath.Path, sweep: Sweep, runs: Iterable[Run]) -> None:
             " --workdir"
         )
     for run in runs:
-        check_workdir(str(run.workdir), run.config, resume_free_options())
+        check_same_run(str(run.workdir), run.config)
 
 
 def started_seeds(folder: epath.Path, sweep: Sweep) -> set[int]:
@@ -122,10 +122,10 @@ def read_state(run: Run) -> State:
             report = read_report(run.report)
         except UserError as error:
             return State("failed", f"{error}. Remove it to repeat the evaluation")
-        if (report["provenance"]["config"], report["provenance"]["seed"]) != (
-            fingerprint(run.config, resume_free_options()),
-            run.seed,
-        ):
+        # A report of an earlier version has the fingerprint of its start; options may be new since.
+        starts = {str(start.get("config")) for start in read_starts(run.workdir)}
+        origin = report["provenance"]
+        if origin["seed"] != run.seed or origin["config"] not in starts | {fingerprint(run.config)}:
             return State("failed", f"{run.report} is of another run")
         if differences := _settings_differences(report["provenance"], run.config):
             listed = ", ".join(differences)

@@ -16,7 +16,7 @@ from contextssl_jax.transforms.blur import blur
 from contextssl_jax.transforms.color import color
 from contextssl_jax.transforms.crop import crop
 from contextssl_jax.transforms.flip import flip
-from contextssl_jax.transforms.scene import SCENE_GROUPS, validate_scene_options
+from contextssl_jax.transforms.scene import SCENE_GROUPS
 from contextssl_jax.transforms.space import ParameterSpace
 
 GROUPS: dict[str, Callable[..., Group]] = {
@@ -51,10 +51,9 @@ def build_space(config: ConfigDict, side: int, scenes: bool = False) -> Paramete
     names = (*config.groups, *config.unconditioned_transforms)
     if len(set(names)) < len(names):
         raise UserError(
-            f"groups, unconditioned_transforms: a group is named twice in {names}. Name it once."
+            "--config.groups, --config.unconditioned_transforms: a group is named twice in"
+            f" {names}. Name it once."
         )
-    if scenes:
-        validate_scene_options(config.scene)
     groups = tuple(_build_group(name, config, side, scenes) for name in names)
     return ParameterSpace.fit(groups[: len(config.groups)], groups[len(config.groups) :])
 

@@ -20,12 +20,11 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
       probability: probability that a view is blurred.
 
     Raises:
-      UserError: `taps` is even, or larger than reflected borders can fill.
+      UserError: `taps` is larger than reflected borders can fill.
     """
-    if taps % 2 == 0 or taps > 2 * size - 1:
+    if taps > 2 * size - 1:
         raise UserError(
-            f"--config.blur.taps: {taps} is even, or too wide for images of {size} pixels."
-            " Use an odd number"
+            f"--config.blur.taps: {taps} is too wide for images of {size} pixels. Use an odd number"
             f" of at most {2 * size - 1}."
         )
 

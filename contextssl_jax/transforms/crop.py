@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contextssl_jax.errors import UserError
 from contextssl_jax.transforms.base import Group, difference
 from contextssl_jax.transforms.separable import apply_separable, resize_matrix
 
@@ -33,15 +32,7 @@ def crop(
       padding: pixels added on every side to form that frame. Above 0, the visible border enables a
         small encoder to infer the position.
       fill: color of the padding, in [0, 1].
-
-    Raises:
-      UserError: a range is empty.
     """
-    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
-        if not 0 < low <= high:
-            raise UserError(
-                f"crop.{name}: ({low}, {high}) is not a range above 0. Use 0 < low <= high."
-            )
     frame = size + 2 * padding
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:

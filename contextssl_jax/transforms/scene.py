@@ -13,30 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from contextssl_jax.errors import UserError
 from contextssl_jax.transforms.base import Array, Group, difference
 from contextssl_jax.transforms.quaternion import from_euler, inverse, multiply, upper
 
 _LIGHT = (0.0, math.pi / 4)  # range of the light's polar angle; 0 is the zenith
-
-
-def validate_scene_options(options: ConfigDict) -> None:
-    """Validate the section `scene`.
-
-    Raises:
-      UserError: an option is wrong.
-    """
-    if not 0 < options.angle <= 90:
-        raise UserError(
-            f"--config.scene.angle: {options.angle} degrees are out of range. Use a value"
-            " above 0 and at"
-            " most 90."
-        )
-    if options.hue not in ("circle", "linear"):
-        raise UserError(
-            f"--config.scene.hue: {options.hue!r} is not a representation of hues. Use"
-            " 'circle' or 'linear'."
-        )
 
 
 def rotation(options: ConfigDict) -> Group:

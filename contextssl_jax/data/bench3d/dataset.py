@@ -185,4 +185,4 @@ def _dummy(config: ConfigDict) -> Dataset:
     return make_dataset("3diebench", space, splits, from_bytes, MEAN, STD)
 
 
-SPEC = DatasetSpec(build, _dummy, resume_free=("bench3d.path", "bench3d.lists"))
+SPEC = DatasetSpec(build, _dummy)

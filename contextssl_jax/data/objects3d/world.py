@@ -114,10 +114,6 @@ def _build(
 ) -> tuple[Dataset, Objects, Callable[[Record, jax.Array], jax.Array]]:
     """Build the data set without a pool; return its train split and its `draw_image` as well."""
     options = config.objects3d
-    if options.pool == 1:
-        raise UserError(
-            "--config.objects3d.pool: must be at least 2, the views of a pair. Use 0 for no pool."
-        )
     space = build_space(config, options.side, scenes=True)
     recipes = draw_recipes(options.classes)
     decode = scene_decoder(space.all_groups, linear=config.scene.hue == "linear")
