@@ -93,6 +93,10 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.encoder = "resnet18"  # a name in models.ENCODERS
     model.dtype = "float32"  # of the arithmetic: "float32" or "bfloat16"; parameters are float32
+    # Of the train step's matrix products and convolutions: "highest" (float32 is float32), "high", or
+    # "default" (float32 is TF32 on NVIDIA GPUs, bfloat16 on TPUs). Unset: "highest" for float32,
+    # "default" for bfloat16. CPUs always compute float32.
+    model.precision = config_dict.placeholder(str)
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
     model.action_scale = 14.0
@@ -180,6 +184,9 @@ def get_config() -> ConfigDict:
     # options changes what is trained.
     config.eval = evaluation = ConfigDict()
     evaluation.every = 0  # steps between reports in training, and at its end; 0 is never
+    # Of the arithmetic of reports and of the monitor, whatever the training's; its products have
+    # the highest precision.
+    evaluation.dtype = "float32"
     evaluation.seed = 0  # decides views, contexts and probes, whatever the run's own seed
     evaluation.environments = ()  # that contexts show; empty: each group, all groups, "none"
     evaluation.lengths = (0, 2, 14, 30, 126)  # of contexts, tokens: two a pair

@@ -104,7 +104,7 @@ def _training_loop(
     step, monitored_step = initial.step, initial.host["looked"]
     window = MetricWindow(initial.host["window"])
     _log_start(config, experiment, initial)
-    state = parallel.replicate(initial.state)
+    state, key_data = parallel.replicate((initial.state, experiment.key_data))
     batches = read_batches(
         experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
     )
@@ -138,7 +138,7 @@ def _training_loop(
             start = time.perf_counter()
             batch = next(batches)
             data_wait = time.perf_counter() - start
-            state, metrics = experiment.step(state, parallel.shard(batch))
+            state, metrics = experiment.step(state, parallel.shard(batch), key_data)
             step += 1
             # The first step includes compilation, so its time is not recorded.
             window.add(step, metrics, start if compiled else math.nan, data_wait)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Dataset, Record
-from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.errors import lookup
 from contextssl_jax.models import ENCODERS
 
 
@@ -75,10 +75,6 @@ def build_view_encoder(config: ConfigDict, dataset: Dataset, axis: str | None) -
       UserError: an option has an unknown value.
     """
     model = config.model
-    if model.dtype not in ("float32", "bfloat16"):
-        raise UserError(
-            f"--config.model.dtype: {model.dtype!r} is neither 'float32' nor 'bfloat16'"
-        )
     return ViewEncoder(
         lookup(ENCODERS, model.encoder, "--config.model.encoder")(model, axis), dataset.render
     )
