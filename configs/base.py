@@ -93,8 +93,8 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.encoder = "resnet18"  # a name in models.ENCODERS
     model.dtype = "float32"  # of the arithmetic: "float32" or "bfloat16"; parameters are float32
-    # Of the train step's matrix products and convolutions: "highest" (float32 is float32), "high", or
-    # "default" (float32 is TF32 on NVIDIA GPUs, bfloat16 on TPUs). Unset: "highest" for float32,
+    # Of the train step's matrix products and convolutions: "highest" (float32 is float32), "high",
+    # or "default" (float32 is TF32 on NVIDIA GPUs, bfloat16 on TPUs). Unset: "highest" for float32,
     # "default" for bfloat16. CPUs always compute float32.
     model.precision = config_dict.placeholder(str)
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have

@@ -113,17 +113,22 @@ def _remove_unreadable(folder: Path) -> None:
     """
     stamp = folder / _STAMP
     since = stamp.stat().st_mtime if stamp.exists() else 0.0
-    new = [path for path in folder.glob("*-cache") if path.stat().st_mtime >= since]
+    entries = list(folder.glob("*-cache"))
     stamp.touch()
-    for path in new:
-        content = path.read_bytes()
-        try:
-            if not content:
-                raise zlib.error("empty")
-            if content.startswith(_ZLIB):
-                zlib.decompress(content)
-        except zlib.error:
-            path.unlink(missing_ok=True)
+    for path in entries:
+        with suppress(FileNotFoundError):  # another process has removed it
+            if path.stat().st_mtime >= since and not _is_readable(path.read_bytes()):
+                path.unlink()
+
+
+def _is_readable(content: bytes) -> bool:
+    if not content.startswith(_ZLIB):
+        return bool(content)
+    try:
+        zlib.decompress(content)
+    except zlib.error:
+        return False
+    return True
 
 
 def _remove_oldest(root: Path, max_bytes: int) -> None:
