@@ -21,7 +21,6 @@ from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
-from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.reports.command import report_exists, write_report
 from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.run.lock import Lock
@@ -148,6 +147,8 @@ def _training_loop(
             writer.advance()
         checkpoints.wait()
         if is_last:
+            from contextssl_jax.figures.curves import draw_curves  # Matplotlib delays a start
+
             writer.try_write("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     outcome = "done" if is_last else "stopped"
     _log.info("%s at step %d of %d; see %s", outcome, step, total_steps, workdir)

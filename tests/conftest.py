@@ -14,9 +14,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Without a cache, most of the time is spent on compiling the same small programs again.
-_cache = tempfile.TemporaryDirectory()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+# Without a cache, most of the time is spent on compiling the same small programs again. All workers
+# of pytest-xdist inherit that of the process that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 from collections.abc import Callable  # noqa: E402
