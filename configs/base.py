@@ -119,6 +119,10 @@ def get_config() -> Options:
     model.encoder = text("resnet18")  # a name in models.ENCODERS
     # Of the arithmetic: "float32" or "bfloat16"; parameters are float32.
     model.dtype = choice("float32", "bfloat16")
+    # Of the train step's matrix products and convolutions: "highest" (float32 is float32), "high",
+    # or "default" (float32 is TF32 on NVIDIA GPUs, bfloat16 on TPUs). Unset: "highest" for float32,
+    # "default" for bfloat16. CPUs always compute float32.
+    model.precision = choice(None, "highest", "high", "default")
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
     model.action_scale = number(14.0, above=0)
@@ -223,6 +227,9 @@ def get_config() -> Options:
     config.eval = evaluation = Options()
     # Steps between reports in training, and at its end; 0 is never.
     evaluation.every = integer(0, 1, zero=True, resume=FREE)
+    # Of the arithmetic of reports and of the monitor, whatever the training's; its products have
+    # the highest precision.
+    evaluation.dtype = choice("float32", "bfloat16", resume=FREE)
     # Decides views, contexts and probes, whatever the run's own seed.
     evaluation.seed = integer(0, 0, 2**32 - 1, resume=FREE)
     # That contexts show; empty: each group, all groups, "none".

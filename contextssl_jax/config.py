@@ -23,6 +23,7 @@ class Command(NamedTuple):
     mode: str
     step: int | None  # checkpoint to evaluate
     deterministic: bool  # bit-identical results on the same devices
+    compilation_cache: bool  # keep compiled programs on disk
     argv: tuple[str, ...]  # the unparsed command line
     devices: int | None  # number of devices in a plan; see planning.plan
     utilisation: float | None
@@ -30,7 +31,8 @@ class Command(NamedTuple):
 
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
-    """Parse --config, --config.x=y, --workdir, --mode, --step, --deterministic and plan flags.
+    """Parse --config, --config.x=y, --workdir, --mode, --step, --deterministic,
+    --compilation_cache and plan flags.
 
     Args:
       argv: the command line, including the program's name.
@@ -67,6 +69,9 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     )
     flags.DEFINE_string("out", None, "JSON file to write a plan to", flag_values=values)
     flags.DEFINE_bool("deterministic", False, "bit-identical results, slower", flag_values=values)
+    flags.DEFINE_bool(
+        "compilation_cache", True, "keep compiled programs on disk", flag_values=values
+    )
     try:
         extra = values(arguments)[1:]
     except flags.Error as error:
@@ -83,6 +88,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
         mode=values.mode,
         step=values.step,
         deterministic=values.deterministic,
+        compilation_cache=values.compilation_cache,
         argv=tuple(argv),
         devices=values.devices,
         utilisation=values.utilisation,

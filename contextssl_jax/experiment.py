@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import grain
 import jax
@@ -16,6 +17,7 @@ from contextssl_jax.distributed.parallel import Parallel, choose_parallel
 from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.models.precision import train_precision, with_precision
 from contextssl_jax.options import check_options
 from contextssl_jax.step import (
     TrainState,
@@ -37,20 +39,24 @@ class Experiment:
     Attributes:
       dataset: records, their transform parameters and rendering.
       method: the model and its loss.
+      eval_method: the same model with the arithmetic of evaluation, `eval.dtype`.
       environments: observed groups, bool [G], by the environment's name.
       parallel: placement of arrays on devices.
       batches: this process's share of every global batch, host arrays, by step.
       init: returns the initial state, as host arrays.
-      step: (state, batch) on the devices -> (state, metrics).
+      key_data: raw data of the key of all steps' randomness, a host array.
+      step: (state, batch, key_data) on the devices -> (state, metrics).
     """
 
     dataset: Dataset
     method: Method
+    eval_method: Method
     environments: dict[str, np.ndarray]
     parallel: Parallel
     batches: grain.MapDataset
     init: Callable[[], TrainState]
-    step: Callable[[TrainState, ContextBatch], tuple[TrainState, Metrics]]
+    key_data: np.ndarray
+    step: Callable[[TrainState, ContextBatch, Any], tuple[TrainState, Metrics]]
 
     def template(self) -> TrainState:
         """Return a state of the right structure, shapes and types with undefined values."""
@@ -77,10 +83,13 @@ def build_experiment(
     build_method = lookup(METHODS, config.method, "--config.method")
     build_dataset = lookup(DATASETS, config.data.name, "--config.data.name").build
     parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
+    precision = train_precision(config.model)
     check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.all_devices))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     dataset = dataset or build_dataset(config)
     method = build_method(config, dataset, parallel.axis)
+    eval_config = config.copy_and_resolve_references()
+    eval_config.model.dtype = config.eval.dtype
     batches = context_batches(
         dataset.splits["train"],
         observed,
@@ -92,16 +101,12 @@ def build_experiment(
         processes=jax.process_count(),
     )
     root = jax.random.key(config.seed)
-    init = partial(
-        init_state,
-        jax.random.fold_in(root, _INIT),
-        jax.tree.map(lambda leaf: leaf[:1], batches[0]),
-        method=method,
-        optimizer=optimizer,
+    init = jax.jit(
+        partial(with_precision(init_state, precision), method=method, optimizer=optimizer)
     )
+    first = jax.tree.map(lambda leaf: leaf[:1], batches[0])
     step = partial(
-        train_step,
-        key=jax.random.fold_in(root, _STEP),
+        with_precision(train_step, precision),
         method=method,
         optimizer=optimizer,
         schedule=schedule,
@@ -111,10 +116,12 @@ def build_experiment(
     return Experiment(
         dataset,
         method,
+        build_method(eval_config, dataset, None),
         dict(zip(config.environments, observed, strict=True)),
         parallel,
         batches,
-        lambda: jax.device_get(jax.jit(init)()),
+        lambda: jax.device_get(init(jax.random.fold_in(root, _INIT), first)),
+        np.asarray(jax.random.key_data(jax.random.fold_in(root, _STEP))),
         parallel.compile(step),
     )
 

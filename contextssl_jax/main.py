@@ -17,6 +17,7 @@ from contextssl_jax.distributed.processes import join_processes
 from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.planning.plan import plan
 from contextssl_jax.reports.command import evaluate_checkpoint
+from contextssl_jax.run.compilation_cache import enable_compilation_cache
 from contextssl_jax.run.metadata import collect_metadata
 from contextssl_jax.storage.paths import reraise_io_errors
 from contextssl_jax.train import train
@@ -57,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
         if command.deterministic:  # before JAX initializes its devices
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        enable_compilation_cache(command.compilation_cache, os.environ)
         monitor = join_processes() if command.mode != "plan" else None
         if monitor is not None:
             _run_distributed(monitor, command)

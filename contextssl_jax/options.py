@@ -185,9 +185,9 @@ def switch(default: bool, **facts: Any) -> Option:
     return Option(default, bool, "True or False", lambda x: True, **facts)
 
 
-def choice(default: str, *others: str, **facts: Any) -> Option:
+def choice(default: str | None, *others: str, **facts: Any) -> Option:
     """Declare one of several names."""
-    names = (default, *others)
+    names = others if default is None else (default, *others)
     words = f"one of {', '.join(map(repr, names))}"
     return Option(default, str, words, lambda x: x in names, **facts)
 

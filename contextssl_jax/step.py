@@ -76,8 +76,8 @@ def init_state(
 def train_step(
     state: TrainState,
     batch: ContextBatch,
+    key_data: jax.Array,
     *,
-    key: jax.Array,
     method: Method,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
@@ -98,7 +98,8 @@ def train_step(
     Args:
       state: the same on every device.
       batch: B contexts.
-      key: of the whole run; the step's key is folded from it.
+      key_data: raw data of the key of the whole run, from which the step's key is folded. It is
+        an argument, so that the compiled program is the same for all seeds.
       method: gives the loss.
       optimizer: turns the mean gradient over devices into an update.
       schedule: the learning rate by step, as a metric.
@@ -109,7 +110,7 @@ def train_step(
     Returns:
       The state after the step, and metrics of the parameters before it.
     """
-    key = jax.random.fold_in(key, state.step)
+    key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
 
     def gradient(batch_stats: Any, part: ContextBatch) -> tuple[Any, Any, Metrics]:
         # One key for all parts: randomness per context is keyed by its position in the batch.

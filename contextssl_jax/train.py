@@ -20,7 +20,6 @@ from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
-from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.reports.command import report_exists, write_report
 from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
 from contextssl_jax.run.lock import Lock
@@ -104,7 +103,7 @@ def _training_loop(
     window = MetricWindow(initial.host["window"])
     _log_start(config, experiment, initial)
     _log_schedule(config.train, changes, initial.step)
-    state = parallel.replicate(initial.state)
+    state, key_data = parallel.replicate((initial.state, experiment.key_data))
     batches = read_batches(
         experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
     )
@@ -138,7 +137,7 @@ def _training_loop(
             start = time.perf_counter()
             batch = next(batches)
             data_wait = time.perf_counter() - start
-            state, metrics = experiment.step(state, parallel.shard(batch))
+            state, metrics = experiment.step(state, parallel.shard(batch), key_data)
             step += 1
             # The first step includes compilation, so its time is not recorded.
             window.add(step, metrics, start if compiled else math.nan, data_wait)
@@ -148,6 +147,8 @@ def _training_loop(
             writer.advance()
         checkpoints.wait()
         if is_last:
+            from contextssl_jax.figures.curves import draw_curves  # Matplotlib delays a start
+
             writer.try_write("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     outcome = "done" if is_last else "stopped"
     _log.info("%s at step %d of %d; see %s", outcome, step, total_steps, workdir)

@@ -85,7 +85,8 @@ def take(config, options: dict, mode: str, parts: int, **model):
         config.model.update(model)
         experiment, state = build(config, options, mode, parts)
         place = experiment.parallel
-        arguments = place.replicate(state), place.shard(experiment.batches[0])
+        state, key_data = place.replicate((state, experiment.key_data))
+        arguments = state, place.shard(experiment.batches[0]), key_data
         step = compiled(experiment.step, *arguments)
         state, metrics = place.fetch(step(*arguments))
         STEPS[key] = state, metrics, step.memory_analysis().temp_size_in_bytes
@@ -142,7 +143,8 @@ def test_contexts_that_meet_do_so_within_a_part(config):
     first, (batch_stats, _) = gradient(*start, part(slice(0, 2)), key)
     second, (batch_stats, _) = gradient(state.params, batch_stats, part(slice(2, 4)), key)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
-    after, metrics = run(experiment.step, *place.replicate((state,)), place.shard(batch))
+    placed, key_data = place.replicate((state, experiment.key_data))
+    after, metrics = run(experiment.step, placed, place.shard(batch), key_data)
     assert difference(mean, after.opt_state[0].trace) < 3e-5
     assert difference(optax.tree.norm(mean), metrics["gradient_norm"]) < 3e-5
     assert difference(batch_stats, after.batch_stats) < 3e-5
@@ -163,7 +165,7 @@ def fake_step(metrics, parts: int, axis: str | None = None):
     )
     step = functools.partial(
         train_step,
-        key=jax.random.key(0),
+        key_data=jax.random.key_data(jax.random.key(0)),
         method=types.SimpleNamespace(loss=loss),
         optimizer=optimizer,
         schedule=lambda step: 0.0,

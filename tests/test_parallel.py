@@ -45,10 +45,9 @@ def run(config, mode: str, variables, steps: int = 2):
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     moments = jax.device_get(optimizer.init(variables["params"]))
     state = TrainState(np.int32(0), variables["params"], variables["batch_stats"], moments)
-    state = place.replicate(state)
+    state, key_data = place.replicate((state, np.asarray(jax.random.key_data(jax.random.key(1)))))
     step = functools.partial(
         train_step,
-        key=jax.random.key(1),
         method=method,
         optimizer=optimizer,
         schedule=schedule,
@@ -56,7 +55,7 @@ def run(config, mode: str, variables, steps: int = 2):
     )
     compiled = place.compile(step)
     for i in range(steps):
-        state, metrics = compiled(state, place.shard(batches[i]))
+        state, metrics = compiled(state, place.shard(batches[i]), key_data)
     return place.fetch(state), place.fetch(metrics)
 
 

@@ -41,14 +41,14 @@ def main(argv: Sequence[str]) -> int:
     record, transform_params = dataset.splits["test"].draw(rng, objects, 1)
     inputs = jax.device_put((jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0]))
     render = jax.jit(dataset.render)
-    state = experiment.parallel.replicate(experiment.init())
+    state, key_data = experiment.parallel.replicate((experiment.init(), experiment.key_data))
     batch = experiment.parallel.shard(experiment.batches[0])
     render_times, step_times = [], []
     for _ in range(_WARM_UP + _REPEATS):
         start = time.perf_counter()
         jax.block_until_ready(render(*inputs))
         rendered = time.perf_counter()
-        state, metrics = experiment.step(state, batch)
+        state, metrics = experiment.step(state, batch, key_data)
         jax.block_until_ready((state, metrics))
         render_times.append(rendered - start)
         step_times.append(time.perf_counter() - rendered)

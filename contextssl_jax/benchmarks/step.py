@@ -29,12 +29,12 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    state = experiment.parallel.replicate(experiment.init())
+    state, key_data = experiment.parallel.replicate((experiment.init(), experiment.key_data))
     batch = experiment.parallel.shard(experiment.batches[0])
     times = []
     for _ in range(_WARM_UP + _STEPS):
         start = time.perf_counter()
-        state, metrics = experiment.step(state, batch)
+        state, metrics = experiment.step(state, batch, key_data)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[_WARM_UP:])

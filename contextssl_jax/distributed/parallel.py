@@ -22,7 +22,7 @@ AXIS = "data"
 
 @dataclass(frozen=True)
 class Parallel:
-    """Runs a function of (replicated state, sharded batch) on devices.
+    """Runs a function of (replicated state, sharded batch, ...) on devices.
 
     Attributes:
       mode: "jit" (one device), "pmap", or "shard_map" (the same function on a mesh).
@@ -44,20 +44,28 @@ class Parallel:
         return None if self.mode == "jit" else AXIS
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile (state, batch) -> (state, metrics). The state is donated."""
+        """Compile (state, batch, ...) -> (state, metrics).
+
+        The state is donated. Arguments after the batch are replicated like the state.
+        """
         if self.mode == "jit":
             return jax.jit(function, donate_argnums=0)
         if self.mode == "pmap":
             return jax.pmap(function, AXIS, donate_argnums=0)
         replicated, sharded = PartitionSpec(), PartitionSpec(AXIS)
-        # check_vma=False: the gradient of a replicated input is not summed over devices, as in pmap
-        mapped = jax.shard_map(
-            function,
-            mesh=self._mesh,
-            in_specs=(replicated, sharded),
-            out_specs=replicated,
-            check_vma=False,
-        )
+
+        @functools.wraps(function)
+        def mapped(state: Any, batch: Any, *others: Any) -> Any:
+            # check_vma=False: the gradient of a replicated input is not summed over devices, as in
+            # pmap.
+            return jax.shard_map(
+                function,
+                mesh=self._mesh,
+                in_specs=(replicated, sharded, *[replicated] * len(others)),
+                out_specs=replicated,
+                check_vma=False,
+            )(state, batch, *others)
+
         return jax.jit(mapped, donate_argnums=0)
 
     def shardings(self) -> tuple[Sharding, Sharding]:

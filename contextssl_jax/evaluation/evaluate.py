@@ -23,6 +23,7 @@ from contextssl_jax.evaluation.scores import probe_targets
 from contextssl_jax.evaluation.views import draw_eval_data
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables
+from contextssl_jax.models.precision import with_precision
 
 _CONTEXTS_KEY = 2
 
@@ -61,7 +62,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     Raises:
       UserError: an option is wrong, or a split has too few records.
     """
-    options, dataset, method = config.eval, experiment.dataset, experiment.method
+    options, dataset, method = config.eval, experiment.dataset, experiment.eval_method
     conditions = build_conditions(options, experiment)
     data = draw_eval_data(options, dataset, conditions.lengths[-1])
     reader = ForwardPasses(method, options.batch)
@@ -101,7 +102,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
         report = {"provenance": origin} | merge_draws(draws) | of_features
         return Evaluation(report, neighbours[0])
 
-    return evaluate
+    return with_precision(evaluate, "highest")
 
 
 def build_conditions(options: ConfigDict, experiment: Experiment) -> Conditions:

@@ -17,6 +17,7 @@ from contextssl_jax.evaluation.scores import r2_per_entry
 from contextssl_jax.evaluation.views import draw_views, identity_views
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables
+from contextssl_jax.models.precision import with_precision
 
 Monitor = Callable[[Variables], dict[str, float]]
 
@@ -66,9 +67,9 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     images = views if space.identity is None else [identity_views(v, space.identity) for v in views]
     drawn = draw_views(test, (config.seed, _CONTEXT), options.contexts * pairs, 2)
     contexts = [drawn.part(slice(i * pairs, (i + 1) * pairs)) for i in range(options.contexts)]
-    uses_context = experiment.method.uses_context
+    uses_context = experiment.eval_method.uses_context
     conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if uses_context else (0,))
-    reader = ForwardPasses(experiment.method, _BATCH)
+    reader = ForwardPasses(experiment.eval_method, _BATCH)
     t_fit, t_test = (np.asarray(space.standardize(v.transform_params[:, 0])) for v in views)
     own_entries = [space.param_group_ids == g for g in range(len(space.names))]
 
@@ -96,4 +97,4 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
                     result[f"r2/{name}/{group}/{length}"] = float(row[own].mean())
         return result
 
-    return run_monitor
+    return with_precision(run_monitor, "highest")

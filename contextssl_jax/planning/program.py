@@ -72,9 +72,12 @@ def build_program(
     experiment = build_experiment(config, dummy_dataset(config), parallel)
     state = jax.eval_shape(experiment.init)
     batch = jax.eval_shape(lambda: experiment.batches[0])
+    key_data = jax.eval_shape(lambda: experiment.key_data)
     if chips is not None:
-        state, batch = map(_with_sharding, (state, batch), parallel.shardings())
-    traced = experiment.step.trace(state, batch)  # type: ignore[attr-defined]
+        replicated, sharded = parallel.shardings()
+        state, key_data = _with_sharding((state, key_data), replicated)
+        batch = _with_sharding(batch, sharded)
+    traced = experiment.step.trace(state, batch, key_data)  # type: ignore[attr-defined]
     return Program(config, devices, experiment, state, batch, traced)
 
 

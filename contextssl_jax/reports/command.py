@@ -14,9 +14,6 @@ from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.figures.adaptation import draw_adaptation
-from contextssl_jax.figures.curves import draw_curves
-from contextssl_jax.figures.neighbours import draw_neighbours
 from contextssl_jax.reports.page import Picture, Table, html, markdown
 from contextssl_jax.reports.tables import describe_source, tables
 from contextssl_jax.run.checkpoint import load_checkpoint
@@ -76,6 +73,11 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
 
     report.json is written last: where it exists, all other files do.
     """
+    # Matplotlib delays a start, before which no figure is needed.
+    from contextssl_jax.figures.adaptation import draw_adaptation
+    from contextssl_jax.figures.curves import draw_curves
+    from contextssl_jax.figures.neighbours import draw_neighbours
+
     folder = _folder(workdir, step)
     folder.mkdir(parents=True, exist_ok=True)
     report = evaluation.report
