@@ -78,7 +78,7 @@ def find_images(path: str | None) -> tuple[Path, ImageFiles]:
     """
     if not path:
         raise UserError("--config.folder.path: not set. Set it to a folder of images.")
-    root = Path(os.path.expanduser(stage_folder(path, "--config.folder.path")))
+    root = Path(stage_folder(path, "--config.folder.path"))
     try:
         files = find_image_files(root)
     except OSError as error:

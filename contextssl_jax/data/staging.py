@@ -29,16 +29,16 @@ def stage_folder(address: str, option: str, part: str = "") -> str:
     deleted. Several processes may call this concurrently: one copies, the others wait.
 
     Args:
-      address: path or URL of the folder; a local path is returned unchanged.
+      address: path or URL of the folder; of a local path, only ~ is expanded.
       option: name of its option, for error messages.
       part: subfolder that is needed; "" for all.
 
     Raises:
       UserError: the bucket cannot be read, has no such folder, or the disk is full.
     """
+    path = resolve_path(address, option)
     if not is_remote(address):
-        return address
-    resolve_path(address, option)
+        return str(path)
     address = address.rstrip("/")
     folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
     try:
