@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 _STARTUP_TIMEOUT = 300  # seconds to wait for all processes
 _KEY_TIMEOUT = 24 * 3600 * 1000  # milliseconds to wait for the result of another process
 
-_call_counter = itertools.count()  # the same on all processes, which make the same calls in order
+# The same on all processes, which make the same calls in order.
+_call_counter, _stop_counter = itertools.count(), itertools.count()
 
 
 def join_processes() -> ProcessMonitor | None:
@@ -66,6 +67,10 @@ def join_processes() -> ProcessMonitor | None:
     state = distributed.global_state
     host = str(state.coordinator_address).rpartition(":")[0]
     return ProcessMonitor.connect(_key_value, host, jax.process_index(), jax.process_count())
+
+
+class Interrupted(Exception):
+    """Work was left between two of its parts, on all processes, because of a stop signal."""
 
 
 def run_on_primary(work: Callable[[], Any]) -> Any:
@@ -106,31 +111,36 @@ def all_processes_agree(value: Any) -> list[Any]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[int], bool]]:
-    """Handle SIGTERM and Ctrl-C to any process by stopping all processes at the same step.
+def stop_signals(action: str) -> Iterator[Callable[[], bool]]:
+    """Handle SIGTERM and Ctrl-C to any process by stopping all processes at the same point.
+
+    Args:
+      action: what the program does after a signal, for the log.
 
     Yields:
-      A function that returns True if the run should stop at the given step. Every process must
-      call it before every step. A second signal to a single process, and a second Ctrl-C to any
-      process, has its default effect.
+      A function that returns True once the program should stop. Every process must call it at the
+      same points, such as before every step. A second signal to a single process, and a second
+      Ctrl-C to any process, has its default effect.
     """
-    distributed_run, received = jax.process_count() > 1, list[int]()
+    distributed_run, received, stopping = jax.process_count() > 1, list[int](), False
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        _log.warning("%s: saving, then stopping", signal.Signals(number).name)
+        _log.warning("%s: %s", signal.Signals(number).name, action)
         for one in previous_handlers:
             signal.signal(one, previous_handlers[one])
         if distributed_run:
             os.kill(os.getpid(), signal.SIGTERM)  # the runtime forwards it to all processes
 
-    def should_stop(step: int) -> bool:
+    def should_stop() -> bool:
+        nonlocal stopping
         if not distributed_run:
             return bool(received)
-        stop: bool = multihost_utils.reached_preemption_sync_point(step)
-        if stop and not received:
-            _log.info("another process received a signal: saving, then stopping")
-        return stop
+        if not stopping:  # the runtime returns True once, at the same call on all processes
+            stopping = multihost_utils.reached_preemption_sync_point(next(_stop_counter))
+            if stopping and not received:
+                _log.info("another process received a signal: %s", action)
+        return stopping
 
     # With several processes, the runtime itself handles SIGTERM.
     handled = (signal.SIGINT,) if distributed_run else (signal.SIGTERM, signal.SIGINT)
@@ -140,6 +150,16 @@ def stop_signals() -> Iterator[Callable[[int], bool]]:
     finally:
         for one in previous_handlers:
             signal.signal(one, previous_handlers[one])
+
+
+def interrupter(should_stop: Callable[[], bool]) -> Callable[[], None]:
+    """Return a function that raises Interrupted once `should_stop` returns True."""
+
+    def check_stop() -> None:
+        if should_stop():
+            raise Interrupted
+
+    return check_stop
 
 
 def _key_value(key: str, value: str | None = None) -> str:
