@@ -65,6 +65,9 @@ def main(argv: Sequence[str]) -> int:
         if monitor is not None:
             _run_distributed(monitor, command)
         _run(command)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of stdout, whose reader, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return _USER_ERROR

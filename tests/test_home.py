@@ -11,7 +11,7 @@ from configs import debug
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.data.bench3d.prepare import prepare
 from contextssl_jax.data.folder import find_images
-from contextssl_jax.data.staging import stage_folder
+from contextssl_jax.data.staging import cache_folder, stage_folder
 from contextssl_jax.data.tfds_source import _builder
 from contextssl_jax.errors import UserError, expand_home
 from contextssl_jax.run.workdir import check_workdir
@@ -74,6 +74,25 @@ def test_paths_without_a_home_of_their_own_stay_or_are_named(monkeypatch):
         assert expand_home(path, "--workdir") == path
     with pytest.raises(UserError, match=r"^--out: no home folder is known for ~nobody7/run\. "):
         resolve_path("~nobody7/run", "--out")
+
+
+def test_without_a_home_the_variable_to_set_is_named(monkeypatch):
+    """As in a container that runs with a user id without a name."""
+
+    def fail(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", fail)
+    with pytest.raises(UserError, match="^--workdir: no home folder is known for ~/run"):
+        resolve_path("~/run", "--workdir")
+    with pytest.raises(UserError, match="^XDG_CACHE_HOME: no home folder"):
+        cache_folder()
+    with pytest.raises(UserError, match="^TFDS_DATA_DIR: no home folder"):
+        _builder("cifar10", None)
+    assert resolve_path("run", "--workdir") == epath.Path("run")
 
 
 def test_there_is_one_place():

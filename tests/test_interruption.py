@@ -73,7 +73,7 @@ def test_a_report_and_a_monitor_are_left_and_made_by_the_next_start(
     assert not (tmp_path / "eval").exists()
 
     with monkeypatch.context() as patch:
-        patch.setattr(monitor, "ridge_predict", sending(monitor.ridge_predict, [], 0))
+        patch.setattr(monitor, "EncodedContexts", sending(monitor.EncodedContexts, [], 0))
         assert run(*arguments) == 0
     assert "stopped at step 4 of 4" in capsys.readouterr().err
     assert report(tmp_path, 2) == report(undisturbed, 2)

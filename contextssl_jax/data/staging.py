@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 from tqdm import tqdm
 
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 from contextssl_jax.storage.files import has_size
 from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, resolve_path
 
@@ -56,8 +56,13 @@ def stage_folder(address: str, option: str, part: str = "") -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the copies, below XDG_CACHE_HOME or else ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contextssl_jax"
+    """Return the folder of the copies, below XDG_CACHE_HOME or else ~/.cache.
+
+    Raises:
+      UserError: there is no home folder.
+    """
+    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(expand_home(folder, "XDG_CACHE_HOME")) / "contextssl_jax"
 
 
 def _copy(address: str, folder: Path, incoming: Path) -> None:

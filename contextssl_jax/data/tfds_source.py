@@ -170,11 +170,11 @@ class _PngCifar10(Cifar10, skip_registration=True):  # type: ignore[call-arg]
 
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Return the TFDS builder of a data set; raises UserError if there is none."""
-    option = "--config.data.dir"
-    if data_dir is None and os.environ.get("TFDS_DATA_DIR", "").startswith("~"):
-        # Of its own variable, TFDS does not expand it.
-        option, data_dir = "TFDS_DATA_DIR", os.environ["TFDS_DATA_DIR"]
-    folder = data_dir and expand_home(data_dir, option)
+    folder = data_dir and expand_home(data_dir, "--config.data.dir")
+    if folder is None and os.environ.get("TFDS_DATA_DIR", "~").startswith("~"):
+        # TFDS itself does not expand its variable, and without a home makes a folder named ~.
+        default = expand_home(os.environ.get("TFDS_DATA_DIR", "~"), "TFDS_DATA_DIR")
+        folder = default if "TFDS_DATA_DIR" in os.environ else None
     try:
         return tfds.builder(name, data_dir=folder)
     except ParseError as error:

@@ -141,4 +141,8 @@ class ForwardPasses:
 
 
 def _fetch(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+    def fetch(leaf: jax.Array) -> np.ndarray:
+        # Replicated over all processes; with JAX_DISABLE_JIT, split over the devices of one.
+        return np.asarray(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
+
+    return jax.tree.map(fetch, tree)
