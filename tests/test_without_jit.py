@@ -1,25 +1,38 @@
-"""JAX_DISABLE_JIT, as people debug: training, the monitor and a report run eagerly."""
-
-import json
+"""JAX_DISABLE_JIT, as people debug. A whole run takes minutes: here is what failed in one."""
 
 import jax
-from tiny import QUICK, run
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-EAGER = ("--config.train.steps=1", "--config.train.warmup_steps=0", "--config.checkpoint.every=1",
-         "--config.log.every=1", "--config.data.pairs=2", "--config.model.transformer.blocks=1",
-         "--config.model.transformer.heads=1", "--config.model.patch.blocks=1",
-         "--config.synthetic.side=8", "--config.monitor.every=1", "--config.monitor.fit_views=10",
-         "--config.monitor.test_views=5", "--config.monitor.contexts=1", "--config.eval.every=1",
-         "--config.eval.lengths=(0,2)", "--config.eval.fit_records=8", "--config.eval.images=6",
-         "--config.eval.test_records=4", "--config.eval.probe.steps=1",
-         "--config.eval.probe.hidden=(4,)", "--config.eval.retrieval.records=2",
-         "--config.eval.retrieval.views=5", "--config.blur.taps=3")  # fmt: skip
+from contextssl_jax.distributed.parallel import make_mesh
+from contextssl_jax.evaluation.probes import knn_accuracy
+from contextssl_jax.evaluation.reader import _fetch
+from contextssl_jax.models.convolution import _filter_gradient
 
 
-def test_a_run_without_jit(tmp_path):
+def test_knn_of_numpy_arrays():
+    vectors, labels = np.eye(6, 3, dtype=np.float32) + 0.1, np.arange(6, dtype=np.int32) % 3
     with jax.disable_jit():
-        assert run(*QUICK, *EAGER, f"--workdir={tmp_path}") == 0
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {line["step"] for line in lines if "monitor/knn" in line} == {0, 1}
-    report = json.loads((tmp_path / "eval" / "1" / "report.json").read_text())
-    assert set(report["r2"]) == {"crop", "blur"}
+        found = knn_accuracy(vectors, labels, vectors, labels, 2)
+    assert found == knn_accuracy(vectors, labels, vectors, labels, 2)
+
+
+def test_gradients_of_convolutions_of_one_chunk(monkeypatch):
+    """Of several as well."""
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.normal(size=(4, 4, 4, n)), jnp.float32) for n in (2, 3))
+    for size in (1 << 20, 1):
+        monkeypatch.setattr("contextssl_jax.models.convolution._CHUNK_BYTES", size)
+        expected = _filter_gradient(x, g, 3, 1)
+        with jax.disable_jit():
+            found = _filter_gradient(x, g, 3, 1)
+        # Sums of 64 products of order 1 in float32, in another order.
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_results_that_stay_split_over_devices_are_fetched_whole():
+    """Without JIT, nothing replicates the results of forward passes."""
+    mesh = make_mesh(jax.devices(), "views")
+    split = jax.device_put(np.arange(8.0), NamedSharding(mesh, PartitionSpec("views")))
+    np.testing.assert_array_equal(_fetch({"x": split})["x"], np.arange(8.0))
