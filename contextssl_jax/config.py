@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 from contextssl_jax.options import check_options, declarations, range_error
 
 RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
@@ -45,6 +45,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
       UserError: a flag or option is unknown, a value has the wrong type or is outside its range,
         or the config file does not exist.
     """
+    argv = _expand_config(argv)
     path = _config_path(argv)
     defaults = _load(path)
     _check_names(argv, defaults)
@@ -157,6 +158,15 @@ def _config_path(argv: Sequence[str]) -> str:
     raise UserError(
         "--config: missing. Specify a config file, such as --config=configs/cifar10_small.py."
     )
+
+
+def _expand_config(argv: Sequence[str]) -> Sequence[str]:
+    """Return the arguments with a leading ~ of the config file's path expanded."""
+
+    def expand(match: re.Match[str]) -> str:
+        return match[1] + expand_home(match[2], "--config")
+
+    return [re.sub(r"^(--?config=)(~.*)", expand, argument) for argument in argv]
 
 
 def _load(path: str) -> ConfigDict:

@@ -1,9 +1,10 @@
-"""Errors that the user can fix, and the argument parser that raises them.
+"""Errors that the user can fix, and the parsing of values that raises them.
 
 Imports only the standard library, so that launch/ works on a machine without JAX.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
@@ -41,6 +42,27 @@ def lookup(table: Mapping[str, T], name: str, option: str) -> T:
     if name not in table:
         raise UserError(f"{option}: unknown value {name!r}. Choose one of {', '.join(table)}.")
     return table[name]
+
+
+def expand_home(path: str, option: str) -> str:
+    """Return the path with a leading ~ or ~user replaced by the home folder.
+
+    Shells do not expand it after an equals sign, as in --workdir=~/run.
+
+    Args:
+      path: local path or URL.
+      option: the option or variable that sets it, for the error message.
+
+    Raises:
+      UserError: the user is unknown, or has no home folder.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise UserError(
+            f"{option}: no home folder is known for {path}. Write the full path, or ./{path} for a"
+            " folder of this name."
+        )
+    return expanded
 
 
 @contextmanager

@@ -33,12 +33,16 @@ MODES: dict[str, Callable[[Command], None]] = {
         command.config, command.devices or 1, command.utilisation or 0.35, command.out
     ),
 }
-_USER_ERROR, _FAILURE = 2, 1  # exit statuses
+_USER_ERROR, _FAILURE, _INTERRUPTED = 2, 1, 130  # exit statuses
 _MONITOR_DELAY = 5  # seconds within which the process monitor detects a lost process
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line. Return the exit status: 0 for success, 2 for a user error."""
+    """Run the command line.
+
+    Returns:
+      The exit status: 0 for success, 2 for a user error, 130 after Ctrl-C outside of training.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("contextssl_jax").setLevel(logging.INFO)
     for library in ("absl", "asyncio"):  # the errors that they log are raised as well
@@ -63,9 +67,15 @@ def main(argv: Sequence[str]) -> int:
         if monitor is not None:
             _run_distributed(monitor, command)
         _run(command)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of stdout, whose reader, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return _USER_ERROR
+    except KeyboardInterrupt:  # outside the training loop, which saves
+        print("stopped", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 

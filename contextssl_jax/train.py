@@ -15,7 +15,12 @@ from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from contextssl_jax.data.contexts import read_batches
-from contextssl_jax.distributed.processes import run_on_primary, stop_signals
+from contextssl_jax.distributed.processes import (
+    Interrupted,
+    interrupter,
+    run_on_primary,
+    stop_signals,
+)
 from contextssl_jax.errors import UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Monitor, build_monitor
@@ -108,31 +113,44 @@ def _training_loop(
         experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
     )
     del restored, initial, template  # free the host's copies of the state
-    writer = _build_writer(config, workdir, step, resumed)
-    with writer, logging_redirect_tqdm(), stop_signals() as should_stop:
-        compiled = False
+    writer = _build_writer(config, workdir, step, monitored_step, resumed)
+
+    def save() -> None:
+        if lock:
+            lock.check()
+        host_data = {"batches": step, "window": window.fetch(), "looked": monitored_step}
+        host_state = parallel.fetch(state)
+        _check_finite(step, host_state)
+        checkpoints.save(Checkpoint(step, host_state, host_data), parallel.fully_replicated(state))
+
+    signals = stop_signals("saving, then stopping")
+    with writer, logging_redirect_tqdm(), signals as should_stop:
+        check_stop = interrupter(should_stop)
+        compiled = incomplete = False
         while True:
             is_last = step == total_steps
             if run_monitor and monitored_step != step:
                 if is_last or step % config.monitor.every == 0:
-                    monitored_step = step
                     window.fetch()  # a non-finite loss raises here, with the step that caused it
-                    writer.write_monitor(step, run_monitor(parallel.local_copy(state.variables)))
-            stop = should_stop(step) or is_last
-            if stop or (step and step % config.checkpoint.every == 0):
-                if lock:
-                    lock.check()
-                host_data = {"batches": step, "window": window.fetch(), "looked": monitored_step}
-                host_state = parallel.fetch(state)
-                _check_finite(step, host_state)
-                checkpoints.save(
-                    Checkpoint(step, host_state, host_data), parallel.fully_replicated(state)
-                )
+                    try:
+                        values = run_monitor(parallel.local_copy(state.variables), check_stop)
+                        writer.write_monitor(step, values)
+                        monitored_step = step
+                    except Interrupted:  # the next start runs the monitor
+                        incomplete = True
+            stop = should_stop()
+            if stop or is_last or (step and step % config.checkpoint.every == 0):
+                save()
             if evaluate and step and (is_last or step % config.eval.every == 0):
                 if not run_on_primary(partial(report_exists, workdir, step)):
-                    evaluation = evaluate(parallel.local_copy(state.variables), step)
-                    writer.try_write("the report", partial(write_report, workdir, step, evaluation))
-            if stop:
+                    try:
+                        check_stop()
+                        made = evaluate(parallel.local_copy(state.variables), step, check_stop)
+                        writer.try_write("the report", partial(write_report, workdir, step, made))
+                    except Interrupted:  # the next start evaluates this step
+                        stop = incomplete = True
+                        save()
+            if stop or is_last:
                 break
             start = time.perf_counter()
             batch = next(batches)
@@ -146,11 +164,11 @@ def _training_loop(
                 writer.write_metrics(step, window.pop_means())
             writer.advance()
         checkpoints.wait()
-        if is_last:
+        if is_last and not incomplete:
             from contextssl_jax.figures.curves import draw_curves  # Matplotlib delays a start
 
             writer.try_write("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
-    outcome = "done" if is_last else "stopped"
+    outcome = "done" if is_last and not incomplete else "stopped"
     _log.info("%s at step %d of %d; see %s", outcome, step, total_steps, workdir)
 
 
@@ -245,11 +263,12 @@ def _check_finite(step: int, state: TrainState) -> None:
 
 
 def _build_writer(
-    config: ConfigDict, workdir: epath.Path, step: int, resumed: bool
+    config: ConfigDict, workdir: epath.Path, step: int, monitored_step: int, resumed: bool
 ) -> MetricWriter:
     return MetricWriter(
         workdir,
         start=step,
+        monitored_step=monitored_step,
         resumed=resumed,
         total_steps=config.train.steps,
         views_per_step=2 * config.data.contexts * config.data.pairs,

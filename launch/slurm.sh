@@ -59,7 +59,7 @@ python=$(command -v python) ||
   fail 'python: not found. Activate the environment that contains contextssl_jax.'
 
 # The name identifies the workdir. Jobs of the same name do not run concurrently.
-absolute=$(realpath -m -- "$workdir")
+absolute=$(realpath -m -- "${workdir/#"~/"/"$HOME/"}")
 name=${absolute##*/}-$(printf %s "$absolute" | cksum | cut -d' ' -f1)
 options=(
   "--job-name=$name" --dependency=singleton "--ntasks-per-node=$tasks"

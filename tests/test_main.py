@@ -11,6 +11,7 @@ import pytest
 from tiny import run
 
 from contextssl_jax.config import parse_command_line
+from contextssl_jax.main import MODES
 from contextssl_jax.run.workdir import check_workdir
 from contextssl_jax.step import build_schedule
 
@@ -175,3 +176,14 @@ def test_default_workdir_has_the_name_and_size_of_the_config():
     ):
         command = parse_command_line(["main", f"--config={path}"], ("train",))
         assert command.workdir == folder
+
+
+def test_a_closed_stdout_is_no_error(monkeypatch, capfd):
+    """As of a plan that is piped to head."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setitem(MODES, "plan", lambda command: print("line\n" * 100_000))
+        assert run(DEBUG, "--mode=plan") == 0
+    assert capfd.readouterr().err == ""

@@ -18,6 +18,7 @@ def writer(folder, start: int, resumed: bool = False, enabled: bool = True) -> M
     return MetricWriter(
         epath.Path(folder),
         start=start,
+        monitored_step=start,
         resumed=resumed,
         total_steps=10,
         views_per_step=8,

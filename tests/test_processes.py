@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from running import (
     assert_same_run,
     end,
     finish,
+    free_port,
     kill,
     start,
     state_at,
@@ -21,7 +24,8 @@ from running import (
     wait_for,
 )
 
-from contextssl_jax.distributed.processes import detect_launch
+from contextssl_jax.distributed.launchers import Launch, detect_launch
+from contextssl_jax.distributed.waiting import describe_waiting, log_waiting
 from contextssl_jax.errors import UserError
 
 ALL_STEPS = ("--config.checkpoint.keep=1000",)
@@ -170,7 +174,7 @@ STEP = {
     ],
 )
 def test_launcher_is_detected_from_the_environment(environ, tpu, name, options):
-    assert detect_launch(environ, tpu) == (name, options)
+    assert detect_launch(environ, tpu)[:2] == (name, options)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,11 @@ def test_launcher_is_detected_from_the_environment(environ, tpu, name, options):
         ("a1,b[1-2]", "a1"),
         ("gpu[3]", "gpu3"),
         ("solo", "solo"),
+        ("node[1-4]-ib", "node1-ib"),
+        ("rack[1-2]node[1-4]", "rack1node1"),
+        ("r[02-10,14]n[009-011]-x.cluster,solo", "r02n009-x.cluster"),
+        ("[a[1-2],b]-ib,c", "a1-ib"),
+        ("gpu-[3,5]", "gpu-3"),
     ],
 )
 def test_coordinator_is_on_the_first_slurm_node(nodes, first):
@@ -187,6 +196,57 @@ def test_coordinator_is_on_the_first_slurm_node(nodes, first):
     assert options["coordinator_address"].split(":")[0] == first
     assert (options["num_processes"], options["process_id"]) == (8, 3)
     assert "local_device_ids" not in options  # the only task of its node uses all GPUs
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        *(
+            ("SLURM_STEP_NODELIST", nodes)
+            for nodes in ("", ",a", "node[1-2", "node]1", "[]", "a b")
+        ),
+        *(("SLURM_STEP_NUM_TASKS", tasks) for tasks in ("x", "", "0", "-2", "2.0", "1" * 5000)),
+        *(("SLURM_PROCID", index) for index in ("", "-1", "8")),
+        *(("SLURM_JOB_ID", number) for number in ("", "7_1")),
+        ("SLURM_LOCALID", "first"),
+    ],
+)
+def test_an_invalid_variable_of_slurm_is_named(variable, value):
+    environ = STEP | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", variable: value}
+    with pytest.raises(UserError, match=rf"^{variable}: invalid value .*env -u SLURM_JOB_ID"):
+        detect_launch(environ, False)
+
+
+def test_waiting_processes_are_counted(caplog):
+    """By connections to the coordinator's port: here, of process 0 and of one more of four."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        options = {
+            "coordinator_address": f"node1:{address[1]}",
+            "num_processes": 4,
+            "process_id": 0,
+        }
+        launch = Launch("SLURM", options, "SLURM_JOB_ID")
+        with socket.create_connection(address), socket.create_connection(address):
+            for _ in range(2):
+                server.accept()[0].detach()
+            line = describe_waiting(launch)
+    if Path("/proc/net/tcp").exists():
+        assert "process 0 waits for 2 of 4 processes" in line
+    assert f"process 0 at node1:{address[1]}. To run" in line
+    assert line.endswith("env -u SLURM_JOB_ID python ...")
+    other = launch._replace(options=options | {"process_id": 3})
+    assert "process 3 waits for the other processes of 4" in describe_waiting(other)
+    assert "TPU: waiting for" in describe_waiting(Launch("TPU", {}))
+    with log_waiting(launch, 0):
+        deadline = time.monotonic() + 60
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(caplog.messages) == 1 and "node1" in caplog.text
+    with log_waiting(launch, 3600):
+        (timer,) = (one for one in threading.enumerate() if isinstance(one, threading.Timer))
+    timer.join(60)
+    assert not timer.is_alive() and len(caplog.messages) == 1
 
 
 def test_tasks_of_one_node_use_one_gpu_each():
@@ -201,8 +261,10 @@ def test_incomplete_launch_variables_raise():
         detect_launch({"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a:1"}, False)
 
 
-def test_processes_connect_with_the_variables_of_slurm(tmp_path, monkeypatch):
-    # Only the variables that srun sets.
+def test_processes_connect_with_the_variables_of_slurm_past_a_proxy(tmp_path, monkeypatch):
+    # Only the variables that srun sets, and a proxy that does not exist.
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     number = str(int(time.time()))
     run = []
     for i in range(2):
@@ -220,5 +282,5 @@ def test_processes_connect_with_the_variables_of_slurm(tmp_path, monkeypatch):
     run[0].send_signal(signal.SIGTERM)
     logs = end(run)
     assert [process.returncode for process in run] == [0, 0], logs
-    assert "2 processes" in logs[0]
+    assert "2 processes" in logs[0] and "proxy" not in logs[0] + logs[1]
     kill(run)

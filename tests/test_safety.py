@@ -281,7 +281,7 @@ def test_invalid_list_of_saved_steps_is_empty(content, tmp_path):
 def test_invalid_lines_of_metrics_are_removed(content, tmp_path):
     file = epath.Path(tmp_path / "metrics.jsonl")
     file.write_bytes(b'{"step": 1}\n' + content + b'\n{"step": 2}\n')
-    _remove_later_lines(file, 2)
+    _remove_later_lines(file, 2, 2)
     assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 

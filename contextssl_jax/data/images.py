@@ -8,9 +8,16 @@ _SMALLEST_STD = 1 / 255  # of a channel: one level, so that constant images can 
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB; drops alpha, and the lower 8 of 16 bits."""
+    """Convert an image of any mode to 8-bit RGB; drops alpha, and the lower 8 of 16 bits.
+
+    Floats are fractions of white if none is above 1, else levels of 0 to 255.
+    """
     if image.mode.startswith("I"):  # PIL would clip these to 8 bits
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        levels = np.nan_to_num(np.asarray(image))
+        levels = levels * 255 if levels.max() <= 1 else levels
+        image = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
     elif image.mode == "P":  # PIL warns about palettes with alpha when converting directly to RGB
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 from tqdm import tqdm
 
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 from contextssl_jax.storage.files import has_size
 from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, resolve_path
 
@@ -29,16 +29,16 @@ def stage_folder(address: str, option: str, part: str = "") -> str:
     deleted. Several processes may call this concurrently: one copies, the others wait.
 
     Args:
-      address: path or URL of the folder; a local path is returned unchanged.
+      address: path or URL of the folder; of a local path, only ~ is expanded.
       option: name of its option, for error messages.
       part: subfolder that is needed; "" for all.
 
     Raises:
       UserError: the bucket cannot be read, has no such folder, or the disk is full.
     """
+    path = resolve_path(address, option)
     if not is_remote(address):
-        return address
-    resolve_path(address, option)
+        return str(path)
     address = address.rstrip("/")
     folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
     try:
@@ -56,8 +56,13 @@ def stage_folder(address: str, option: str, part: str = "") -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the copies, below XDG_CACHE_HOME or else ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contextssl_jax"
+    """Return the folder of the copies, below XDG_CACHE_HOME or else ~/.cache.
+
+    Raises:
+      UserError: there is no home folder.
+    """
+    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(expand_home(folder, "XDG_CACHE_HOME")) / "contextssl_jax"
 
 
 def _copy(address: str, folder: Path, incoming: Path) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from contextssl_jax.data.images import rgb, square
 from contextssl_jax.data.staging import stage_folder
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 
 # The archive that TFDS builds CIFAR-10 from, and its SHA-256 as registered in TFDS.
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -170,9 +170,13 @@ class _PngCifar10(Cifar10, skip_registration=True):  # type: ignore[call-arg]
 
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Return the TFDS builder of a data set; raises UserError if there is none."""
+    folder = data_dir and expand_home(data_dir, "--config.data.dir")
+    if folder is None and os.environ.get("TFDS_DATA_DIR", "~").startswith("~"):
+        # TFDS itself does not expand its variable, and without a home makes a folder named ~.
+        default = expand_home(os.environ.get("TFDS_DATA_DIR", "~"), "TFDS_DATA_DIR")
+        folder = default if "TFDS_DATA_DIR" in os.environ else None
     try:
-        # TFDS would create a folder named ~, and shells do not expand it in --out=~/data.
-        return tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
+        return tfds.builder(name, data_dir=folder)
     except ParseError as error:
         folder = f"{data_dir or 'the data folder'}/{name}"
         raise UserError(f"{folder}: dataset_info.json is damaged. Restore it.") from error

@@ -8,61 +8,29 @@ import itertools
 import json
 import logging
 import os
-import re
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax._src import distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
+from contextssl_jax.distributed.launchers import detect_launch
 from contextssl_jax.distributed.process_monitor import ProcessMonitor
+from contextssl_jax.distributed.waiting import log_waiting
 from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.storage.paths import is_installed
 
 _log = logging.getLogger(__name__)
 
-_PORTS = range(61_440, 65_536)  # ports for a SLURM job's coordinator, chosen by job number
 _STARTUP_TIMEOUT = 300  # seconds to wait for all processes
 _KEY_TIMEOUT = 24 * 3600 * 1000  # milliseconds to wait for the result of another process
 
-_call_counter = itertools.count()  # the same on all processes, which make the same calls in order
-
-
-class Launch(NamedTuple):
-    """How this process was launched.
-
-    Attributes:
-      name: name of the launcher, for messages.
-      options: keyword arguments of jax.distributed.initialize; None for a single process.
-    """
-
-    name: str
-    options: dict[str, Any] | None
-
-
-def detect_launch(environ: Mapping[str, str], tpu: bool) -> Launch:
-    """Detect from the environment which launcher started this process.
-
-    Args:
-      environ: environment variables.
-      tpu: whether libtpu is installed.
-
-    Raises:
-      UserError: a variable of the launcher is missing or invalid.
-    """
-    if "JAX_NUM_PROCESSES" in environ:
-        return Launch("launch.local", _jax_options(environ))
-    step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
-    if all(name in environ for name in step):
-        tasks = int(environ["SLURM_STEP_NUM_TASKS"])
-        return Launch("SLURM", _slurm_options(environ, tasks) if tasks > 1 else None)
-    if tpu and "cpu" not in environ.get("JAX_PLATFORMS", ""):
-        return Launch("TPU", {})  # JAX reads the options from the TPU's metadata server
-    return Launch("single process", None)
+# The same on all processes, which make the same calls in order.
+_call_counter, _stop_counter = itertools.count(), itertools.count()
 
 
 def join_processes() -> ProcessMonitor | None:
@@ -79,8 +47,12 @@ def join_processes() -> ProcessMonitor | None:
     launch = detect_launch(os.environ, is_installed("libtpu"))
     if launch.options is None:
         return None
+    # The processes connect directly. JAX's library for this, gRPC, would use a proxy of the web.
+    os.environ["grpc_proxy"] = ""
+    jax.config.update("jax_check_proxy_envs", False)  # a warning about such proxies
     try:
-        jax.distributed.initialize(initialization_timeout=_STARTUP_TIMEOUT, **launch.options)
+        with log_waiting(launch):
+            jax.distributed.initialize(initialization_timeout=_STARTUP_TIMEOUT, **launch.options)
     except ValueError as error:
         if launch.name == "TPU":  # libtpu is installed, but there is no TPU
             return None
@@ -95,6 +67,10 @@ def join_processes() -> ProcessMonitor | None:
     state = distributed.global_state
     host = str(state.coordinator_address).rpartition(":")[0]
     return ProcessMonitor.connect(_key_value, host, jax.process_index(), jax.process_count())
+
+
+class Interrupted(Exception):
+    """Work was left between two of its parts, on all processes, because of a stop signal."""
 
 
 def run_on_primary(work: Callable[[], Any]) -> Any:
@@ -135,31 +111,36 @@ def all_processes_agree(value: Any) -> list[Any]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[int], bool]]:
-    """Handle SIGTERM and Ctrl-C to any process by stopping all processes at the same step.
+def stop_signals(action: str) -> Iterator[Callable[[], bool]]:
+    """Handle SIGTERM and Ctrl-C to any process by stopping all processes at the same point.
+
+    Args:
+      action: what the program does after a signal, for the log.
 
     Yields:
-      A function that returns True if the run should stop at the given step. Every process must
-      call it before every step. A second signal to a single process, and a second Ctrl-C to any
-      process, has its default effect.
+      A function that returns True once the program should stop. Every process must call it at the
+      same points, such as before every step. A second signal to a single process, and a second
+      Ctrl-C to any process, has its default effect.
     """
-    distributed_run, received = jax.process_count() > 1, list[int]()
+    distributed_run, received, stopping = jax.process_count() > 1, list[int](), False
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        _log.warning("%s: saving, then stopping", signal.Signals(number).name)
+        _log.warning("%s: %s", signal.Signals(number).name, action)
         for one in previous_handlers:
             signal.signal(one, previous_handlers[one])
         if distributed_run:
             os.kill(os.getpid(), signal.SIGTERM)  # the runtime forwards it to all processes
 
-    def should_stop(step: int) -> bool:
+    def should_stop() -> bool:
+        nonlocal stopping
         if not distributed_run:
             return bool(received)
-        stop: bool = multihost_utils.reached_preemption_sync_point(step)
-        if stop and not received:
-            _log.info("another process received a signal: saving, then stopping")
-        return stop
+        if not stopping:  # the runtime returns True once, at the same call on all processes
+            stopping = multihost_utils.reached_preemption_sync_point(next(_stop_counter))
+            if stopping and not received:
+                _log.info("another process received a signal: %s", action)
+        return stopping
 
     # With several processes, the runtime itself handles SIGTERM.
     handled = (signal.SIGINT,) if distributed_run else (signal.SIGTERM, signal.SIGINT)
@@ -171,6 +152,16 @@ def stop_signals() -> Iterator[Callable[[int], bool]]:
             signal.signal(one, previous_handlers[one])
 
 
+def interrupter(should_stop: Callable[[], bool]) -> Callable[[], None]:
+    """Return a function that raises Interrupted once `should_stop` returns True."""
+
+    def check_stop() -> None:
+        if should_stop():
+            raise Interrupted
+
+    return check_stop
+
+
 def _key_value(key: str, value: str | None = None) -> str:
     """Set a value in the shared key-value store; without a value, wait for it and return it."""
     client, key = distributed.global_state.client, f"contextssl/{key}"
@@ -180,41 +171,3 @@ def _key_value(key: str, value: str | None = None) -> str:
         return found
     client.key_value_set(key, value)
     return value
-
-
-def _jax_options(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options that launch.local sets."""
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    for name in names:
-        pattern = r".+:\d+" if name == names[0] else r"\d+"
-        if not re.fullmatch(pattern, environ.get(name, "")):
-            problem = f"invalid value {environ[name]!r}" if name in environ else "not set"
-            raise UserError(
-                f"{name}: {problem}. Set {', '.join(names)} together, for example to"
-                " 127.0.0.1:1234, 2 and 0."
-            )
-    address, processes, process = (environ[name] for name in names)
-    return {
-        "coordinator_address": address,
-        "num_processes": int(processes),
-        "process_id": int(process),
-        "cluster_detection_method": "deactivate",
-    }
-
-
-def _slurm_options(environ: Mapping[str, str], tasks: int) -> dict[str, Any]:
-    """Return the options of a SLURM job step. Tasks that share a node use one GPU each."""
-    prefix, bracket, numbers = environ["SLURM_STEP_NODELIST"].split(",")[0].partition("[")
-    node = prefix + re.split("[-,]", numbers)[0].rstrip("]") if bracket else prefix
-    port = _PORTS[int(environ["SLURM_JOB_ID"]) % len(_PORTS)]
-    options = {
-        "coordinator_address": f"{node}:{port}",
-        "num_processes": tasks,
-        "process_id": int(environ["SLURM_PROCID"]),
-        "cluster_detection_method": "deactivate",
-    }
-    one_per_node = re.fullmatch(r"1(\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
-    one_visible_gpu = len(environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
-    if not one_per_node and not one_visible_gpu and "SLURM_LOCALID" in environ:
-        options["local_device_ids"] = [int(environ["SLURM_LOCALID"])]
-    return options

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from contextssl_jax.evaluation.contexts import Conditions, EncodedContexts
 from contextssl_jax.evaluation.evaluators import EVALUATORS
 from contextssl_jax.evaluation.evaluators.base import Embeddings, EvalInputs, Features, Tree
 from contextssl_jax.evaluation.neighbours import Neighbours, find_neighbours
-from contextssl_jax.evaluation.reader import ForwardPasses
+from contextssl_jax.evaluation.reader import ForwardPasses, never_stop
 from contextssl_jax.evaluation.report import merge_draws, provenance
 from contextssl_jax.evaluation.scores import probe_targets
 from contextssl_jax.evaluation.views import draw_eval_data
@@ -35,7 +35,20 @@ class Evaluation(NamedTuple):
     neighbours: Neighbours  # of the first drawn context
 
 
-Evaluate = Callable[[Variables, int], Evaluation]
+class Evaluate(Protocol):
+    """Evaluates variables at a step."""
+
+    def __call__(
+        self, variables: Variables, step: int, check_stop: Callable[[], None] = never_stop
+    ) -> Evaluation:
+        """Return the results.
+
+        Args:
+          variables: of the model, equal on all processes.
+          step: the number of training steps.
+          check_stop: called between the parts of the evaluation; may raise to end it.
+        """
+        ...
 
 
 class Clock:
@@ -65,20 +78,23 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
     options, dataset, method = config.eval, experiment.dataset, experiment.eval_method
     conditions = build_conditions(options, experiment)
     data = draw_eval_data(options, dataset, conditions.lengths[-1])
-    reader = ForwardPasses(method, options.batch)
+    passes = ForwardPasses(method, options.batch)
     targets = probe_targets(dataset.space, data.fit, data.test)
     key = jax.random.key(options.seed)
 
-    def evaluate(variables: Variables, step: int) -> Evaluation:
-        clock = Clock()
+    def evaluate(
+        variables: Variables, step: int, check_stop: Callable[[], None] = never_stop
+    ) -> Evaluation:
+        clock, reader = Clock(), passes.interruptible(check_stop)
         variables = reader.place(variables)
         with clock.part("encoding"):
             features = Features(*(reader.encode(variables, views) for views in data[:-1]))
         predict = partial(reader.predict, variables)
         inputs = EvalInputs(
-            dataset.space, method, conditions, data, targets, options, key, features, predict
+            *(dataset.space, method, conditions, data, targets, options, key, features, predict),
+            check_stop,
         )
-        of_features = _run(clock, lambda evaluator: evaluator.evaluate_features(inputs))
+        of_features = _run(clock, inputs, lambda evaluator: evaluator.evaluate_features(inputs))
         draws: list[Tree] = []
         neighbours: list[Neighbours] = []
         bar = tqdm(data.contexts, "contexts", unit="context", disable=None, leave=False)
@@ -91,7 +107,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
                 )
             with clock.part("embedding"):
                 embeddings = _embed(context, inputs)
-            draws.append(_run(clock, lambda e, h=embeddings: e.evaluate(inputs, h)))  # type: ignore[misc]
+            draws.append(_run(clock, inputs, lambda e, h=embeddings: e.evaluate(inputs, h)))  # type: ignore[misc]
             if not neighbours:
                 with clock.part("neighbours"):
                     bank, queries = embeddings.retrieval, embeddings.predicted_targets
@@ -141,10 +157,11 @@ def _embed(context: EncodedContexts, inputs: EvalInputs) -> Embeddings:
     )
 
 
-def _run(clock: Clock, evaluate: Callable[[Any], Tree]) -> Tree:
+def _run(clock: Clock, inputs: EvalInputs, evaluate: Callable[[Any], Tree]) -> Tree:
     """Return the values of all evaluators in one tree."""
     tree: Tree = {}
     for name, evaluator in EVALUATORS.items():
+        inputs.check_stop()
         with clock.part(name):
             tree |= evaluate(evaluator)
     return tree

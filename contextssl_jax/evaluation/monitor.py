@@ -5,6 +5,7 @@ this monitor is the same in every environment.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,14 +13,23 @@ from ml_collections import ConfigDict
 from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation.contexts import Conditions, EncodedContexts
 from contextssl_jax.evaluation.probes import knn_accuracy, ridge_predict
-from contextssl_jax.evaluation.reader import ForwardPasses
+from contextssl_jax.evaluation.reader import ForwardPasses, never_stop
 from contextssl_jax.evaluation.scores import r2_per_entry
 from contextssl_jax.evaluation.views import draw_views, identity_views
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables
 from contextssl_jax.models.precision import with_precision
 
-Monitor = Callable[[Variables], dict[str, float]]
+
+class Monitor(Protocol):
+    """Evaluates variables."""
+
+    def __call__(
+        self, variables: Variables, check_stop: Callable[[], None] = never_stop
+    ) -> dict[str, float]:
+        """Return the values by name; `check_stop` is called between the parts, and may raise."""
+        ...
+
 
 _FIT, _TEST, _CONTEXT = range(10, 13)  # random streams, disjoint from those of data.contexts
 _BATCH = 250  # views
@@ -69,11 +79,14 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     contexts = [drawn.part(slice(i * pairs, (i + 1) * pairs)) for i in range(options.contexts)]
     uses_context = experiment.eval_method.uses_context
     conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if uses_context else (0,))
-    reader = ForwardPasses(experiment.eval_method, _BATCH)
+    passes = ForwardPasses(experiment.eval_method, _BATCH)
     t_fit, t_test = (np.asarray(space.standardize(v.transform_params[:, 0])) for v in views)
     own_entries = [space.param_group_ids == g for g in range(len(space.names))]
 
-    def run_monitor(variables: Variables) -> dict[str, float]:
+    def run_monitor(
+        variables: Variables, check_stop: Callable[[], None] = never_stop
+    ) -> dict[str, float]:
+        reader = passes.interruptible(check_stop)
         variables = reader.place(variables)
         result = {}
         if views[0].labels is not None and views[1].labels is not None:
@@ -87,6 +100,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
         for pair_views in contexts if uses_context else contexts[:1]:
             context = EncodedContexts(reader, variables, space, conditions, pair_views, None)
             h_fit, h_test = (context.view_embeddings(x) for x in z)
+            check_stop()
             predicted = ridge_predict(h_fit, t_fit, h_test, (options.penalty,))[0]
             scores.append(r2_per_entry(t_test, np.asarray(predicted)))
         mean = np.mean(scores, axis=0)

@@ -1,6 +1,6 @@
 """All probes of transform parameters and actions: names, fits and scores."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.evaluation.probes import ridge_predict
+from contextssl_jax.evaluation.reader import never_stop
 from contextssl_jax.evaluation.scores import Target, score
 from contextssl_jax.evaluation.trained_probes import (
     Training,
@@ -34,6 +35,7 @@ def probe_scores(
     targets: Mapping[str, Target],
     options: ConfigDict,
     groups: int,
+    check_stop: Callable[[], None] = never_stop,
 ) -> Scores:
     """Fit all probes and score them.
 
@@ -44,6 +46,7 @@ def probe_scores(
       targets: by name, see scores.probe_targets.
       options: the section `eval.probe`.
       groups: G.
+      check_stop: called between the fits; may raise.
 
     Returns:
       Scores (see `score`, with U in front) by probe and target.
@@ -52,9 +55,11 @@ def probe_scores(
     scores: Scores = {probe: {} for probe in PROBES}
     penalties = options.weak, options.strong
     for name, target in targets.items():
+        check_stop()
         predicted = np.asarray(ridge_predict(x[name], target.fit, x_test[name], penalties))
         for probe, one in zip(("ridge_weak", "ridge_strong"), predicted, strict=True):
             scores[probe][name] = score(target, one, groups)
+    check_stop()
     layers = fit_parameter_probes(
         key,
         jnp.asarray(fit),

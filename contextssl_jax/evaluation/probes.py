@@ -64,6 +64,8 @@ def knn_accuracy(
       labels: int [m].
       neighbours: number of voters, at most n.
     """
+    # With JAX_DISABLE_JIT, the arguments are NumPy arrays, which traced indices cannot index.
+    bank_labels = jnp.asarray(bank_labels)
     bank = bank / jnp.linalg.norm(bank, axis=1, keepdims=True)
 
     def is_correct(query: tuple[jax.Array, jax.Array]) -> jax.Array:

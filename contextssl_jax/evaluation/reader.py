@@ -5,6 +5,7 @@ process calls the same passes in the same order, computes its part of each batch
 whole result.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,8 +20,14 @@ from contextssl_jax.evaluation.views import Views
 from contextssl_jax.methods.base import Method, Predictions, Variables
 
 
+def never_stop() -> None:
+    """Do nothing: the `check_stop` of an evaluation that cannot be interrupted."""
+
+
 class ForwardPasses:
     """Encodes views and contexts, and embeds queries. Results are float32 arrays on the host."""
+
+    _check_stop: Callable[[], None] = staticmethod(never_stop)
 
     def __init__(self, method: Method, batch: int) -> None:
         """Define the passes; each is compiled at its first call.
@@ -40,6 +47,12 @@ class ForwardPasses:
         embed = jax.vmap(method.embed, in_axes=(None, None, 0, None, None))
         self._embed = jax.jit(embed, out_shardings=replicated)
         self._predict = jax.jit(method.predict, out_shardings=replicated)
+
+    def interruptible(self, check_stop: Callable[[], None]) -> "ForwardPasses":
+        """Return the same passes, which call `check_stop` before every batch."""
+        passes = copy.copy(self)
+        passes._check_stop = check_stop
+        return passes
 
     def place(self, variables: Variables) -> Variables:
         """Copy variables, equal on all processes, to every device."""
@@ -118,6 +131,7 @@ class ForwardPasses:
         previous: Any = None
         starts = range(0, n, self._batch)
         for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
+            self._check_stop()
             result = run(np.minimum(start + own, n - 1))
             if start:
                 chunks.append(_fetch(previous))
@@ -127,4 +141,8 @@ class ForwardPasses:
 
 
 def _fetch(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+    def fetch(leaf: jax.Array) -> np.ndarray:
+        # Replicated over all processes; with JAX_DISABLE_JIT, split over the devices of one.
+        return np.asarray(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
+
+    return jax.tree.map(fetch, tree)

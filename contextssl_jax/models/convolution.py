@@ -129,7 +129,9 @@ def _filter_gradient(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Arr
     def add(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return total + product(*chunk), None
 
-    return lax.scan(add, product(xs[0], gs[0]), (xs[1:], gs[1:]))[0]
+    first = product(xs[0], gs[0])
+    # With JAX_DISABLE_JIT, a scan over nothing is an error.
+    return lax.scan(add, first, (xs[1:], gs[1:]))[0] if len(xs) > 1 else first
 
 
 def _filter_product(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -9,8 +10,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.distributed.parallel import Parallel
-from contextssl_jax.distributed.processes import run_on_primary
-from contextssl_jax.errors import UserError, reraise_out_of_memory
+from contextssl_jax.distributed.processes import (
+    Interrupted,
+    interrupter,
+    run_on_primary,
+    stop_signals,
+)
+from contextssl_jax.errors import SharedError, UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.experiment import build_experiment
@@ -51,8 +57,20 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
 
     run_on_primary(create)
     _log.info("evaluating step %d of %s", step, workdir)
-    with reraise_out_of_memory("Decrease --config.eval.batch"):
-        evaluation = run(variables, step)
+    # A single process ends at once by the signal's default effect.
+    several = jax.process_count() > 1
+    signals = stop_signals("stopping") if several else nullcontext(lambda: False)
+    with (
+        reraise_out_of_memory("Decrease --config.eval.batch"),
+        signals as should_stop,
+    ):
+        try:
+            evaluation = run(variables, step, interrupter(should_stop))
+        except Interrupted:
+            raise SharedError(
+                f"--mode=eval: a signal stopped the evaluation of step {step}, which has no report."
+                " Run the same command again."
+            ) from None
 
     def write() -> None:
         try:

@@ -98,6 +98,7 @@ class MetricWriter:
         workdir: epath.Path,
         *,
         start: int,
+        monitored_step: int,
         resumed: bool,
         total_steps: int,
         views_per_step: int,
@@ -112,6 +113,7 @@ class MetricWriter:
         Args:
           workdir: the workdir of the run.
           start: number of steps that are already done.
+          monitored_step: the last step whose monitor values are written; -1 for none.
           resumed: True if the run resumes from a checkpoint; if False, all lines are removed.
           total_steps: number of steps of the whole run.
           views_per_step: number of views in a global batch.
@@ -134,7 +136,7 @@ class MetricWriter:
         )
         if enabled:
             self._file.touch()
-            _remove_later_lines(self._file, start if resumed else -1)
+            _remove_later_lines(self._file, start if resumed else -1, monitored_step)
             if tensorboard:
                 self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start)
 
@@ -219,10 +221,20 @@ class MetricWriter:
             self._tensorboard.write(step, values, time.time())
 
 
-def _remove_later_lines(file: epath.Path, last_step: int) -> None:
-    """Remove the lines of steps after `last_step`, and invalid lines, from metrics.jsonl."""
+def _remove_later_lines(file: epath.Path, last_step: int, monitored_step: int) -> None:
+    """Remove invalid lines from metrics.jsonl, and those that the run writes again.
+
+    Args:
+      file: metrics.jsonl.
+      last_step: lines of later steps are removed.
+      monitored_step: lines of the monitor of later steps are removed.
+    """
     lines = file.read_bytes().decode(errors="replace").splitlines()
-    kept = [line for line in lines if _parse_step(line) <= last_step]
+    kept = [
+        line
+        for line in lines
+        if _parse_step(line) <= (monitored_step if '"monitor/' in line else last_step)
+    ]
     if len(kept) < len(lines):
         removed = len(lines) - len(kept)
         _log.info("%s: removed %d lines of steps that are repeated", file.name, removed)

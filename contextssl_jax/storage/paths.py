@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import fsspec
 from etils import epath
 
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 
 _SCHEME, _COMMITTED = "gs://", "commit_success.txt"
 _PACKAGES = ("gcsfs", "google.cloud.storage")  # Orbax and TensorBoard use the second
@@ -40,11 +40,12 @@ def resolve_path(path: str, option: str) -> epath.Path:
     """Return the path of a folder or file on disk or in a bucket.
 
     Args:
-      path: a local path, or gs://BUCKET/FOLDER.
+      path: a local path, of which a leading ~ is expanded; or gs://BUCKET/FOLDER.
       option: the option that sets the path, for the error message.
 
     Raises:
-      UserError: the scheme is not supported, or the packages for remote storage are missing.
+      UserError: the scheme is not supported, the packages for remote storage are missing, or ~
+        cannot be expanded.
     """
     if is_remote(path):
         if not path.startswith(_SCHEME):
@@ -57,7 +58,7 @@ def resolve_path(path: str, option: str) -> epath.Path:
                 f"{option}: {path} requires packages that are not installed. Run: pip install"
                 " 'contextssl-jax[gcs]'"
             )
-    return epath.Path(path)
+    return epath.Path(expand_home(path, option))
 
 
 def is_installed(module: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.errors import UserError, expand_home, lookup
 from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import PAPER_BY_NAME
 from contextssl_jax.storage.safe_json import truncate
@@ -77,6 +77,7 @@ def load_sweep(path: str) -> Sweep:
     Raises:
       UserError: the file does not exist, or its sweep is invalid.
     """
+    path = expand_home(path, "--sweep")
     if not Path(path).is_file():
         raise UserError(f"--sweep: cannot read {path!r}. Name a sweep file")
     try:

@@ -21,7 +21,7 @@ from contextssl_jax.data.bench3d.shards import (
 )
 from contextssl_jax.data.dataset import Dataset, DatasetSpec, Record, from_bytes, make_dataset
 from contextssl_jax.data.staging import stage_folder
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 from contextssl_jax.transforms import ParameterSpace, build_space
 
 # Channel statistics of the train split at 128 pixels, in [0, 1].
@@ -132,7 +132,7 @@ def open_splits(options: ConfigDict, space: ParameterSpace) -> Mapping[str, Stor
             "--config.bench3d.path: not set. Set it to the folder of prepared or unpacked"
             f" 3DIEBench; prepare it by {COMMAND}"
         )
-    folder = Path(stage_folder(options.path, "--config.bench3d.path")).expanduser()
+    folder = Path(stage_folder(options.path, "--config.bench3d.path"))
     if not folder.is_dir():
         raise UserError(f"--config.bench3d.path: {folder} is not a folder. Prepare it by {COMMAND}")
     index = read_json(folder / INDEX)
@@ -158,7 +158,7 @@ def _open_raw(
         raise UserError(f"{folder}: its preparation is unfinished. Resume it by {COMMAND}")
     folders = [folder, folder / "data"]
     if options.lists is not None:
-        folders = [Path(options.lists).expanduser()]
+        folders = [Path(expand_home(options.lists, "--config.bench3d.lists"))]
     splits = read_lists(find_lists(folders))
     names = [name for objects in splits.values() for name in objects.names]
     found = find_objects(folder, names)

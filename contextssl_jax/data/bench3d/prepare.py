@@ -31,7 +31,7 @@ from contextssl_jax.data.bench3d.shards import (
     write_json,
 )
 from contextssl_jax.data.bench3d.writing import Job, check_shard, is_written, write_shard
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, expand_home
 
 OBJECTS_PER_SHARD = 256  # about 300 MB of 128 pixels: a minute of work at most
 
@@ -56,11 +56,12 @@ def prepare(source: str, lists: str | None, out: str, side: int, processes: int)
     Raises:
       UserError: the lists or folders are wrong, or belong to another preparation.
     """
-    folder, root = (Path(path).expanduser() for path in (out, source))
+    folder = Path(expand_home(out, "--out"))
+    root = Path(expand_home(source, "--source"))
     before = read_json(folder / INDEX)
     if before is not None and before["side"] == side and not missing_files(folder, before):
         return [f"{folder} was prepared before", *_summary(folder, before)]
-    folders = [root, root / "data"] if lists is None else [Path(lists).expanduser()]
+    folders = [root, root / "data"] if lists is None else [Path(expand_home(lists, "--lists"))]
     objects = read_lists(find_lists(folders))
     try:
         with _locked(folder):

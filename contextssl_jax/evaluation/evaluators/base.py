@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.evaluation.contexts import Conditions
+from contextssl_jax.evaluation.reader import never_stop
 from contextssl_jax.evaluation.scores import Target
 from contextssl_jax.evaluation.views import EvalData
 from contextssl_jax.methods.base import Method, Predictions
@@ -44,6 +45,7 @@ class EvalInputs:
       key: root random key; an evaluator folds in a number that no other one uses (0 to 2 are used).
       features: the encoder's features.
       predict: returns the method's own predictions from embeddings [..., P].
+      check_stop: an evaluator calls it between long parts; it raises if the program should stop.
     """
 
     space: ParameterSpace
@@ -55,6 +57,7 @@ class EvalInputs:
     key: jax.Array
     features: Features
     predict: Callable[[np.ndarray], Predictions]
+    check_stop: Callable[[], None] = never_stop
 
 
 class Embeddings(NamedTuple):

@@ -1,6 +1,6 @@
 """Accuracy of classes: linear and kNN probes of features and embeddings, also with few labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from contextssl_jax.evaluation.evaluators.base import (
     map_tree,
 )
 from contextssl_jax.evaluation.probes import knn_accuracy, standardize
+from contextssl_jax.evaluation.reader import never_stop
 from contextssl_jax.evaluation.trained_probes import Training, apply_layers, fit_classifiers
 from contextssl_jax.evaluation.views import Views
 
@@ -76,7 +77,9 @@ def accuracies_of_views(
     options = inputs.options.probe
     key = jax.random.fold_in(inputs.key, _KEY)
     training = Training.of(options)
-    return accuracies(key, x, labels, x_test, test_labels, options.neighbours, training)
+    return accuracies(
+        *(key, x, labels, x_test, test_labels, options.neighbours, training), inputs.check_stop
+    )
 
 
 def accuracies(
@@ -87,6 +90,7 @@ def accuracies(
     labels: np.ndarray,
     neighbours: int,
     training: Training,
+    check_stop: Callable[[], None] = never_stop,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return accuracies of linear probes trained with Adam, and of kNN.
 
@@ -98,6 +102,7 @@ def accuracies(
       labels: int [m].
       neighbours: number of voters, reduced to the number of vectors.
       training: of the linear probes; their inputs are standardized.
+      check_stop: called between the fits; may raise.
 
     Returns:
       Accuracy [U] by probe ("linear", "knn") and fraction of the labels ("1.0", "0.1", "0.01").
@@ -108,13 +113,15 @@ def accuracies(
     x = jnp.tile((test - mean) / scale, (len(FRACTIONS), 1, 1))
     predicted = apply_layers(layers, x).argmax(axis=-1)
     linear = np.asarray(jnp.mean(predicted == labels, axis=1)).reshape(len(FRACTIONS), -1)
-    knn = [
-        [
-            float(knn_accuracy(bank[s], fit_labels[s], query, labels, min(neighbours, len(s))))
-            for bank, query in zip(fit, test, strict=True)
-        ]
-        for s in subsets
-    ]
+    knn = []
+    for s in subsets:
+        check_stop()
+        knn.append(
+            [
+                float(knn_accuracy(bank[s], fit_labels[s], query, labels, min(neighbours, len(s))))
+                for bank, query in zip(fit, test, strict=True)
+            ]
+        )
     return {"linear": _by_fraction(linear), "knn": _by_fraction(np.asarray(knn))}
 
 

@@ -84,7 +84,8 @@ def evaluate_features(inputs: EvalInputs) -> Tree:
 
 def _scores(inputs: EvalInputs, fit: np.ndarray, test: np.ndarray) -> Scores:
     key, options = jax.random.fold_in(inputs.key, _KEY), inputs.options.probe
-    return probe_scores(key, fit, test, inputs.targets, options, len(inputs.space.names))
+    groups = len(inputs.space.names)
+    return probe_scores(key, fit, test, inputs.targets, options, groups, inputs.check_stop)
 
 
 def adaptivity(r2: Mapping[str, Tree], groups: Iterable[str]) -> Tree:
