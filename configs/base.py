@@ -93,6 +93,9 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.encoder = "resnet18"  # a name in models.ENCODERS
     model.dtype = "float32"  # of the arithmetic: "float32" or "bfloat16"; parameters are float32
+    # Standardize actions, and scale them for the transformer; False uses them as they are, as the
+    # official code does.
+    model.standardize_actions = True
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
     model.action_scale = 14.0
@@ -126,6 +129,9 @@ def get_config() -> ConfigDict:
     loss.temperature = 0.1  # of InfoNCE
     loss.clamp = True  # raise cosines to 1e-7 before InfoNCE, as the official code does
     loss.predictor_weight = 5.0  # lambda, of the latent predictor's error
+    # Standardize the parameters that it predicts, so that entries count equally; False predicts
+    # them in their own units, as the official code does.
+    loss.standardize_targets = True
     loss.equivariance_weight = 1.0  # of EquiMod's contrast and of SIE's error of predicted targets
     loss.invariance_weight = 10.0  # of VICReg's and SIE's squared distance of the views
     loss.variance_weight = 10.0  # of theirs against collapse

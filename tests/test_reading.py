@@ -88,7 +88,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     """Cached ≡ full: each query goes through the transformer with its context, token by token."""
     contexts, z, pairs, views = read(experiment, variables, CONDITIONS)
     method, space = experiment.method, experiment.dataset.space
-    scales = action_scales(space, debug.get_config().model.action_scale)
+    scales = action_scales(space, debug.get_config().model)
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(5, 2, 5)).astype(np.float32)
     plain, requested = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)

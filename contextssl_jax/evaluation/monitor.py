@@ -78,7 +78,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
         z = [reader.encode(variables, v)[:, 0] for v in views]
         scores = []
         for pair_views in contexts if uses_context else contexts[:1]:
-            context = EncodedContexts(reader, variables, space, conditions, pair_views, None)
+            method = experiment.method
+            context = EncodedContexts(reader, variables, method.space, conditions, pair_views, None)
             h_fit, h_test = (context.view_embeddings(x) for x in z)
             predicted = ridge_predict(h_fit, t_fit, h_test, (options.penalty,))[0]
             scores.append(r2_per_entry(t_test, np.asarray(predicted)))
