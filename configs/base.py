@@ -178,7 +178,7 @@ def get_config() -> ConfigDict:
     monitor.every = 5000  # steps between runs of the monitor; 0 disables it
     monitor.fit_views = 4000  # of the train split, that probes are fitted on
     monitor.test_views = 2000  # of the test split, that they are scored on
-    monitor.contexts = 8  # of the test split, that R² is averaged over
+    monitor.contexts = 8  # of other records of the test split, that R² is averaged over
     monitor.penalty = 0.1  # of the ridge probe, relative to the features' variance
     monitor.neighbours = 20  # of the kNN classifier
 
@@ -190,7 +190,8 @@ def get_config() -> ConfigDict:
     evaluation.environments = ()  # that contexts show; empty: each group, all groups, "none"
     evaluation.lengths = (0, 2, 14, 30, 126)  # of contexts, tokens: two a pair
     evaluation.draws = 1  # contexts drawn; of several, figures are the mean and the deviation
-    evaluation.context_split = "train"  # that contexts are drawn from, or "test"
+    # That contexts are drawn from, or "test"; of records that are not embedded after them.
+    evaluation.context_split = "train"
     # Read contexts as sparsely as in training: else a long context is more than was ever seen.
     evaluation.sparse = False
     evaluation.fit_records = 10_000  # of the train split, two views each, to fit probes on

@@ -233,51 +233,59 @@ def single(record, exact) -> Run:
     return take_steps(record, exact.states)
 
 
-def check_losses(record: dict[str, np.ndarray], metrics: list[dict[str, float]]) -> None:
+def check_losses(
+    record: dict[str, np.ndarray], metrics: list[dict[str, float]], rtol: float
+) -> None:
     for name in ("loss_contrastive", "loss_predictor", "learning_rate"):
         found = [step[name] for step in metrics]
-        np.testing.assert_allclose(found, record[name], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found, record[name], rtol=rtol, err_msg=name)
     total = record["loss_contrastive"] + 5 * record["loss_predictor"]
-    np.testing.assert_allclose([step["loss"] for step in metrics], total, rtol=1e-5)
+    np.testing.assert_allclose([step["loss"] for step in metrics], total, rtol=rtol)
 
 
-def gradients(after: TrainState, before: TrainState) -> Any:
-    """Return the gradients of a first step, from Adam's first moment 0.1 (g + 1e-3 p)."""
+def check_gradients(
+    record: dict[str, np.ndarray], before: TrainState, after: TrainState, rtol: float
+) -> None:
+    """Check the gradients of the first step, by Adam's first moment 0.1 (g + 1e-3 p)."""
     (moments,) = (s for s in after.opt_state if isinstance(s, optax.ScaleByAdamState))
-    return jax.tree.map(lambda mu, p: 10 * mu - 1e-3 * p, moments.mu, before.params)
-
-
-def check_gradients(record: dict[str, np.ndarray], found: Any, tolerance: float) -> None:
+    gradients = jax.tree.map(lambda mu, p: 10 * mu - 1e-3 * p, moments.mu, before.params)
     for name, norm in zip(record["names"], record["gradient_norms_1"], strict=True):
-        gradient, atol = get(found, our_path(str(name))[1]), tolerance * norm
+        gradient, atol = get(gradients, our_path(str(name))[1]), rtol * norm
         np.testing.assert_allclose(np.linalg.norm(gradient), norm, atol=atol, err_msg=name)
         expected = record[f"gradient_1.{name}"]
         np.testing.assert_allclose(sample(gradient), expected, atol=atol, err_msg=name)
 
 
-def check_last_state(record: dict[str, np.ndarray], state: TrainState) -> None:
+def test_four_steps_in_float64(record, exact):
+    """Measured: losses 6e-8, gradients 8e-10, parameters and running statistics 4e-7."""
+    check_losses(record, exact.metrics, 1e-6)
+    check_gradients(record, *exact.states[:2], 1e-8)
+    state = exact.states[-1]
     for name, norm in zip(record["names"], record["parameter_norms_after"], strict=True):
         found = get(state.params, our_path(str(name))[1])
-        np.testing.assert_allclose(np.linalg.norm(found), norm, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(np.linalg.norm(found), norm, rtol=1e-6, err_msg=name)
     for name, expected in record.items():
         kind, _, tensor = name.partition(".")
         if kind in ("after", "buffer"):
             collection, path = our_path(tensor)
             found = sample(get(state.variables[collection], path))
-            atol = 1e-4 * np.abs(expected).max()
+            atol = 1e-5 * np.abs(expected).max()
             np.testing.assert_allclose(found, expected, atol=atol, err_msg=name)
 
 
-def test_four_steps_in_float64(record, exact):
-    check_losses(record, exact.metrics)
-    check_gradients(record, gradients(*exact.states[1::-1]), 1e-7)
-    check_last_state(record, exact.states[-1])
-
-
 def test_each_step_in_float32(record, exact, single):
-    check_losses(record, single.metrics)
-    check_gradients(record, gradients(single.states[0], in_float32(exact.states[0])), 1e-3)
-    check_last_state(record, single.states[-1])
+    """Measured: losses 3e-7, gradients 7e-4, the parameters of the last step 2e-5.
+
+    Rounding decides on which side of 0 some activations of the encoder are, hence the bound of its
+    gradients. Earlier parameters differ more, since Adam makes all gradients equally large.
+    """
+    check_losses(record, single.metrics, 1e-5)
+    check_gradients(record, in_float32(exact.states[0]), single.states[0], 1e-2)
+    for name, norm in zip(record["names"], record["parameter_norms_after"], strict=True):
+        path = our_path(str(name))[1]
+        found, expected = (get(run.states[-1].params, path) for run in (single, exact))
+        np.testing.assert_allclose(np.linalg.norm(found), norm, rtol=1e-4, err_msg=name)
+        assert np.linalg.norm(found - expected) < 1e-4 * norm, name
 
 
 def test_actions_features_embeddings_and_predictions_of_the_first_step(record, exact, single):
