@@ -1,4 +1,4 @@
-r"""ContextSSL on 3DIEBench with rotation and color at full size (the paper's Tables 1 and 2).
+r"""The official recipe: ContextSSL on 3DIEBench, rotation and color (the paper's Tables 1 and 2).
 
     python -m contextssl_jax.data.prepare --dataset=3diebench --source=3DIEBench --out=FOLDER
     python -m contextssl_jax.main --config=configs/3diebench_rotation_color.py \
@@ -20,9 +20,11 @@ Expected numbers: the paper's Table 1 reports R2 .744 for rotation and .046 for 
 tokens of the rotation context, .986 for color and .344 for rotation after the color context, and
 80.4 % linear accuracy; Table 2, MRR .402 and H@1 .292. No full run of this file has been made yet.
 
-As in the official code: encoder, transformer, predictor, loss, masks, environments, optimizer,
-rates, and the parameters of rotations and hues. Different: actions are standardized and scaled
-(model.action_scale), bfloat16 replaces float16, and the report's views, probe steps and splits.
+As in the official code: encoder, transformer, predictor, losses, masks, environments, optimizer,
+rates, and the parameters and actions of rotations and hues in their own units
+(tests/test_official_training.py repeats four of its steps). Different: bfloat16 replaces float16, a
+batch may cross the end of an epoch, and the report has other views, probe steps and splits.
+3diebench_rotation_color_standardized.py standardizes parameters and actions.
 """
 
 from ml_collections import ConfigDict

@@ -123,6 +123,9 @@ def get_config() -> Options:
     # or "default" (float32 is TF32 on NVIDIA GPUs, bfloat16 on TPUs). Unset: "highest" for float32,
     # "default" for bfloat16. CPUs always compute float32.
     model.precision = choice(None, "highest", "high", "default")
+    # Standardize actions, and scale them for the transformer; False uses them as they are, as the
+    # official code does.
+    model.standardize_actions = switch(True, before=True)
     # Root-mean-square norm of each group's action at the transformer's read-in. The features have
     # hundreds of entries: at 1, actions drown in them and adaptation takes far longer to emerge.
     model.action_scale = number(14.0, above=0)
@@ -161,6 +164,9 @@ def get_config() -> Options:
     loss.temperature = number(0.1, above=0)  # of InfoNCE
     loss.clamp = switch(True)  # raise cosines to 1e-7 before InfoNCE, as the official code does
     loss.predictor_weight = number(5.0, 0)  # lambda, of the latent predictor's error
+    # Standardize the parameters that it predicts, so that entries count equally; False predicts
+    # them in their own units, as the official code does.
+    loss.standardize_targets = switch(True, before=True)
     # Of EquiMod's contrast and of SIE's error of predicted targets.
     loss.equivariance_weight = number(1.0, 0)
     loss.invariance_weight = number(10.0, 0)  # of VICReg's and SIE's squared distance of the views
@@ -216,7 +222,7 @@ def get_config() -> Options:
     # Of the train split, that probes are fitted on.
     monitor.fit_views = integer(4000, 1, resume=FREE)
     monitor.test_views = integer(2000, 1, resume=FREE)  # of the test split, that they are scored on
-    # Of the test split, that R² is averaged over.
+    # Of other records of the test split, that R² is averaged over.
     monitor.contexts = integer(8, 1, 16_384, resume=FREE)
     # Of the ridge probe, relative to the features' variance.
     monitor.penalty = number(0.1, above=0, resume=FREE)

@@ -35,8 +35,8 @@ def objects3d() -> ConfigDict:
 
 
 def bench3d() -> ConfigDict:
-    """Return rotation and color of 3DIEBench, as 3diebench_rotation_color.py."""
-    config = shared.rotation_color()
+    """Return rotation and color of 3DIEBench, as 3diebench_rotation_color_standardized.py."""
+    config = shared.rotation_color_standardized()
     _train_projector(config)
     config.environments = ("rotation+color",)
     return config

@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
     config.objects3d.update(side=32, train=12_000, pool=8)
     small.apply(config, steps=3600, every=1200)
     config.log.every = 200
-    config.monitor.update(test_views=800, contexts=4)
+    config.monitor.update(test_views=700, contexts=4)
     config.eval.update(fit_records=5_000, test_records=900)
     return config

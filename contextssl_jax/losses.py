@@ -110,19 +110,25 @@ def _cross_entropy(
     )
 
 
-def parameter_errors(predicted: jax.Array, target: jax.Array, group_ids: np.ndarray) -> jax.Array:
+def parameter_errors(
+    predicted: jax.Array,
+    target: jax.Array,
+    group_ids: np.ndarray,
+    unit: np.ndarray | float = 1.0,
+) -> jax.Array:
     """Return the mean squared error of each group's transform parameters.
 
     Args:
-      predicted: standardized parameters, float32 [B, E, 2K, T].
-      target: standardized parameters of the y views, float32 [B, K, T], which are predicted from
-        both tokens of a pair (paper, Eq. 3).
+      predicted: parameters, float32 [B, E, 2K, T].
+      target: parameters of the y views, float32 [B, K, T], which are predicted from both tokens of
+        a pair (paper, Eq. 3).
       group_ids: group of each entry, int [T].
+      unit: of the errors of each entry, [T] or one for all.
 
     Returns:
       [B, E, 2K, G].
     """
-    squared = (predicted - jnp.repeat(target, 2, axis=1)[:, None]) ** 2
+    squared = ((predicted - jnp.repeat(target, 2, axis=1)[:, None]) / unit) ** 2
     membership = jax.nn.one_hot(group_ids, int(max(group_ids)) + 1, dtype=squared.dtype)
     weights = membership / membership.sum(axis=0)
     return jnp.einsum("bekt,tg->bekg", squared, weights, precision=jax.lax.Precision.HIGHEST)
@@ -130,6 +136,9 @@ def parameter_errors(predicted: jax.Array, target: jax.Array, group_ids: np.ndar
 
 def predictor_loss(errors: jax.Array, environments: jax.Array) -> jax.Array:
     """Sum the observed groups' mean squared errors; a mean over contexts, environments and tokens.
+
+    If each environment observes one group, this is the mean over the entries of that group, as in
+    the official code, which also adds the means of several groups.
 
     Args:
       errors: [B, E, 2K, G], from parameter_errors.

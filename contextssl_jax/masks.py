@@ -35,8 +35,22 @@ def random_pair_mask(
         chance = jax.random.uniform(
             row_key, (tokens, 1), minval=probability_low, maxval=probability
         )
-    keep = jax.random.uniform(jax.random.fold_in(key, 1), (tokens, tokens // 2)) >= chance
-    return jnp.repeat(keep, 2, axis=1) | jnp.eye(tokens, dtype=bool)
+    uniform = jax.random.uniform(jax.random.fold_in(key, 1), (tokens, tokens // 2))
+    return keep_pairs(uniform, chance)
+
+
+def keep_pairs(uniform: jax.Array, probability: jax.Array | float) -> jax.Array:
+    """Return the mask of `random_pair_mask` from its random numbers.
+
+    Args:
+      uniform: a number in [0, 1) for each row and pair, [..., tokens, tokens / 2].
+      probability: that a row hides a pair; broadcastable.
+
+    Returns:
+      bool [..., tokens, tokens].
+    """
+    tokens = uniform.shape[-2]
+    return jnp.repeat(uniform >= probability, 2, axis=-1) | jnp.eye(tokens, dtype=bool)
 
 
 def training_masks(

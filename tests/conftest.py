@@ -32,7 +32,7 @@ from ml_collections import ConfigDict  # noqa: E402
 from configs import debug  # noqa: E402
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recorded() -> Callable[[str], dict[str, np.ndarray]]:
     """Return a function that reads tests/data/<name>.npz.
 

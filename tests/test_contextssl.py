@@ -40,7 +40,7 @@ def test_each_groups_action_has_the_configured_norm_and_y_tokens_have_none(confi
     method, _, _ = prepare(config)
     split = build_experiment(config).dataset.splits["train"]
     _, t = split.draw(np.random.default_rng(0), np.zeros(20000, int), 2)
-    scaled = method.space.actions(t[:, 0], t[:, 1]) * action_scales(method.space, 7.0)
+    scaled = method.space.actions(t[:, 0], t[:, 1]) * action_scales(method.space, config.model)
     tokens = make_tokens(jnp.zeros((1, len(t), 2, 3)), scaled[None])
     actions = tokens[0, :, 3:].reshape(len(t), 2, 5)
     np.testing.assert_array_equal(actions[:, 1], 0)
@@ -83,7 +83,7 @@ def test_evaluation_encodes_a_context_as_training_does(config, sparse):
     features = method.encode(variables, record, batch.transform_params[0].reshape(2 * k, -1))
     features = features.reshape(k, 2, -1)
     actions = method.space.actions(batch.transform_params[0, :, 0], batch.transform_params[0, :, 1])
-    scaled = actions * action_scales(method.space, config.model.action_scale)
+    scaled = actions * action_scales(method.space, config.model)
     tokens = make_tokens(features[None], scaled[None])
     key, mask = None, pair_mask(2 * k)[None, None]
     if sparse:  # the last pair is the query: the context is what comes before it

@@ -11,6 +11,7 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.evaluation import monitor
 from contextssl_jax.evaluation.monitor import build_monitor
 from contextssl_jax.evaluation.scores import r2_per_entry
+from contextssl_jax.evaluation.views import draw_views
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.methods.base import Predictions, mask_actions
 
@@ -91,9 +92,35 @@ def test_the_longest_context_is_a_mean_over_drawn_ones(config, experiment, monke
 
 
 def test_too_many_views_are_an_error(config, experiment):
-    config.monitor.test_views = 10_000
-    with pytest.raises(UserError, match="monitor.test_views: needs 10000"):
+    size = experiment.dataset.splits["test"].size
+    in_contexts = config.monitor.contexts * config.data.pairs
+    config.monitor.test_views = size - in_contexts
+    build_monitor(config, experiment)
+    config.monitor.test_views += 1
+    message = f"{size - in_contexts + 1} records and {in_contexts} for contexts, but the test split"
+    with pytest.raises(UserError, match=message):
         build_monitor(config, experiment)
+    config.monitor.fit_views = 10_000
+    with pytest.raises(UserError, match="monitor.fit_views: needs 10000"):
+        build_monitor(config, experiment)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contexts_are_of_other_records_than_the_scored_views(config, experiment, monkeypatch, seed):
+    drawn = []
+
+    def recorded(split, *arguments):
+        views = draw_views(split, *arguments)
+        drawn.append((split, views.indices))
+        return views
+
+    monkeypatch.setattr(monitor, "draw_views", recorded)
+    config.seed = seed
+    build_monitor(config, experiment)
+    _, (test, scored), (of_contexts, contexts) = drawn
+    assert of_contexts is test is experiment.dataset.splits["test"]
+    assert len(contexts) == config.monitor.contexts * config.data.pairs
+    assert len({*scored, *contexts}) == len(scored) + len(contexts)
 
 
 def test_knn_uses_untransformed_images(config, experiment):

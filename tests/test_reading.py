@@ -88,7 +88,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     """Cached ≡ full: each query goes through the transformer with its context, token by token."""
     contexts, z, pairs, views = read(experiment, variables, CONDITIONS)
     method, space = experiment.method, experiment.dataset.space
-    scales = action_scales(space, debug.get_config().model.action_scale)
+    scales = action_scales(space, debug.get_config().model)
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(5, 2, 5)).astype(np.float32)
     plain, requested = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)
@@ -137,10 +137,15 @@ def test_sparse_contexts_are_drawn_by_their_key(config, variables):
     np.testing.assert_allclose(one[0], dense.view_embeddings(z)[0], atol=1e-6)
 
 
-def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
-    config.eval.update(context_split="test", draws=3)
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("seed", range(3))
+def test_contexts_are_of_other_records_than_the_views_embedded_after_them(
+    config, experiment, split, seed
+):
+    config.eval.update(context_split=split, draws=3, seed=seed)
     monitored = draw_eval_data(config.eval, experiment.dataset, 14)
-    used = {*monitored.test.indices, *monitored.retrieval.indices}
+    views = {"train": [monitored.fit], "test": [monitored.test, monitored.retrieval]}[split]
+    used = {index for one in views for index in one.indices}
     assert len(monitored.contexts) == 3
     for views in monitored.contexts:
         assert len(views.indices) == 7 and not used & {*views.indices}
@@ -156,7 +161,8 @@ def test_contexts_of_the_test_split_are_of_other_records(config, experiment):
         (dict(test_records=999), 14, "eval.test_records: 999"),
         (dict(images=200), 14, "eval.images: 200 records, but the test split has 128"),
         (dict(context_split="test"), 200, "a context of 200 tokens needs 100 records, but the"),
-        (dict(), 600, "a context of 600 tokens needs 300 records, but the train split has 256"),
+        (dict(), 600, "a context of 600 tokens needs 300 records, but the train split has 128"),
+        (dict(fit_records=250), 14, "train split has 6 .* lower --config.eval.fit_records, or"),
         (dict(context_split="dev"), 14, "eval.context_split: unknown value 'dev'"),
     ],
 )

@@ -80,7 +80,7 @@ class EncodedContexts:
         Args:
           reader: the method's forward passes.
           variables: placed by the reader.
-          space: of transform parameters and actions.
+          space: the method's.
           conditions: environments and lengths.
           views: at least as many pairs as the longest length needs.
           key: draws attention masks as in training; None attends to the whole context.

@@ -102,7 +102,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
             with clock.part("contexts"):
                 context_key = jax.random.fold_in(jax.random.fold_in(key, _CONTEXTS_KEY), draw)
                 context = EncodedContexts(
-                    *(reader, variables, dataset.space, conditions, pairs),
+                    *(reader, variables, method.space, conditions, pairs),
                     context_key if options.sparse else None,
                 )
             with clock.part("embedding"):
@@ -148,7 +148,7 @@ def _embed(context: EncodedContexts, inputs: EvalInputs) -> Embeddings:
     """Return all embeddings under the conditions of one context."""
     z, t = inputs.features, inputs.data.retrieval.transform_params
     sources = np.broadcast_to(z.retrieval[:, :1], z.retrieval.shape)
-    actions = np.asarray(inputs.space.actions(t[:, :1], t))
+    actions = np.asarray(inputs.method.space.actions(t[:, :1], t))
     return Embeddings(
         context.view_embeddings(z.fit),
         context.view_embeddings(z.test),

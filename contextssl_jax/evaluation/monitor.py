@@ -42,8 +42,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     views where the data set has no untransformed ones), if both splits have labels; and
     `r2/<environment>/<group>/<tokens>`, the R² of ridge regression of single views' parameters,
     mean over the group's entries, after 0 tokens and after 2K - 2 tokens of a context of the test
-    split. The latter is a mean over several drawn contexts, between which R² varies widely; a
-    method without contexts has only the former.
+    split, which has no record in common with the scored views. The latter is a mean over several
+    drawn contexts, between which R² varies widely; a method without contexts has only the former.
 
     Args:
       config: of which `seed`, `data.pairs` and the section `monitor`.
@@ -54,17 +54,20 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     """
     dataset, options, pairs = experiment.dataset, config.monitor, config.data.pairs
     space, train, test = dataset.space, dataset.splits["train"], dataset.splits["test"]
-    needed = max(options.test_views, options.contexts * pairs)
-    for name, where, n in (
-        ("fit_views", "train", options.fit_views),
-        ("test_views", "test", needed),
-    ):
-        if n > dataset.splits[where].size:
-            size = dataset.splits[where].size
-            raise UserError(
-                f"--config.monitor.{name}: needs {n} records, but the {where} split has {size}."
-                " Decrease it, or disable the monitor by --config.monitor.every=0."
-            )
+    uses_context = experiment.eval_method.uses_context
+    in_contexts = options.contexts * pairs if uses_context else 0
+    if options.fit_views > train.size:
+        raise UserError(
+            f"--config.monitor.fit_views: needs {options.fit_views} records, but the train split"
+            f" has {train.size}. Decrease it, or disable the monitor by --config.monitor.every=0."
+        )
+    if options.test_views + in_contexts > test.size:
+        others = f" and {in_contexts} for contexts" if in_contexts else ""
+        raise UserError(
+            f"--config.monitor.test_views: needs {options.test_views} records{others}, but the"
+            f" test split has {test.size}. Decrease it, or --config.monitor.contexts, or disable"
+            " the monitor by --config.monitor.every=0."
+        )
     if options.neighbours > options.fit_views:
         raise UserError(
             f"--config.monitor.neighbours: {options.neighbours} exceeds"
@@ -75,9 +78,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
         draw_views(test, (config.seed, _TEST), options.test_views, 1),
     )
     images = views if space.identity is None else [identity_views(v, space.identity) for v in views]
-    drawn = draw_views(test, (config.seed, _CONTEXT), options.contexts * pairs, 2)
+    drawn = draw_views(test, (config.seed, _CONTEXT), in_contexts, 2, views[1].indices)
     contexts = [drawn.part(slice(i * pairs, (i + 1) * pairs)) for i in range(options.contexts)]
-    uses_context = experiment.eval_method.uses_context
     conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if uses_context else (0,))
     passes = ForwardPasses(experiment.eval_method, _BATCH)
     t_fit, t_test = (np.asarray(space.standardize(v.transform_params[:, 0])) for v in views)
@@ -98,7 +100,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
         z = [reader.encode(variables, v)[:, 0] for v in views]
         scores = []
         for pair_views in contexts if uses_context else contexts[:1]:
-            context = EncodedContexts(reader, variables, space, conditions, pair_views, None)
+            method = experiment.eval_method
+            context = EncodedContexts(reader, variables, method.space, conditions, pair_views, None)
             h_fit, h_test = (context.view_embeddings(x) for x in z)
             check_stop()
             predicted = ridge_predict(h_fit, t_fit, h_test, (options.penalty,))[0]

@@ -1,5 +1,6 @@
 """The views of an evaluation: records of a split, and transform parameters."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -78,7 +79,8 @@ class EvalData(NamedTuple):
 def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalData:
     """Draw the views of an evaluation.
 
-    Contexts and the views embedded after them have no record of the test split in common.
+    Contexts and the views embedded after them have no record in common, whichever split the
+    contexts are drawn from.
 
     Args:
       options: the section `eval`.
@@ -112,21 +114,28 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
     ranked = draw_views(
         test, (seed, _RETRIEVAL), options.retrieval.records, options.retrieval.views
     )
+    fit = draw_views(train, (seed, _FIT), options.fit_records, 2)
     source = dataset.splits[options.context_split]
-    used = np.union1d(scored.indices, ranked.indices) if source is test else np.zeros(0, int)
+    embedded = {"train": (fit,), "test": (scored, ranked)}[options.context_split]
+    used = functools.reduce(np.union1d, [views.indices for views in embedded])
     free, pairs = source.size - len(used), longest // 2
     if pairs > free:
+        sizes = {
+            "train": "--config.eval.fit_records",
+            "test": "--config.eval.test_records or --config.eval.retrieval.records",
+        }
         raise UserError(
             f"--config.eval.lengths: a context of {longest} tokens needs {pairs} records, but the"
-            f" {options.context_split} split has {free} outside the evaluated views."
-            " Use shorter contexts."
+            f" {options.context_split} split has {free} outside the views that are embedded after"
+            f" it. Use shorter contexts, a lower {sizes[options.context_split]}, or the other"
+            " --config.eval.context_split."
         )
     contexts = (
         draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used)
         for draw in range(options.draws if pairs else 1)
     )
     return EvalData(
-        draw_views(train, (seed, _FIT), options.fit_records, 2),
+        fit,
         scored,
         untransformed(train, _FIT_IMAGES, images[0]),
         untransformed(test, _TEST_IMAGES, images[1]),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.dataset import Record
@@ -26,7 +27,7 @@ Array = Any  # NumPy on the host, JAX on the device
 class Predictions(NamedTuple):
     """What a method predicts from embeddings, without any probe; None for what it does not."""
 
-    transform_params: Array = None  # standardized, float32 [N, T]
+    transform_params: Array = None  # in the units of `Method.space`, float32 [N, T]
     classes: Array = None  # logits, float32 [N, C]
 
 
@@ -35,7 +36,8 @@ class Method:
     """A self-supervised method as pure functions of its variables.
 
     Attributes:
-      space: the conditioned groups' transform parameters and actions.
+      space: the conditioned groups' transform parameters and actions, in the units in which the
+        method predicts parameters and takes actions; see `method_space`.
       modules: the Flax modules of the parts that the parameters are divided into, by part.
       heads: from features to embeddings, by part; the last one's outputs are the embeddings.
       uses_context: True if embeddings depend on a context; for other methods only the context
@@ -67,6 +69,18 @@ class Method:
     predict: Callable[[Variables, jax.Array], Predictions]
     target_classes: Callable[[np.ndarray, np.ndarray], np.ndarray]
     independent_contexts: bool = False
+
+
+def method_space(config: ConfigDict, space: ParameterSpace) -> ParameterSpace:
+    """Return a data set's space in a method's units.
+
+    Those of parameters are set by `loss.standardize_targets`, those of actions by
+    `model.standardize_actions`.
+    """
+    return space.with_units(
+        standardize_params=config.loss.standardize_targets,
+        standardize_actions=config.model.standardize_actions,
+    )
 
 
 def mask_actions(actions: Array, observed: Array, group_ids: np.ndarray) -> Array:

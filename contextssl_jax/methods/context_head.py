@@ -39,7 +39,7 @@ def build_context_head(config: ConfigDict, space: ParameterSpace, *, use_actions
     """
     model, mask = config.model, config.mask
     transformer = build_transformer(model)
-    scale = action_scales(space, model.action_scale if use_actions else 0.0)
+    scale = action_scales(space, model) * use_actions
 
     def draw_masks(
         key: jax.Array | None, position: jax.Array, environments: int, tokens: int
@@ -137,20 +137,20 @@ def build_transformer(model: ConfigDict) -> ContextTransformer:
     return ContextTransformer(**model.transformer, dtype=jnp.dtype(model.dtype), remat=model.remat)
 
 
-def action_scales(space: ParameterSpace, norm: float) -> np.ndarray:
-    """Return the factor of each action entry that gives every group's action the same norm.
+def action_scales(space: ParameterSpace, model: ConfigDict) -> np.ndarray:
+    """Return the factor of each action entry at the transformer's read-in, float32 [A].
 
-    Features of hundreds of entries drown a handful of standardized action entries.
+    Features of hundreds of entries drown a handful of standardized action entries. These get the
+    factors that give every group's action the same root-mean-square norm, `action_scale`. Actions
+    that are not standardized are not scaled either, as in the official code.
 
     Args:
       space: the conditioned groups.
-      norm: root-mean-square norm of each group's scaled action.
-
-    Returns:
-      float32 [A].
+      model: the section `model`.
     """
     entries = np.bincount(space.action_group_ids)[space.action_group_ids]
-    return (norm / np.sqrt(entries)).astype(np.float32)
+    scales = model.action_scale / np.sqrt(entries)
+    return (scales if model.standardize_actions else np.ones_like(scales)).astype(np.float32)
 
 
 _ALL_VISIBLE = {"probability": 0.0, "probability_low": None}

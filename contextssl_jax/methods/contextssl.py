@@ -11,6 +11,7 @@ context is embedded in, K pairs, G groups, T and A entries of transform paramete
 features, P embedding entries. The indices below are those of the paper.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ from contextssl_jax.methods.base import (
     Metrics,
     Predictions,
     Variables,
+    method_space,
     observed_actions,
     variables_of,
 )
@@ -42,24 +44,32 @@ from contextssl_jax.models.context_transformer import embed_contexts, interleave
 from contextssl_jax.models.predictor import build_predictor
 
 
-def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
+def build(
+    config: ConfigDict,
+    dataset: Dataset,
+    axis: str | None,
+    draw_masks: Callable[..., jax.Array] = training_masks,
+) -> Method:
     """Build the method from the sections `model`, `loss` and `mask`.
 
     Args:
       config: the options.
       dataset: whose views are rendered and whose groups condition the model.
       axis: name of the axis over devices that hold other contexts, or None.
+      draw_masks: returns the attention masks of a training step; see `training_masks`.
 
     Raises:
       UserError: an option has an unknown value.
     """
-    space = dataset.space
+    space = method_space(config, dataset.space)
     encoder = build_view_encoder(config, dataset, axis)  # f
     head = build_context_head(config, space, use_actions=True)  # h, for evaluation
     transformer: Any = head.module  # h
     predictor = build_predictor(config.model, len(space.param_mean))  # the head of Eq. 3
     info_nce = build_info_nce(config.loss, axis)
-    scales = action_scales(space, config.model.action_scale)
+    scales = action_scales(space, config.model)
+    # Standard deviations of the parameters in the predictor's units.
+    deviations = dataset.space.param_std / space.param_std
 
     def loss(
         params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
@@ -75,7 +85,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
         tokens = make_tokens(features[:, None], actions * scales)
         # A token attends to itself and to earlier pairs. y_i does not attend to its own x_i, and
         # each row hides every earlier pair with probability p (context masking). [L, B, E, 2K, 2K]
-        masks = training_masks(
+        masks = draw_masks(
             key,
             batch.position,
             environments=tokens.shape[1],
@@ -98,11 +108,12 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
         total = contrastive.loss.mean() + config.loss.predictor_weight * prediction
         metrics = mean_over({"loss": total}, axis)
         metrics |= info_nce_metrics(contrastive, axis)
+        errors = parameter_errors(predicted, target, space.param_group_ids, deviations)
         metrics |= predictor_metrics(prediction, errors, batch.environments, space.names, axis)
         return total, ({"encoder": statistics} if "encoder" in batch_stats else {}, metrics)
 
     def predict(variables: Variables, embeddings: jax.Array) -> Predictions:
-        """Predict standardized transform parameters; see `Method`."""
+        """Predict transform parameters; see `Method`."""
         parameters: Any = predictor.apply({"params": variables["params"]["predictor"]}, embeddings)
         return Predictions(transform_params=parameters)
 

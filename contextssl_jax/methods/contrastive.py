@@ -11,7 +11,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.losses import InfoNCEOutput, build_info_nce, normalize
 from contextssl_jax.methods.assembly import assemble_method, embed_batch
-from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.base import Method, Metrics, method_space
 from contextssl_jax.methods.heads import Embeddings, Head
 from contextssl_jax.methods.metrics import info_nce_metrics
 from contextssl_jax.methods.view_encoder import build_view_encoder
@@ -40,7 +40,7 @@ def build_contrastive(
     Raises:
       UserError: an option has an unknown value.
     """
-    space, encoder = dataset.space, build_view_encoder(config, dataset, axis)
+    space, encoder = method_space(config, dataset.space), build_view_encoder(config, dataset, axis)
     info_nce = build_info_nce(config.loss, axis)
 
     def loss(

@@ -15,7 +15,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.losses import InfoNCEOutput, build_info_nce, normalize
 from contextssl_jax.methods.assembly import assemble_method, embed_batch
-from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.base import Method, Metrics, method_space
 from contextssl_jax.methods.context_head import choose_heads
 from contextssl_jax.methods.heads import Embeddings, build_projector
 from contextssl_jax.methods.metrics import info_nce_metrics
@@ -57,7 +57,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None, plus: bool = F
     Raises:
       UserError: an option has an unknown value.
     """
-    space, encoder = dataset.space, build_view_encoder(config, dataset, axis)
+    space, encoder = method_space(config, dataset.space), build_view_encoder(config, dataset, axis)
     heads = {
         "projector": build_projector(config.model, axis),
         **choose_heads(config, space, axis, use_actions=True, plus=plus),

@@ -40,8 +40,8 @@ class Head:
       uses_context: True if embeddings depend on a context.
       init: (key, features [1, F], actions [1, A]) -> variables.
       embed_pairs: (variables, features [B, K, 2, F], actions [B, E, K, A], position int [B], key)
-        -> (Embeddings, new batch statistics), for training. Actions are standardized and 0 for
-        groups that are not observed; `position` is the contexts' place in the global batch.
+        -> (Embeddings, new batch statistics), for training. Actions are in the method's units and 0
+        for groups that are not observed; `position` is the contexts' place in the global batch.
       encode_context: (variables, features [K, 2, F], actions [K, A], key or None) -> a context
         that serves `embed` for every prefix. With a key, masks drawn from it hide as much of the
         context as in training; with None all of it is visible.

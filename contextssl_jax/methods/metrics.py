@@ -50,7 +50,7 @@ def predictor_metrics(
 
     Args:
       loss: from `predictor_loss`.
-      errors: from `parameter_errors`, [B, E, 2K, G].
+      errors: see `observed_r2`.
       environments: observed groups, bool [B, E, G].
       names: of the groups.
       axis: name of the axis over devices, or None.
@@ -66,7 +66,8 @@ def observed_r2(errors: jax.Array, environments: jax.Array, axis: str | None) ->
     """Return the predictor's R² of each group where it is observed, on x and on y tokens.
 
     Args:
-      errors: mean squared errors of standardized parameters, whose variance is 1, [B, E, 2K, G].
+      errors: from `parameter_errors` in units of the parameters' standard deviations, so that a
+        constant prediction of their means has an error of 1, [B, E, 2K, G].
       environments: observed groups, bool [B, E, G].
       axis: name of the axis over devices, or None.
 

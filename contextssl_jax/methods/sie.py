@@ -11,7 +11,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.losses import mean_variance_covariance
 from contextssl_jax.methods.assembly import assemble_method, embed_batch
-from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.base import Method, Metrics, method_space
 from contextssl_jax.methods.heads import Embeddings, build_action_projector, build_projector
 from contextssl_jax.methods.view_encoder import build_view_encoder
 
@@ -58,7 +58,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
     Raises:
       UserError: an option has an unknown value.
     """
-    space, encoder = dataset.space, build_view_encoder(config, dataset, axis)
+    space, encoder = method_space(config, dataset.space), build_view_encoder(config, dataset, axis)
     heads = {
         "invariant": build_projector(config.model, axis, (0, 2)),
         "equivariant": build_action_projector(config.model, axis, (1, 2)),

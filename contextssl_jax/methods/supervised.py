@@ -21,7 +21,7 @@ from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
 from contextssl_jax.losses import normalize, parameter_errors, predictor_loss
 from contextssl_jax.methods.assembly import assemble_method, embed_batch
-from contextssl_jax.methods.base import Method, Metrics, Predictions, Variables
+from contextssl_jax.methods.base import Method, Metrics, Predictions, Variables, method_space
 from contextssl_jax.methods.context_head import build_context_head
 from contextssl_jax.methods.metrics import predictor_metrics
 from contextssl_jax.methods.view_encoder import build_view_encoder
@@ -41,7 +41,8 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
     Raises:
       UserError: an option has an unknown value, or the data set has no labels.
     """
-    space, options, labels = dataset.space, config.supervised, dataset.splits["train"].labels
+    space, options = method_space(config, dataset.space), config.supervised
+    labels = dataset.splits["train"].labels
     if labels is None:
         raise UserError(
             f"--config.method: supervised needs labels, which {dataset.name} does not have. Choose"
@@ -56,6 +57,8 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
     heads = {"transformer": build_context_head(config, space, use_actions=True)}
     predictor = build_predictor(config.model, len(space.param_mean))
     classifier = nn.Dense(int(labels.max()) + 1 + options.shift)
+    # Standard deviations of the parameters in the predictor's units.
+    deviations = dataset.space.param_std / space.param_std
     shifting = np.asarray([name == options.group for name in space.names])
 
     def logits_of(params: Any, h: jax.Array) -> jax.Array:
@@ -71,11 +74,12 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
         targets = jnp.repeat(batch.labels, 2, axis=1)[:, None] + options.shift * shifted
         classification, metrics = label_loss(logits_of(params, h), targets)
         predicted: Any = predictor.apply({"params": params["predictor"]}, h)
-        standardized = space.standardize(batch.transform_params[:, :, 1])
-        errors = parameter_errors(predicted, standardized, space.param_group_ids)
+        target = space.standardize(batch.transform_params[:, :, 1])
+        errors = parameter_errors(predicted, target, space.param_group_ids)
         prediction = predictor_loss(errors, batch.environments)
         total = classification + config.loss.predictor_weight * prediction
         metrics = mean_over({"loss": total} | metrics, axis)
+        errors = parameter_errors(predicted, target, space.param_group_ids, deviations)
         metrics |= predictor_metrics(prediction, errors, batch.environments, space.names, axis)
         return total, (statistics, metrics)
 

@@ -11,7 +11,7 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.losses import mean_variance_covariance
 from contextssl_jax.methods.assembly import assemble_method, embed_batch
-from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.base import Method, Metrics, method_space
 from contextssl_jax.methods.context_head import choose_heads
 from contextssl_jax.methods.heads import Embeddings
 from contextssl_jax.methods.view_encoder import build_view_encoder
@@ -59,7 +59,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None, plus: bool = F
     Raises:
       UserError: an option has an unknown value.
     """
-    space, encoder = dataset.space, build_view_encoder(config, dataset, axis)
+    space, encoder = method_space(config, dataset.space), build_view_encoder(config, dataset, axis)
     heads = choose_heads(config, space, axis, use_actions=False, plus=plus)
 
     def loss(

@@ -11,7 +11,7 @@ from contextssl_jax.models.initializers import torch_bias, torch_kernel
 
 
 class ParameterPredictor(nn.Module):
-    """A ReLU network from embeddings to standardized transform parameters.
+    """A ReLU network from embeddings to transform parameters.
 
     Attributes:
       hidden: widths of the hidden layers.
@@ -25,7 +25,7 @@ class ParameterPredictor(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Predict standardized parameters [..., T] from embeddings of length 1, [..., P]."""
+        """Predict parameters [..., T] from embeddings of length 1, [..., P]."""
         for width in self.hidden:
             h = nn.relu(self._dense(width, h.shape[-1])(h))
         return self._dense(self.entries, h.shape[-1])(h).astype(jnp.float32)

@@ -1,7 +1,7 @@
 """The space of all groups' parameters: their order, statistics and actions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,6 +16,9 @@ _STATISTICS_SEED, _STATISTICS_DRAWS = 0, 1 << 16
 @dataclass(frozen=True)
 class ParameterSpace:
     """The parameters of all groups in a fixed order, standardized by fixed statistics.
+
+    Statistics of mean 0 and standard deviation 1 leave parameters or actions in their own units;
+    see `with_units`.
 
     A parameter vector holds the conditioned groups first (T entries), then the unconditioned
     transforms: groups that are sampled and rendered, but are no condition, target or measure.
@@ -49,6 +52,19 @@ class ParameterSpace:
             *(f(axis=0).astype(np.float32) for f in (both.mean, both.std)),
             *(f(axis=0).astype(np.float32) for f in (actions.mean, actions.std)),
         )
+
+    def with_units(
+        self, *, standardize_params: bool, standardize_actions: bool
+    ) -> "ParameterSpace":
+        """Return this space, or one whose parameters or actions are in the groups' own units."""
+        space = self
+        if not standardize_params:
+            mean, std = np.zeros_like(self.param_mean), np.ones_like(self.param_std)
+            space = replace(space, param_mean=mean, param_std=std)
+        if not standardize_actions:
+            mean, std = np.zeros_like(self.action_mean), np.ones_like(self.action_std)
+            space = replace(space, action_mean=mean, action_std=std)
+        return space
 
     @property
     def all_groups(self) -> tuple[Group, ...]:
@@ -100,7 +116,7 @@ class ParameterSpace:
         )
 
     def standardize(self, transform_params: Array) -> Array:
-        """Standardize parameters [..., >= T] to mean 0 and standard deviation 1, [..., T]."""
+        """Standardize parameters [..., >= T] by the statistics, [..., T]."""
         return (transform_params[..., : len(self.param_mean)] - self.param_mean) / self.param_std
 
     def actions(self, t_x: Array, t_y: Array) -> jax.Array:

@@ -36,7 +36,8 @@ class EvalInputs:
     """What all evaluators share, the same for every drawn context.
 
     Attributes:
-      space: parameters and actions of the conditioned groups.
+      space: parameters and actions of the conditioned groups, standardized; `method.space` has
+        the method's units.
       method: the evaluated method.
       conditions: the U conditions, of E environments and C context lengths.
       data: the views behind features and embeddings, with their parameters and labels.

@@ -77,10 +77,10 @@ def _parameters_r2(inputs: EvalInputs, of_views: np.ndarray, of_targets: np.ndar
 
     Args:
       inputs: of which the retrieval views' parameters are the targets.
-      of_views: predictions from z⁺, standardized, [U, r, V, T].
+      of_views: predictions from z⁺, in the method's units, [U, r, V, T].
       of_targets: predictions from z_r, [E, C, r, V, T].
     """
-    conditions, space = inputs.conditions, inputs.space
+    conditions, space = inputs.conditions, inputs.method.space
     t = np.asarray(space.standardize(inputs.data.retrieval.transform_params))
     t = t.reshape(-1, t.shape[-1])
     views_r2, targets_r2 = (
