@@ -145,6 +145,10 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.steps = 100_000  # of the whole run
+    # Weights that a new run starts from: a workdir, or a file that contextssl_jax.convert writes or
+    # reads. A resumed run has its own.
+    train.init_from = config_dict.placeholder(str)
+    train.init_part = "all"  # of these weights, or "encoder"
     train.optimizer = "adam"  # "adam" with coupled L2 (official code), or "adamw"
     train.learning_rate = 1e-4  # peak
     train.warmup_steps = 1000  # of linear warm-up from 0; then cosine to 0 at the last step

@@ -23,7 +23,13 @@ from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.figures.curves import draw_curves
 from contextssl_jax.reports.command import report_exists, write_report
-from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.run.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    has_checkpoints,
+    initial_host_data,
+)
+from contextssl_jax.run.initial_weights import InitialWeights, load_initial_weights
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.run.metadata import append_run_metadata
 from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
@@ -52,6 +58,8 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
     template = experiment.template()
     run_monitor = build_monitor(config, experiment) if config.monitor.every else None
     evaluate = build_evaluation(config, experiment) if config.eval.every else None
+    is_new = not run_on_primary(lambda: has_checkpoints(workdir))
+    initial_weights = load_initial_weights(config, template.variables) if is_new else None
     lock: Lock | None = None
     with ExitStack() as stack:
 
@@ -59,7 +67,8 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
             nonlocal lock
             free = resume_free_options()
             lock = stack.enter_context(acquire_workdir(workdir, config, experiment.dataset, free))
-            append_run_metadata(workdir, collect_metadata())
+            source = {"initial_weights": initial_weights.source} if initial_weights else {}
+            append_run_metadata(workdir, collect_metadata() | source)
 
         run_on_primary(acquire)
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
@@ -70,7 +79,15 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
                 " the memory of a step"
             ):
                 _training_loop(
-                    config, workdir, lock, experiment, run_monitor, evaluate, checkpoints, template
+                    config,
+                    workdir,
+                    lock,
+                    experiment,
+                    run_monitor,
+                    evaluate,
+                    checkpoints,
+                    template,
+                    initial_weights,
                 )
         except NonFiniteError as error:
             checkpoints.wait()
@@ -90,15 +107,14 @@ def _training_loop(
     evaluate: Evaluate | None,
     checkpoints: Checkpoints,
     template: TrainState,
+    initial_weights: InitialWeights | None,
 ) -> None:
     """Monitor, save, evaluate and train, in that order, until the last step or a stop signal."""
     parallel, total_steps = experiment.parallel, config.train.steps
     restored = checkpoints.restore(template)
     if restored:
         _check_host_data(restored, total_steps, workdir)
-    initial = restored or Checkpoint(
-        0, experiment.init(), {"batches": 0, "window": [], "looked": -1}
-    )
+    initial = restored or _initial_checkpoint(experiment, initial_weights)
     resumed = restored is not None
     # The key "looked" of the host data is the last monitored step.
     step, monitored_step = initial.step, initial.host["looked"]
@@ -151,6 +167,16 @@ def _training_loop(
             writer.try_write("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     outcome = "done" if is_last else "stopped"
     _log.info("%s at step %d of %d; see %s", outcome, step, total_steps, workdir)
+
+
+def _initial_checkpoint(
+    experiment: Experiment, initial_weights: InitialWeights | None
+) -> Checkpoint:
+    state = experiment.init()
+    if initial_weights:
+        state = initial_weights.replace(state)
+        _log.info("initial weights: %s", initial_weights.source)
+    return Checkpoint(0, state, initial_host_data())
 
 
 def _check_host_data(restored: Checkpoint, total_steps: int, workdir: epath.Path) -> None:

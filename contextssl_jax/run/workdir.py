@@ -26,7 +26,7 @@ _MUTABLE = (
 )
 
 _MAX_LISTED = 20  # options in an error message
-_CONFIG, _DATASET = "config.json", "data.json"
+CONFIG, _DATASET = "config.json", "data.json"
 
 
 def fingerprint(config: ConfigDict, resume_free: tuple[str, ...]) -> str:
@@ -49,12 +49,11 @@ def check_workdir(folder: str, config: ConfigDict, resume_free: tuple[str, ...])
     """
     workdir = resolve_path(folder, "--workdir")
     try:
-        if (workdir / _CONFIG).exists():
-            _check_config(workdir / _CONFIG, config, _MUTABLE + resume_free)
+        if (workdir / CONFIG).exists():
+            _check_config(workdir / CONFIG, config, _MUTABLE + resume_free)
         elif workdir.exists() and any(map(_is_foreign, workdir.iterdir())):
             raise UserError(
-                f"--workdir: {workdir} is not empty and has no {_CONFIG}. Use a different"
-                " --workdir."
+                f"--workdir: {workdir} is not empty and has no {CONFIG}. Use a different --workdir."
             )
     except io_errors() as error:
         raise workdir_error(folder, error) from error
@@ -86,7 +85,7 @@ def acquire_workdir(
     with Lock(workdir) as lock:
         check_workdir(str(workdir), config, resume_free)
         try:
-            _write_if_missing(workdir / _CONFIG, to_json(config))
+            _write_if_missing(workdir / CONFIG, to_json(config))
             current = _dataset_fingerprint(dataset)
             _write_if_missing(workdir / _DATASET, json.dumps(current) + "\n")
             saved = read_json(workdir / _DATASET)
