@@ -188,6 +188,10 @@ def get_config() -> Options:
 
     config.train = train = Options()
     train.steps = integer(100_000, 1, resume=EXTENDS)  # of the whole run
+    # Weights that a new run starts from: a workdir, or a file that contextssl_jax.convert writes or
+    # reads. A resumed run has its own.
+    train.init_from = text(None, resume=FREE)
+    train.init_part = choice("all", "encoder", resume=FREE)  # of these weights
     train.optimizer = choice("adam", "adamw")  # "adam" with coupled L2 (official code), or "adamw"
     train.learning_rate = number(1e-4, above=0)  # peak
     # Of linear warm-up from 0; then cosine to 0 at the last step. A tenth of `steps` if not below.

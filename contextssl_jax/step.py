@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.distributed.collectives import mean_over
 from contextssl_jax.errors import UserError
-from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.base import Method, Metrics, Variables
 
 
 @flax.struct.dataclass
@@ -64,13 +64,13 @@ def init_state(
     key: jax.Array, batch: ContextBatch, *, method: Method, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """Return the initial state; the batch gives the shapes."""
-    variables = method.init(key, batch)
-    return TrainState(
-        jnp.int32(0),
-        variables["params"],
-        variables["batch_stats"],
-        optimizer.init(variables["params"]),
-    )
+    return start_state(method.init(key, batch), optimizer)
+
+
+def start_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
+    """Return the state of a run that starts from these variables: step 0, initial moments."""
+    params = variables["params"]
+    return TrainState(jnp.int32(0), params, variables["batch_stats"], optimizer.init(params))
 
 
 def train_step(

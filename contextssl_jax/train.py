@@ -26,7 +26,13 @@ from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.reports.command import report_exists, write_report
-from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints
+from contextssl_jax.run.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    has_checkpoints,
+    initial_host_data,
+)
+from contextssl_jax.run.initial_weights import InitialWeights, load_initial_weights
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.run.metadata import append_run_metadata, read_starts
 from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
@@ -58,13 +64,16 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
     _check_accumulation(changes, experiment, template)
     run_monitor = build_monitor(config, experiment) if config.monitor.every else None
     evaluate = build_evaluation(config, experiment) if config.eval.every else None
+    is_new = not run_on_primary(lambda: has_checkpoints(workdir))
+    initial_weights = load_initial_weights(config, template.variables) if is_new else None
     lock: Lock | None = None
     with ExitStack() as stack:
 
         def acquire() -> None:  # only now, so that invalid options do not acquire the workdir
             nonlocal lock
             lock = stack.enter_context(acquire_workdir(workdir, config, experiment.dataset))
-            append_run_metadata(workdir, collect_metadata() | {"changes": changes})
+            source = {"initial_weights": initial_weights.source} if initial_weights else {}
+            append_run_metadata(workdir, collect_metadata() | source | {"changes": changes})
 
         run_on_primary(acquire)
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
@@ -72,7 +81,7 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
             with reraise_out_of_memory(_memory_advice(config, experiment, template)):
                 _training_loop(
                     *(config, workdir, lock, experiment, run_monitor, evaluate, checkpoints),
-                    *(template, changes),
+                    *(template, initial_weights, changes),
                 )
         except NonFiniteError as error:
             checkpoints.wait()
@@ -92,6 +101,7 @@ def _training_loop(
     evaluate: Evaluate | None,
     checkpoints: Checkpoints,
     template: TrainState,
+    initial_weights: InitialWeights | None,
     changes: Changes,
 ) -> None:
     """Monitor, save, evaluate and train, in that order, until the last step or a stop signal."""
@@ -99,9 +109,7 @@ def _training_loop(
     restored = checkpoints.restore(template)
     if restored:
         _check_host_data(restored, total_steps, workdir)
-    initial = restored or Checkpoint(
-        0, experiment.init(), {"batches": 0, "window": [], "looked": -1}
-    )
+    initial = restored or _initial_checkpoint(experiment, initial_weights)
     resumed = restored is not None
     # The key "looked" of the host data is the last monitored step.
     step, monitored_step = initial.step, initial.host["looked"]
@@ -233,6 +241,16 @@ def _log_schedule(train: ConfigDict, changes: Changes, step: int) -> None:
         *(_STEPS, earlier.steps, now, build_schedule(train)(step), step),
         *(build_schedule(earlier)(step), now),
     )
+
+
+def _initial_checkpoint(
+    experiment: Experiment, initial_weights: InitialWeights | None
+) -> Checkpoint:
+    state = experiment.init()
+    if initial_weights:
+        state = initial_weights.replace(state)
+        _log.info("initial weights: %s", initial_weights.source)
+    return Checkpoint(0, state, initial_host_data())
 
 
 def _check_host_data(restored: Checkpoint, total_steps: int, workdir: epath.Path) -> None:

@@ -47,6 +47,11 @@ class Checkpoint(NamedTuple):
     host: dict[str, Any]  # host data: position in the data, metrics since the last log line
 
 
+def initial_host_data() -> dict[str, Any]:
+    """Return the host data of a run that has taken no step."""
+    return {"batches": 0, "window": [], "looked": -1}
+
+
 class Checkpoints:
     """The checkpoints of a workdir, in `<workdir>/checkpoints/<step>/`.
 
@@ -178,15 +183,26 @@ class Checkpoints:
         return UserError(f"{self._folder}: cannot save {name} ({_summarize(error)}). {last}.")
 
 
+def has_checkpoints(workdir: epath.Path) -> bool:
+    """Return whether a run has saved a checkpoint, which may be damaged or missing by now."""
+    steps = _list_steps(absolute_path(workdir / "checkpoints"))
+    return bool(steps) or (workdir / _SAVED_STEPS).exists()
+
+
 def load_checkpoint(
-    workdir: epath.Path, template: dict[str, Any], step: int | None
+    workdir: epath.Path,
+    template: dict[str, Any] | None,
+    step: int | None,
+    option: str = "--workdir",
 ) -> tuple[int, dict[str, Any]]:
     """Load parts of a saved state, without modifying the folder, which a run may be using.
 
     Args:
       workdir: the workdir of the run.
       template: the parts by their names in the state; the values of their leaves are ignored.
+        None for `params` and `batch_stats` of any model.
       step: the step to load; None for the newest intact checkpoint.
+      option: the option that sets the workdir, for error messages.
 
     Returns:
       The step, which is the same on all processes, and the saved parts as NumPy arrays.
@@ -197,7 +213,7 @@ def load_checkpoint(
     folder = absolute_path(workdir / "checkpoints")
     steps = run_on_primary(lambda: _list_steps(folder))
     if not steps:
-        raise UserError(f"--workdir: {workdir} has no checkpoint. Train first.")
+        raise UserError(f"{option}: {workdir} has no checkpoint. Train first.")
     if step is not None and step not in steps:
         available = ", ".join(map(str, steps))
         raise UserError(f"--step: {workdir} has no checkpoint {step}. Choose one of {available}.")
@@ -211,7 +227,7 @@ def load_checkpoint(
                 ) from damage
             _log.warning("checkpoint %d is damaged (%s)", candidate, damage)
     raise UserError(
-        f"--workdir: all checkpoints in {folder} are damaged. Restore one from a backup."
+        f"{option}: all checkpoints in {folder} are damaged. Restore one from a backup."
     )
 
 

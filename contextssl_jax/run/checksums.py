@@ -20,6 +20,7 @@ from etils import epath
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage.paths import is_remote
 from contextssl_jax.storage.safe_json import parse_json, truncate
+from contextssl_jax.weights.names import unflatten_variables
 
 
 def with_checksums(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def read_verified(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any
 
     Args:
       folder: the checkpoint, whose name is its step.
-      template: a state of the same structure, shapes and types; its values are ignored.
+      template: a state of the same structure, shapes and types; its values are ignored. None for
+        the parameters and batch statistics of any model, as nested dictionaries.
 
     Returns:
       The state, as NumPy arrays, and the host data.
@@ -61,6 +63,8 @@ def read_verified(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any
         if host.pop("checksum") != _checksum(host) or str(host.pop("step")) != folder.name:
             raise ValueError("the host data does not match its checksum")
         checksums = host.pop("arrays")
+        if template is None:
+            template = _variables_template(checksums)
         for name, leaf in _leaves(template):
             saved_shape = checksums[name]["shape"] if name in checksums else "missing"
             if saved_shape != list(leaf.shape):
@@ -79,6 +83,17 @@ def read_verified(folder: epath.Path, template: Any) -> tuple[Any, dict[str, Any
     if any(checksums[name] != found for name, found in _array_checksums(state).items()):
         raise ValueError("an array does not match its checksum")
     return state, host
+
+
+def _variables_template(checksums: dict[str, Any]) -> dict[str, Any]:
+    """Return a template of the parameters and batch statistics that a checkpoint contains."""
+    return unflatten_variables(
+        {
+            name: np.empty(checksum["shape"], np.float32)
+            for name, checksum in checksums.items()
+            if name.startswith(("params.", "batch_stats."))
+        }
+    )
 
 
 def _check_sizes(folder: epath.Path, largest: int) -> None:

@@ -20,7 +20,7 @@ from contextssl_jax.storage.paths import io_errors, list_numbered, resolve_path,
 from contextssl_jax.storage.safe_json import read_json, truncate
 
 _MAX_LISTED = 20  # options in an error message
-_CONFIG, _DATASET = "config.json", "data.json"
+CONFIG, _DATASET = "config.json", "data.json"
 
 Changes = dict[str, list[Any]]  # [saved, current] by option
 
@@ -44,12 +44,11 @@ def check_workdir(folder: str, config: ConfigDict) -> Changes:
     """
     workdir = resolve_path(folder, "--workdir")
     try:
-        if (workdir / _CONFIG).exists():
-            return _check_config(workdir / _CONFIG, config)
+        if (workdir / CONFIG).exists():
+            return _check_config(workdir / CONFIG, config)
         if workdir.exists() and any(map(_is_foreign, workdir.iterdir())):
             raise UserError(
-                f"--workdir: {workdir} is not empty and has no {_CONFIG}. Use a different"
-                " --workdir."
+                f"--workdir: {workdir} is not empty and has no {CONFIG}. Use a different --workdir."
             )
     except io_errors() as error:
         raise workdir_error(folder, error) from error
@@ -89,7 +88,7 @@ def acquire_workdir(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -
     with Lock(workdir) as lock:
         check_workdir(str(workdir), config)
         try:
-            _write_if_different(workdir / _CONFIG, to_json(config))
+            _write_if_different(workdir / CONFIG, to_json(config))
             current = _dataset_fingerprint(dataset)
             _write_if_missing(workdir / _DATASET, json.dumps(current) + "\n")
             saved = read_json(workdir / _DATASET)

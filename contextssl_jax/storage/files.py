@@ -12,10 +12,13 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, resolve_path
 
 
-def write_atomic(file: epath.Path, text: str) -> None:
+def write_atomic(file: epath.Path, content: str | bytes) -> None:
     """Write a file atomically, by renaming a temporary file in the same folder."""
     new = file.with_name(f"{file.name}.new")
-    new.write_text(text)
+    if isinstance(content, str):
+        new.write_text(content)
+    else:
+        new.write_bytes(content)
     new.replace(file)
 
 

@@ -1,0 +1,254 @@
+"""Convert weights from and to other formats.
+
+    python -m contextssl_jax.convert official FILE --out=WORKDIR
+    python -m contextssl_jax.convert --to=official WORKDIR --out=FILE
+    python -m contextssl_jax.convert --to=safetensors WORKDIR --out=FOLDER
+
+The first reads a state dict of the official code into a workdir, which --mode=eval and training
+take. The optimizer's moments are initial, and the step is 0. The second writes one of the newest
+checkpoint, or of --step. The third writes a checkpoint's model as model.safetensors and
+config.json. Files of PyTorch (.pt, .pth) require the extra `torch`; .safetensors files do not.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from contextssl_jax.config import parse_command_line, to_json
+from contextssl_jax.distributed.parallel import Parallel
+from contextssl_jax.errors import Parser, UserError
+from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.planning.dummy_datasets import dummy_dataset
+from contextssl_jax.run.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    initial_host_data,
+    load_checkpoint,
+)
+from contextssl_jax.run.metadata import append_run_metadata, collect_metadata
+from contextssl_jax.run.workdir import CONFIG
+from contextssl_jax.step import build_optimizer, start_state
+from contextssl_jax.storage.files import write_atomic
+from contextssl_jax.storage.paths import io_errors, list_folder, resolve_path, workdir_error
+from contextssl_jax.storage.safe_json import read_json, truncate
+from contextssl_jax.weights.files import check_format, read_tensors, write_tensors
+from contextssl_jax.weights.names import (
+    Tensors,
+    check_tensors,
+    flatten_tree,
+    to_float32,
+    unflatten_variables,
+)
+from contextssl_jax.weights.official import (
+    from_official,
+    is_unused,
+    official_entries,
+    to_official,
+    to_official_shapes,
+    unused_tensors,
+    uses_official_units,
+)
+from contextssl_jax.weights.saved_model import SavedModel, write_model
+
+_log = logging.getLogger("contextssl_jax.convert")
+_CONFIG = "configs/3diebench_rotation_color.py"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line and return the exit status, 2 for a user error."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that it logs are raised too
+    try:
+        _run(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m contextssl_jax.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="+", metavar="official FILE | WORKDIR")
+    parser.add_argument("--out", required=True, help="new workdir; with --to, file or folder")
+    parser.add_argument("--to", choices=["official", "safetensors"])
+    parser.add_argument("--step", type=int, help="checkpoint of WORKDIR; default: the newest")
+    parser.add_argument(
+        "--config", help=f"config of the new workdir, and --config.x=y; default: {_CONFIG}"
+    )
+    options, rest = parser.parse_known_args(argv[1:])
+    unknown = [argument for argument in rest if not argument.startswith("--config.")]
+    if unknown:
+        raise UserError(f"{unknown[0]}: unknown argument. Remove it; --help lists all.")
+    if options.to is None:
+        if len(options.source) != 2 or options.source[0] != "official":
+            raise UserError(
+                "official FILE: missing. Name the file to convert, as in: python -m"
+                " contextssl_jax.convert official FILE --out=WORKDIR."
+            )
+        if options.step is not None:
+            raise UserError("--step: only valid with --to. Remove it; the new run is at step 0.")
+        arguments = ["convert", f"--config={options.config or _CONFIG}", *rest]
+        config = parse_command_line(arguments, ("convert",)).config
+        from_official_file(config, options.source[1], options.out, argv)
+        return
+    if len(options.source) != 1:
+        raise UserError(f"WORKDIR: expected one workdir, not {len(options.source)}. Name one.")
+    if options.config or rest:
+        raise UserError("--config: only valid without --to; a workdir has its own. Remove it.")
+    write = to_official_file if options.to == "official" else to_saved_model
+    write(options.source[0], options.out, options.step)
+
+
+def from_official_file(config: ConfigDict, path: str, out: str, argv: Sequence[str]) -> None:
+    """Write a workdir with the weights of an official state dict, at step 0.
+
+    Args:
+      config: the options of the new workdir.
+      path: the file; see weights.files.
+      out: the workdir, a new or empty folder.
+      argv: the command line, for the workdir's metadata.
+
+    Raises:
+      UserError: the file is not readable or does not fit the model, the folder is not empty or not
+        writable, or the official code has no such model.
+    """
+    file, workdir = resolve_path(path, "FILE"), resolve_path(out, "--out")
+    entries = official_entries(config, "all", "--config")
+    if not uses_official_units(config):
+        raise UserError(
+            "--config: the official code does not standardize actions and targets. Set"
+            " --config.model.standardize_actions=False and --config.loss.standardize_targets=False."
+        )
+    try:
+        if list_folder(workdir):
+            raise UserError(f"--out: {workdir} is not empty. Choose a new folder.")
+    except io_errors() as error:
+        raise workdir_error(workdir, error) from error
+    content = read_tensors(file, "FILE").tensors
+    tensors = {name: tensor for name, tensor in content.items() if not is_unused(name)}
+    template = flatten_tree(_build(config).template().variables)
+    shapes = {name: leaf.shape for name, leaf in template}
+    advice = "Choose the --config whose model it is, or a different file"
+    check_tensors(tensors, to_official_shapes(entries, shapes), f"FILE: {file}", advice)
+    variables = unflatten_variables(from_official(entries, to_float32(tensors)))
+    del content, tensors
+    metadata = collect_metadata(config, argv, deterministic=False)
+    metadata["command"][2] = "contextssl_jax.convert"
+    try:
+        _write_workdir(workdir, config, variables, metadata | {"converted_from": path})
+    except io_errors() as error:
+        raise workdir_error(workdir, error) from error
+    _log.info("wrote %s; evaluate it by --mode=eval --workdir=%s", workdir, workdir)
+
+
+def to_official_file(workdir: str, out: str, step: int | None) -> None:
+    """Write the weights of a checkpoint as a state dict of the official code.
+
+    Args:
+      workdir: of a run of ContextSSL with a ResNet-18.
+      out: the file; see weights.files.
+      step: of the checkpoint; None for the newest.
+
+    Raises:
+      UserError: the official code has no such model, the checkpoint is not readable, or the file
+        is not writable.
+    """
+    file = resolve_path(out, "--out")
+    check_format(file, "--out")
+    config = _read_config(resolve_path(workdir, "WORKDIR"))
+    entries = official_entries(config, "all", "WORKDIR")
+    step, tensors = _load(workdir, step)
+    if missing := [entry.ours for entry in entries if entry.ours not in tensors]:
+        raise UserError(
+            f"WORKDIR: {workdir} has no {truncate(missing[0])}, which its {CONFIG} requires."
+            " Restore both from the same run."
+        )
+    official = to_official(entries, tensors)
+    write_tensors(file, official | unused_tensors(official, step), {"step": str(step)}, "--out")
+    if not uses_official_units(config):
+        _log.warning(
+            "the model takes standardized actions or predicts standardized parameters, which the"
+            " official code does not"
+        )
+    _log.info("wrote step %d to %s", step, file)
+
+
+def to_saved_model(workdir: str, out: str, step: int | None) -> None:
+    """Write the model of a checkpoint as model.safetensors and config.json.
+
+    Args:
+      workdir: of a run.
+      out: the folder.
+      step: of the checkpoint; None for the newest.
+
+    Raises:
+      UserError: the checkpoint is not readable, or the folder is not writable.
+    """
+    folder = resolve_path(out, "--out")
+    config = _read_config(resolve_path(workdir, "WORKDIR"))
+    space = _build(ConfigDict(config)).method.space
+    step, tensors = _load(workdir, step)
+    names = ("param_mean", "param_std", "action_mean", "action_std")
+    statistics = {name: getattr(space, name) for name in names}
+    write_model(folder, SavedModel(config, step, tensors, statistics), "--out")
+    _log.info("wrote step %d to %s", step, folder)
+
+
+def _build(config: ConfigDict) -> Experiment:
+    """Build the experiment on one device, without data."""
+    return build_experiment(
+        config, dummy_dataset(config), Parallel("jit", tuple(jax.local_devices()[:1]))
+    )
+
+
+def _write_workdir(
+    workdir: epath.Path, config: ConfigDict, variables: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    state = start_state(variables, build_optimizer(config.train))
+    with Checkpoints(workdir, keep=1) as checkpoints:
+        host_state = jax.device_get(state)
+        checkpoints.save(Checkpoint(0, host_state, initial_host_data()), jax.device_put(state))
+        checkpoints.wait()
+    append_run_metadata(workdir, metadata)
+    write_atomic(workdir / CONFIG, to_json(config))  # last: without it, the folder is no workdir
+
+
+def _read_config(workdir: epath.Path) -> dict[str, Any]:
+    """Read the options of a workdir.
+
+    Raises:
+      UserError: the folder is not a workdir, or its config is damaged.
+    """
+    try:
+        config: dict[str, Any] = read_json(workdir / CONFIG)
+        is_config = all(isinstance(config[section], dict) for section in ("model", "loss"))
+    except FileNotFoundError as error:
+        raise UserError(f"WORKDIR: {workdir} has no {CONFIG}. Name the folder of a run.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"WORKDIR: cannot read {workdir / CONFIG} ({truncate(error)}). Restore it."
+        ) from error
+    if not is_config:
+        raise UserError(f"WORKDIR: {workdir / CONFIG} is not of a run. Name the folder of a run.")
+    return config
+
+
+def _load(workdir: str, step: int | None) -> tuple[int, Tensors]:
+    step, variables = load_checkpoint(resolve_path(workdir, "WORKDIR"), None, step, "WORKDIR")
+    return step, dict(flatten_tree(variables))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""Weights as named tensors: files, the official code's names, and saved models."""
