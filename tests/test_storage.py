@@ -141,7 +141,7 @@ def test_remote_data_are_copied_once(store, monkeypatch):
     store.put("data/a/2.png", b"two")
     store.put("data/", b"")  # a placeholder object for the folder
     store.put("other/3.png", b"three")
-    root, names = find_images("gs://bucket/data/")
+    root, (names, _) = find_images("gs://bucket/data/")
     assert names == ["a/1.png", "a/2.png"] and (root / "a" / "1.png").read_bytes() == b"one"
     copied = []
     get = FakeFileSystem.get_file
@@ -235,4 +235,4 @@ def test_free_disk_space_is_checked_before_the_copy(store, monkeypatch):
 
 def test_local_folder_is_not_copied(tmp_path):
     assert stage_folder(str(tmp_path), "--x") == str(tmp_path)
-    assert stage_folder("~/data", "--x") == "~/data"
+    assert stage_folder("~/data", "--x") == os.path.expanduser("~/data")
