@@ -44,6 +44,7 @@ class Experiment:
       parallel: placement of arrays on devices.
       batches: this process's share of every global batch, host arrays, by step.
       init: returns the initial state, as host arrays.
+      init_shapes: returns the shapes and types of the initial state, without computing it.
       key_data: raw data of the key of all steps' randomness, a host array.
       step: (state, batch, key_data) on the devices -> (state, metrics).
     """
@@ -55,13 +56,13 @@ class Experiment:
     parallel: Parallel
     batches: grain.MapDataset
     init: Callable[[], TrainState]
+    init_shapes: Callable[[], TrainState]
     key_data: np.ndarray
     step: Callable[[TrainState, ContextBatch, Any], tuple[TrainState, Metrics]]
 
     def template(self) -> TrainState:
         """Return a state of the right structure, shapes and types with undefined values."""
-        shapes = jax.eval_shape(self.init)
-        return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+        return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.init_shapes())
 
 
 def build_experiment(
@@ -104,7 +105,10 @@ def build_experiment(
     init = jax.jit(
         partial(with_precision(init_state, precision), method=method, optimizer=optimizer)
     )
-    first = jax.tree.map(lambda leaf: leaf[:1], batches[0])
+    init_arguments = (
+        jax.random.fold_in(root, _INIT),
+        jax.tree.map(lambda leaf: leaf[:1], batches[0]),
+    )
     step = partial(
         with_precision(train_step, precision),
         method=method,
@@ -120,7 +124,8 @@ def build_experiment(
         dict(zip(config.environments, observed, strict=True)),
         parallel,
         batches,
-        lambda: jax.device_get(init(jax.random.fold_in(root, _INIT), first)),
+        lambda: jax.device_get(init(*init_arguments)),
+        lambda: jax.eval_shape(init, *init_arguments),
         np.asarray(jax.random.key_data(jax.random.fold_in(root, _STEP))),
         parallel.compile(step),
     )

@@ -70,7 +70,7 @@ def build_program(
     # pmap is implemented as shard_map, which can be compiled from shapes only.
     parallel = replace(parallel, mode="shard_map" if devices > 1 else "jit")
     experiment = build_experiment(config, dummy_dataset(config), parallel)
-    state = jax.eval_shape(experiment.init)
+    state = experiment.init_shapes()
     batch = jax.eval_shape(lambda: experiment.batches[0])
     key_data = jax.eval_shape(lambda: experiment.key_data)
     if chips is not None:
