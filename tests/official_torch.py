@@ -152,15 +152,20 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 def random_model(seed: int, **sizes: int) -> OfficialModel:
     """Return a model in evaluation mode whose every tensor is random.
 
-    Torch's initial weights, and random biases, norms and running statistics in place of constants.
+    Weights are uniform of variance 1 / inputs; biases, norms and running statistics are not the
+    constants that they start as.
     """
+    with torch.device("meta"):  # without the initial weights, which take longer
+        model = OfficialModel(**sizes).eval()
+    model.to_empty(device="cpu")
     torch.manual_seed(seed)
-    model = OfficialModel(**sizes).eval()
     for name, tensor in model.state_dict().items():
-        if name.endswith(("running_var", "weight")) and tensor.ndim == 1:
-            tensor.uniform_(0.5, 1.5)
-        elif name.endswith(("running_mean", "bias")):
-            tensor.normal_(0, 0.1)
-        elif name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked"):
             tensor.fill_(seed)
+        elif tensor.ndim > 1:
+            tensor.uniform_(-1, 1).mul_((3 / tensor[0].numel()) ** 0.5)
+        elif name.endswith(("running_var", "weight")):
+            tensor.uniform_(0.5, 1.5)
+        else:
+            tensor.uniform_(-0.1, 0.1)
     return model

@@ -6,7 +6,6 @@ Files may come from anyone: safetensors cannot contain code, and PyTorch reads w
 
 import io
 import json
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -146,8 +145,8 @@ def _parse_torch(content: bytes, file: epath.Path, option: str) -> TensorFile:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # damage raises many types
-        refused = re.search(r"(?:GLOBAL|class|global:?) ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and refused:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # by the unpickler of weights_only
+        if refused:
             raise UserError(
                 f"{option}: {file} contains the object {truncate(refused[1])}, and only tensors are"
                 " loaded, since others can run code. Save the state dict alone:"
