@@ -31,11 +31,12 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).parent.parent
 # Modules and functions that create objects from data or execute code.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
-           "yaml", "torch", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
+           "yaml", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
 NAMES = {"eval", "exec", "compile", "__import__", "globals", "breakpoint", "input"}
-ATTRIBUTES = {"loads": {"json"}, "load": {"json", "np"}, "system": set(), "popen": set(),
-              "fromregex": set(), "memmap": set(), "open_memmap": set(), "loadtxt": set(),
-              "genfromtxt": set(), "fromfile": set(), "extractall": set(), "extract": set(),
+ATTRIBUTES = {"loads": {"json"}, "load": {"json", "np", "torch", "image"}, "system": set(),
+              "popen": set(), "fromregex": set(), "memmap": set(),
+              "open_memmap": set(), "loadtxt": set(), "genfromtxt": set(),
+              "fromfile": set(), "extractall": set(), "extract": set(),
               "unpack_archive": set(), "literal_eval": set(), "import_module": set()}  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def forbidden(code: str) -> list[str]:
             names = [alias.name for alias in node.names]
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [name for name in names if name.split(".")[0] in MODULES]
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+                found.append(node.module)  # its functions are recognized by "torch."
         if not isinstance(node, ast.Call):
             continue
         called, options = node.func, {word.arg: word.value for word in node.keywords}
@@ -67,6 +70,10 @@ def forbidden(code: str) -> list[str]:
         if name in ("np.load", "np.lib.format.read_array", "numpy.load") or pickles is not None:
             if not (isinstance(pickles, ast.Constant) and pickles.value is False):
                 found.append(f"{name} without allow_pickle=False")
+        if name == "torch.load":
+            safe = options.get("weights_only")
+            if not (isinstance(safe, ast.Constant) and safe.value is True):
+                found.append(f"{name} without weights_only=True")
         shell = options.get("shell")
         if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
             found.append(f"{name} with a shell")
@@ -83,6 +90,8 @@ def test_no_source_executes_data(file):
     [
         "import pickle",
         "from torch import load",
+        "torch.load(file)",
+        "torch.load(file, weights_only=flag)",
         "import yaml as y",
         "x = eval(text)",
         "exec(text)",

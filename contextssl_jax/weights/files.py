@@ -150,7 +150,7 @@ def _parse_torch(content: bytes, file: epath.Path, option: str) -> TensorFile:
             raise UserError(
                 f"{option}: {file} contains the object {truncate(refused[1])}, and only tensors are"
                 " loaded, since others can run code. Save the state dict alone:"
-                " torch.save(model.state_dict(), FILE)."
+                " torch.save(net.state_dict(), FILE)."
             ) from error
         raise UserError(
             f"{option}: {file} is not a PyTorch checkpoint, or is damaged"
@@ -160,7 +160,7 @@ def _parse_torch(content: bytes, file: epath.Path, option: str) -> TensorFile:
     if state is None:
         raise UserError(
             f"{option}: {file} contains no state dict, neither directly nor under"
-            f" {', '.join(_NESTED)}. Save it: torch.save(model.state_dict(), FILE)."
+            f" {', '.join(_NESTED)}. Save it: torch.save(net.state_dict(), FILE)."
         )
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in state):
