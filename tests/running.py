@@ -44,6 +44,8 @@ def start(
     command = [*limits, sys.executable, "-m", "contextssl_jax.main", "--config=configs/debug.py"]
     environment = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
     environment |= {"JAX_NUM_CPU_DEVICES": str(devices)}
+    # Most of the time of these short runs is compilation.
+    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     if processes > 1:
         environment |= {"JAX_NUM_PROCESSES": str(processes)}
         environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}

@@ -16,7 +16,6 @@ from tiny import run
 from configs import debug
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.convert import main
-from contextssl_jax.data import resume_free_options
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import build_experiment
@@ -137,7 +136,7 @@ def test_evaluation_gets_the_converted_variables(workdir, tmp_path, monkeypatch)
     evaluated = []
 
     def build(config: object, experiment: object) -> Callable:
-        return lambda variables, step: evaluated.append((step, variables))
+        return lambda variables, step, *_: evaluated.append((step, variables))
 
     monkeypatch.setattr(command, "build_evaluation", build)
     monkeypatch.setattr(command, "write_report", lambda *arguments: None)
@@ -165,7 +164,7 @@ def test_training_resumes_from_the_converted_state(workdir):
     config = parse_command_line(["convert", CONFIG, *SMALL], ("train",)).config
     parallel = Parallel("jit", (jax.local_devices()[0],))
     template = build_experiment(config, dummy_dataset(config), parallel).template()
-    check_workdir(str(workdir), config, resume_free_options())
+    assert check_workdir(str(workdir), config) == {}
     with Checkpoints(epath.Path(workdir), keep=1) as checkpoints:
         restored = checkpoints.restore(template)
     assert restored is not None and restored.step == restored.state.step == 0

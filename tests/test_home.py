@@ -37,7 +37,7 @@ def test_outputs_and_workdirs(home):
     (home / "run").mkdir()
     (home / "run" / "notes.txt").touch()
     with pytest.raises(UserError, match=f"{home}/run is not empty"):
-        check_workdir("~/run", debug.get_config(), ())
+        check_workdir("~/run", debug.get_config())
     (home / "run" / "config.json").write_text('{"train": {"steps": 5}}')
     (home / "run" / "checkpoints" / "5").mkdir(parents=True)
     assert finished.main(["", "~/run"]) == 0

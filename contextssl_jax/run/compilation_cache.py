@@ -18,6 +18,8 @@ from pathlib import Path
 import jax
 import jaxlib
 
+from contextssl_jax.errors import UserError, expand_home
+
 _log = logging.getLogger(__name__)
 
 _OWN_SETTINGS = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
@@ -49,7 +51,7 @@ def enable_compilation_cache(enabled: bool, environ: Mapping[str, str]) -> None:
             _make_private(path)
         _remove_unreadable(folder)
         _remove_oldest(root, _MAX_BYTES)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UserError) as error:
         _log.warning(
             "compilation cache: not available (%s). Programs are compiled anew. Set"
             " XDG_CACHE_HOME to a folder of your own, or pass --nocompilation_cache.",
@@ -67,9 +69,7 @@ def _cache_root(environ: Mapping[str, str]) -> Path:
     """Return the folder of all versions; relative paths in XDG_CACHE_HOME are invalid."""
     base = Path(environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
-        base = Path("~/.cache").expanduser()
-    if not base.is_absolute():
-        raise RuntimeError("there is no home folder")
+        base = Path(expand_home("~/.cache", "XDG_CACHE_HOME"))
     return base / "contextssl_jax" / "xla"
 
 

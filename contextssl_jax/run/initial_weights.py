@@ -10,13 +10,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.errors import UserError
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.step import TrainState
 from contextssl_jax.storage.paths import io_errors, resolve_path, workdir_error
 from contextssl_jax.weights.files import read_tensors
 from contextssl_jax.weights.names import (
-    PARTS,
     Tensors,
     check_tensors,
     flatten_tree,
@@ -71,8 +69,6 @@ def load_initial_weights(config: ConfigDict, variables: Mapping[str, Any]) -> In
       UserError: an option is wrong, or the source is not readable or does not fit the model.
     """
     part, source = config.train.init_part, config.train.init_from
-    if part not in PARTS:
-        raise UserError(f"{_PART}: {part!r} is neither 'all' nor 'encoder'. Choose one of them.")
     if source is None:
         return None
     shapes = {name: leaf.shape for name, leaf in flatten_tree(variables)}

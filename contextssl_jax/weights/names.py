@@ -10,7 +10,6 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.storage.safe_json import truncate
 
 Tensors = dict[str, np.ndarray]  # by flat name
-PARTS = ("all", "encoder")  # parts of a model that can be selected
 
 _MAX_LISTED = 3  # names of each kind in a message
 # Types that float32 represents exactly.
