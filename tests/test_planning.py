@@ -67,8 +67,8 @@ def test_plan_is_consistent(planned):
     held, saved, everything = (plan["memory"][key] for key in ("held", "saved", "all"))
     assert held["parameters"] == held["gradients"] == 4 * 36_333
     assert held["optimiser moments"] == 4 * 2 * 36_333 + 2 * 4  # and two step counters
-    # The arguments are the state, the step, the run's key and half the batch, without the unused positions of the
-    # contexts, which share their masks, and without the labels of 8 pairs each.
+    # The arguments are the state, the step, the run's key and half the batch, without the unused
+    # positions of the contexts, which share their masks, and without the labels of 8 pairs each.
     arguments = sum(held[key] for key in ("parameters", "optimiser moments", "batch"))
     assert plan["compiled"]["arguments"] == arguments - 2 * 4 - 2 * 8 * 4 + 4 + 8
     for which in ("fused", "unfused"):
