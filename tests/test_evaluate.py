@@ -54,7 +54,7 @@ class Oracle:
 def oracle(config):
     config.eval.probe.update(steps=600, learning_rate=0.03)
     experiment = build_experiment(config)
-    return dataclasses.replace(experiment, method=Oracle(experiment.dataset.space))
+    return dataclasses.replace(experiment, eval_method=Oracle(experiment.dataset.space))
 
 
 def test_an_oracle_that_adapts_is_measured_as_such(config, oracle):

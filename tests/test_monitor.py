@@ -44,7 +44,7 @@ def experiment(config):
 
 
 def test_it_sees_adaptation(config, experiment):
-    oracle = dataclasses.replace(experiment, method=Oracle(experiment.dataset.space))
+    oracle = dataclasses.replace(experiment, eval_method=Oracle(experiment.dataset.space))
     config.monitor.penalty = 1e-3
     seen = build_monitor(config, oracle)({})
     longest = 2 * config.data.pairs - 2
@@ -75,7 +75,7 @@ def test_the_longest_context_is_a_mean_over_drawn_ones(config, experiment, monke
             return jnp.where(length > 0, features + noise, features)
 
     method = OfContext(experiment.dataset.space)
-    oracle = dataclasses.replace(experiment, method=method)
+    oracle = dataclasses.replace(experiment, eval_method=method)
     scores = []
 
     def recorded(target, predicted):
@@ -131,7 +131,7 @@ def test_knn_uses_untransformed_images(config, experiment):
             jax.debug.callback(lambda t: seen.append(np.array(t)), transform_params)
             return super().encode(variables, record, transform_params)
 
-    spy = dataclasses.replace(experiment, method=Spy(experiment.dataset.space))
+    spy = dataclasses.replace(experiment, eval_method=Spy(experiment.dataset.space))
     build_monitor(config, spy)({})
     identity = experiment.dataset.space.identity
     assert any((transform_params == identity).all() for transform_params in seen)

@@ -130,7 +130,7 @@ def build_conditions(options: ConfigDict, experiment: Experiment) -> Conditions:
       UserError: an environment names no group, or no length is above 0.
     """
     groups = experiment.dataset.space.names
-    if not experiment.method.uses_context:
+    if not experiment.eval_method.uses_context:
         return Conditions(experiment.environments, (0,))
     several = ("+".join(groups),) if len(groups) > 1 else ()
     names = tuple(options.environments) or (*groups, *several, "none")
