@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
            "yaml", "torch", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
 NAMES = {"eval", "exec", "compile", "__import__", "globals", "breakpoint", "input"}
-ATTRIBUTES = {"loads": {"json"}, "load": {"json", "np"}, "system": set(), "popen": set(),
+ATTRIBUTES = {"loads": {"json"}, "load": {"json", "np", "torch"}, "system": set(), "popen": set(),
               "fromregex": set(), "memmap": set(), "open_memmap": set(), "loadtxt": set(),
               "genfromtxt": set(), "fromfile": set(), "extractall": set(), "extract": set(),
               "unpack_archive": set(), "literal_eval": set(), "import_module": set()}  # fmt: skip
@@ -50,7 +50,8 @@ def forbidden(code: str) -> list[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [name for name in names if name.split(".")[0] in MODULES]
+            found += [name for name in names if name.split(".")[0] in MODULES and name != "torch"]
+            found += ["from torch"] if isinstance(node, ast.ImportFrom) and "torch" in names else []
         if not isinstance(node, ast.Call):
             continue
         called, options = node.func, {word.arg: word.value for word in node.keywords}
@@ -65,6 +66,10 @@ def forbidden(code: str) -> list[str]:
         if name in ("np.load", "np.lib.format.read_array", "numpy.load") or pickles is not None:
             if not (isinstance(pickles, ast.Constant) and pickles.value is False):
                 found.append(f"{name} without allow_pickle=False")
+        weights_only = options.get("weights_only")
+        if name == "torch.load":
+            if not (isinstance(weights_only, ast.Constant) and weights_only.value is True):
+                found.append("torch.load without weights_only=True")
         shell = options.get("shell")
         if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
             found.append(f"{name} with a shell")
@@ -81,6 +86,11 @@ def test_no_source_executes_data(file):
     [
         "import pickle",
         "from torch import load",
+        "import torch.hub",
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "torch.load(file, weights_only=flag)",
+        "torch.jit.load(file)",
         "import yaml as y",
         "x = eval(text)",
         "exec(text)",
