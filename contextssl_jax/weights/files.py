@@ -1,15 +1,8 @@
-"""Files of named tensors: safetensors, and state dicts of PyTorch, which is optional.
+"""Files of named tensors: safetensors, and state dicts of PyTorch, which is optional."""
 
-Files may come from anyone: safetensors cannot contain code, and PyTorch reads with
-`weights_only=True`.
-"""
-
-import io
 import json
-import re
-import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,10 +26,6 @@ _DTYPES = {
     "I64": np.int64,
     "I32": np.int32,
 }
-# Keys under which training scripts commonly nest the state dict of the model.
-_NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net")
-# Prefixes of torch.nn.DataParallel and torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
 
 
 class TensorFile(NamedTuple):
@@ -64,8 +53,11 @@ def read_tensors(file: epath.Path, option: str) -> TensorFile:
         raise UserError(
             f"{option}: cannot read {file} ({error_reason(error)}). Check the path."
         ) from error
-    parse = _parse if file.suffix == ".safetensors" else _parse_torch
-    return parse(content, file, option)
+    if file.suffix == ".safetensors":
+        return _parse(content, file, option)
+    from contextssl_jax.weights.torch_files import parse_state_dict  # PyTorch is optional
+
+    return TensorFile(parse_state_dict(content, f"{option}: {file}"), {})
 
 
 def write_tensors(
@@ -87,11 +79,9 @@ def write_tensors(
     if file.suffix == ".safetensors":
         content = save(contiguous, dict(metadata))
     else:
-        import torch
+        from contextssl_jax.weights.torch_files import serialize_state_dict  # likewise
 
-        buffer = io.BytesIO()
-        torch.save({n: torch.from_numpy(t.copy()) for n, t in contiguous.items()}, buffer)
-        content = buffer.getvalue()
+        content = serialize_state_dict(contiguous)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, content)
@@ -136,60 +126,3 @@ def _parse(content: bytes, file: epath.Path, option: str) -> TensorFile:
         ) from error
     size = int.from_bytes(content[:8], "little")  # of the header, which deserialize has validated
     return TensorFile(tensors, json.loads(content[8 : 8 + size]).get("__metadata__", {}))
-
-
-def _parse_torch(content: bytes, file: epath.Path, option: str) -> TensorFile:
-    import torch
-
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # damage raises many types
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))  # by the unpickler of weights_only
-        if refused:
-            raise UserError(
-                f"{option}: {file} contains the object {truncate(refused[1])}, and only tensors are"
-                " loaded, since others can run code. Save the state dict alone:"
-                " torch.save(net.state_dict(), FILE)."
-            ) from error
-        raise UserError(
-            f"{option}: {file} is not a PyTorch checkpoint, or is damaged"
-            f" ({type(error).__name__}). Choose a different file, or download it again."
-        ) from error
-    state = _find_state_dict(loaded)
-    if state is None:
-        raise UserError(
-            f"{option}: {file} contains no state dict, neither directly nor under"
-            f" {', '.join(_NESTED)}. Save it: torch.save(net.state_dict(), FILE)."
-        )
-    for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
-    return TensorFile({name: _to_numpy(tensor) for name, tensor in state.items()}, {})
-
-
-def _find_state_dict(loaded: Any) -> dict[str, Any] | None:
-    """Return the state dict that a checkpoint is or contains; None if there is none."""
-    import torch
-
-    while isinstance(loaded, Mapping):
-        if loaded and all(
-            isinstance(name, str)
-            and isinstance(value, torch.Tensor)
-            and value.layout == torch.strided
-            and not value.is_quantized
-            for name, value in loaded.items()
-        ):
-            return dict(loaded)
-        loaded = next((loaded[key] for key in _NESTED if key in loaded), None)
-    return None
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    import torch
-
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:  # NumPy has no such type; float32 represents it exactly
-        tensor = tensor.float()
-    array: np.ndarray = tensor.numpy()
-    return array
