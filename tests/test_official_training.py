@@ -200,7 +200,8 @@ def take_steps(record: dict[str, np.ndarray], starts: Sequence[TrainState] | Non
     for i, batch in enumerate(batches):
         state = state if starts is None else in_float32(starts[i])
         states += [state] if starts is None else []
-        arguments = experiment.parallel.replicate(state), experiment.parallel.shard(batch)
+        placed = experiment.parallel.replicate((state, experiment.key_data))
+        arguments = placed[0], experiment.parallel.shard(batch), placed[1]
         step = step or compiled(experiment.step, *arguments)
         state, found = jax.device_get(step(*arguments))
         metrics.append({name: float(value) for name, value in found.items()})
