@@ -148,7 +148,7 @@ def test_evaluation_gets_the_converted_variables(workdir, tmp_path, monkeypatch)
     expected = official_tensors()
     transformer = "predictor.transformer.h.1"
     for ours, official, axes in (
-        ("encoder.layer3_0.shortcut.kernel", "enc.layer3.0.downsample.0.weight", (2, 3, 1, 0)),
+        ("encoder.layer3_0.conv2.kernel", "enc.layer3.0.conv2.weight", (2, 3, 1, 0)),
         ("transformer.layers_1.down.kernel", f"{transformer}.mlp.c_proj.weight", (1, 0)),
         ("predictor.Dense_1.bias", "aug_predictor.2.bias", (0,)),
     ):
