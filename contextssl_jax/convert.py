@@ -40,17 +40,13 @@ from contextssl_jax.storage.safe_json import read_json, truncate
 from contextssl_jax.weights.files import check_format, read_tensors, write_tensors
 from contextssl_jax.weights.names import (
     Tensors,
-    check_tensors,
-    flatten_tree,
-    to_float32,
+    flatten_variables,
     unflatten_variables,
 )
 from contextssl_jax.weights.official import (
-    from_official,
-    is_unused,
     official_entries,
+    read_state_dict,
     to_official,
-    to_official_shapes,
     unused_tensors,
     uses_official_units,
 )
@@ -136,12 +132,11 @@ def from_official_file(config: ConfigDict, path: str, out: str, argv: Sequence[s
     except io_errors() as error:
         raise workdir_error(workdir, error) from error
     content = read_tensors(file, "FILE").tensors
-    tensors = {name: tensor for name, tensor in content.items() if not is_unused(name)}
-    template = flatten_tree(_build(config).template().variables)
-    shapes = {name: leaf.shape for name, leaf in template}
+    template = flatten_variables(_build(config).template().variables)
+    shapes = {name: leaf.shape for name, leaf in template.items()}
     advice = "Choose the --config whose model it is, or a different file"
-    check_tensors(tensors, to_official_shapes(entries, shapes), f"FILE: {file}", advice)
-    variables = unflatten_variables(from_official(entries, to_float32(tensors)))
+    tensors = read_state_dict(content, entries, "all", shapes, f"FILE: {file}", advice)
+    variables = unflatten_variables(tensors)
     del content, tensors
     metadata = collect_metadata(config, argv, deterministic=False)
     metadata["command"][2] = "contextssl_jax.convert"
@@ -247,7 +242,7 @@ def _read_config(workdir: epath.Path) -> dict[str, Any]:
 
 def _load(workdir: str, step: int | None) -> tuple[int, Tensors]:
     step, variables = load_checkpoint(resolve_path(workdir, "WORKDIR"), None, step, "WORKDIR")
-    return step, dict(flatten_tree(variables))
+    return step, flatten_variables(variables)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
 from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.reports.command import report_exists, write_report
+from contextssl_jax.resume import check_accumulation, check_resume, log_schedule, memory_advice
 from contextssl_jax.run.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -34,15 +35,13 @@ from contextssl_jax.run.checkpoint import (
 )
 from contextssl_jax.run.initial_weights import InitialWeights, load_initial_weights
 from contextssl_jax.run.lock import Lock
-from contextssl_jax.run.metadata import append_run_metadata, read_starts
+from contextssl_jax.run.metadata import append_run_metadata
 from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
-from contextssl_jax.run.numerics import check_numerics
-from contextssl_jax.run.workdir import Changes, acquire_workdir, check_workdir
-from contextssl_jax.step import TrainState, build_schedule, warmup_steps
+from contextssl_jax.run.workdir import Changes, acquire_workdir
+from contextssl_jax.step import TrainState
 from contextssl_jax.storage.paths import resolve_path
 
 _log = logging.getLogger(__name__)
-_STEPS, _PARTS = "train.steps", "train.accumulate_steps"
 
 
 def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[str, Any]]) -> None:
@@ -57,15 +56,16 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
       UserError: an option is invalid, the folder belongs to another run or is in use, a checkpoint
         cannot be saved or read, a device is out of memory, or the loss is not finite.
     """
-    changes = run_on_primary(lambda: _check_resume(folder, config))
+    changes = run_on_primary(lambda: check_resume(folder, config))
     workdir = resolve_path(folder, "--workdir")
     experiment = build_experiment(config)
     template = experiment.template()
-    _check_accumulation(changes, experiment, template)
+    check_accumulation(changes, experiment, template)
     run_monitor = build_monitor(config, experiment) if config.monitor.every else None
     evaluate = build_evaluation(config, experiment) if config.eval.every else None
-    is_new = not run_on_primary(lambda: has_checkpoints(workdir))
-    initial_weights = load_initial_weights(config, template.variables) if is_new else None
+    initial_weights = None
+    if config.train.init_from and not run_on_primary(lambda: has_checkpoints(workdir)):
+        initial_weights = load_initial_weights(config, template.variables)
     lock: Lock | None = None
     with ExitStack() as stack:
 
@@ -78,7 +78,7 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
         run_on_primary(acquire)
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         try:
-            with reraise_out_of_memory(_memory_advice(config, experiment, template)):
+            with reraise_out_of_memory(memory_advice(config, experiment, template)):
                 _training_loop(
                     *(config, workdir, lock, experiment, run_monitor, evaluate, checkpoints),
                     *(template, initial_weights, changes),
@@ -115,7 +115,7 @@ def _training_loop(
     step, monitored_step = initial.step, initial.host["looked"]
     window = MetricWindow(initial.host["window"])
     _log_start(config, experiment, initial)
-    _log_schedule(config.train, changes, initial.step)
+    log_schedule(config.train, changes, initial.step)
     state, key_data = parallel.replicate((initial.state, experiment.key_data))
     batches = read_batches(
         experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
@@ -178,69 +178,6 @@ def _training_loop(
             writer.try_write("curves.png", partial(draw_curves, workdir, workdir / "curves.png"))
     outcome = "done" if is_last and not incomplete else "stopped"
     _log.info("%s at step %d of %d; see %s", outcome, step, total_steps, workdir)
-
-
-def _check_resume(folder: str, config: ConfigDict) -> Changes:
-    """Check that the folder is empty or a run that can be resumed, and return changed options."""
-    changes = check_workdir(folder, config)
-    if starts := read_starts(resolve_path(folder, "--workdir")):
-        check_numerics(folder, starts[0].get("numerics"))
-    return changes
-
-
-def _batch_dependence(experiment: Experiment, template: TrainState) -> str | None:
-    """Return why parts of a batch have another gradient than the whole; None if they do not."""
-    if jax.tree.leaves(template.batch_stats):
-        return "the model has batch statistics"
-    if not experiment.method.independent_contexts:
-        return "the loss compares the contexts of a batch"
-    return None
-
-
-def _check_accumulation(changes: Changes, experiment: Experiment, template: TrainState) -> None:
-    """Raise UserError if the number of parts has changed, and with it the gradient."""
-    reason = _batch_dependence(experiment, template)
-    if reason and _PARTS in changes:
-        before, now = changes[_PARTS]
-        raise UserError(
-            f"--config.{_PARTS}: was {before}, is {now}, which changes the gradient, since"
-            f" {reason}. Use --config.{_PARTS}={before}, or a different --workdir."
-        )
-
-
-def _memory_advice(config: ConfigDict, experiment: Experiment, template: TrainState) -> str:
-    """Return what helps a run that is out of memory: first what may change on resume."""
-    resumable, new = [], ["fewer --config.data.contexts"]
-    if not config.model.remat:
-        resumable.append("--config.model.remat=True")
-    parts = f"a larger --config.{_PARTS}"
-    (new if _batch_dependence(experiment, template) else resumable).append(parts)
-    resume = f"Resume with {' or '.join(resumable)}, or start" if resumable else "Start"
-    return (
-        f"{resume} anew, in a different --workdir, with {' or '.join(new)}. --mode=plan estimates"
-        " the memory of a step"
-    )
-
-
-def _log_schedule(train: ConfigDict, changes: Changes, step: int) -> None:
-    """Log a warm-up that is shortened, and a schedule that is restated for another length."""
-    warmup = warmup_steps(train)
-    if warmup != train.warmup_steps:
-        _log.info(
-            "--config.train.warmup_steps: %d is not below --config.train.steps=%d; the warm-up"
-            " takes a tenth of the run, %d steps",
-            *(train.warmup_steps, train.steps, warmup),
-        )
-    if _STEPS not in changes:
-        return
-    earlier = train.copy_and_resolve_references()
-    earlier.steps, now = changes[_STEPS]
-    _log.info(
-        "--config.%s: was %d, is %d; the learning-rate schedule is restated for the new length:"
-        " %.3g at step %d, where it was %.3g, and 0 at step %d",
-        *(_STEPS, earlier.steps, now, build_schedule(train)(step), step),
-        *(build_schedule(earlier)(step), now),
-    )
 
 
 def _initial_checkpoint(

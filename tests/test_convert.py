@@ -24,7 +24,7 @@ from contextssl_jax.reports import command
 from contextssl_jax.run.checkpoint import Checkpoints, initial_host_data, load_checkpoint
 from contextssl_jax.run.workdir import check_workdir
 from contextssl_jax.weights import files
-from contextssl_jax.weights.names import check_tensors, flatten_tree
+from contextssl_jax.weights.names import check_tensors, flatten_variables
 from contextssl_jax.weights.saved_model import MODEL, read_model
 
 SMALL = ("--config.model.resnet.width=4", "--config.model.transformer.width=16",
@@ -144,7 +144,7 @@ def test_evaluation_gets_the_converted_variables(workdir, tmp_path, monkeypatch)
     assert run(CONFIG, *SMALL, path, "--mode=eval", f"--workdir={workdir}") == 0
     ((step, variables),) = evaluated
     assert step == 0
-    found = dict(flatten_tree(variables))
+    found = flatten_variables(variables)
     expected = official_tensors()
     transformer = "predictor.transformer.h.1"
     for ours, official, axes in (
@@ -180,7 +180,7 @@ def test_a_saved_model_rebuilds_without_its_workdir(workdir, tmp_path):
         model = read_model(epath.Path(path), "--model")
         assert model.step == 0 and model.config == json.loads((workdir / "config.json").read_text())
         _, variables = load_checkpoint(epath.Path(workdir), None, None)
-        expected = dict(flatten_tree(variables))
+        expected = flatten_variables(variables)
         assert model.variables.keys() == expected.keys()
         for name, tensor in model.variables.items():
             np.testing.assert_array_equal(tensor, expected[name])

@@ -18,7 +18,7 @@ from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.run.initial_weights import load_initial_weights
-from contextssl_jax.weights.names import flatten_tree
+from contextssl_jax.weights.names import flatten_variables
 
 QUICK = ("--config=configs/debug.py", "--config.train.steps=2", "--config.train.warmup_steps=1",
          "--config.monitor.every=0", "--config.checkpoint.every=1", "--config.log.every=1",
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def weights(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    return dict(flatten_tree(load_checkpoint(epath.Path(workdir), None, step)[1]))
+    return flatten_variables(load_checkpoint(epath.Path(workdir), None, step)[1])
 
 
 def starts(workdir: Path) -> list[dict]:
@@ -103,7 +103,7 @@ def started(path: Path, part: str, **options: object) -> tuple[dict, dict]:
     state = initial.replace(zeros)
     assert jax.tree.structure(state) == jax.tree.structure(template)
     assert initial.tensors == {}
-    return dict(flatten_tree(zeros.variables)), dict(flatten_tree(state.variables))
+    return flatten_variables(zeros.variables), flatten_variables(state.variables)
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors"])

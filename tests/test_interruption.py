@@ -25,11 +25,7 @@ OPTIONS = (*SIE, "--config.monitor.every=2", "--config.monitor.fit_views=20",
 TIMES = ("step_seconds", "data_wait", "views_per_second")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_in_less_time():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def lines(workdir) -> list[dict]:

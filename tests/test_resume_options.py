@@ -14,16 +14,16 @@ from contextssl_jax.config import parse_command_line, to_json
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.options import integer
+from contextssl_jax.resume import (
+    _batch_dependence,
+    check_accumulation,
+    check_resume,
+    log_schedule,
+    memory_advice,
+)
 from contextssl_jax.run.metadata import read_starts
 from contextssl_jax.run.numerics import check_numerics, numerics
 from contextssl_jax.run.workdir import check_workdir, fingerprint
-from contextssl_jax.train import (
-    _batch_dependence,
-    _check_accumulation,
-    _check_resume,
-    _log_schedule,
-    _memory_advice,
-)
 
 
 @pytest.fixture
@@ -136,10 +136,10 @@ def test_accumulation_may_change_where_the_gradient_is_the_same(options, reason,
     changes = {"train.accumulate_steps": [1, 2]}
     if reason:
         with pytest.raises(UserError, match=f"was 1, is 2, which changes the gradient.*{reason}"):
-            _check_accumulation(changes, experiment, template)
+            check_accumulation(changes, experiment, template)
     else:
-        _check_accumulation(changes, experiment, template)
-    advice = _memory_advice(config, experiment, template)
+        check_accumulation(changes, experiment, template)
+    advice = memory_advice(config, experiment, template)
     assert advice.startswith("Resume with --config.model.remat=True")
     resumable, _, anew = advice.partition("anew, in a different --workdir")
     assert ("accumulate_steps" in resumable) == (reason is None)
@@ -174,10 +174,10 @@ def test_a_run_without_a_record_is_not_compared(workdir):
     jax.config.update("jax_random_seed_offset", 1)
     try:
         with pytest.raises(UserError, match="JAX_RANDOM_SEED_OFFSET"):
-            _check_resume(str(workdir), config)
+            check_resume(str(workdir), config)
         (workdir / "starts.jsonl").write_text(f"{text}\nnot JSON\n[1]\n")
         assert len(read_starts(workdir)) == 1
-        assert _check_resume(str(workdir), config) == {}
+        assert check_resume(str(workdir), config) == {}
     finally:
         jax.config.update("jax_random_seed_offset", 0)
 
@@ -201,10 +201,10 @@ def test_settings_that_change_rounding_are_a_warning(monkeypatch, caplog):
 def test_a_warm_up_that_is_too_long_is_shortened_with_a_line(caplog):
     caplog.set_level("INFO", "contextssl_jax")
     train = debug.get_config().train
-    _log_schedule(train, {}, 0)
+    log_schedule(train, {}, 0)
     assert not caplog.messages
     train.steps = 5
-    _log_schedule(train, {}, 0)
+    log_schedule(train, {}, 0)
     assert caplog.messages == [
         "--config.train.warmup_steps: 5 is not below --config.train.steps=5; the warm-up takes a"
         " tenth of the run, 0 steps"

@@ -54,7 +54,8 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     """
     dataset, options, pairs = experiment.dataset, config.monitor, config.data.pairs
     space, train, test = dataset.space, dataset.splits["train"], dataset.splits["test"]
-    uses_context = experiment.eval_method.uses_context
+    method = experiment.eval_method
+    uses_context = method.uses_context
     in_contexts = options.contexts * pairs if uses_context else 0
     if options.fit_views > train.size:
         raise UserError(
@@ -81,7 +82,7 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
     drawn = draw_views(test, (config.seed, _CONTEXT), in_contexts, 2, views[1].indices)
     contexts = [drawn.part(slice(i * pairs, (i + 1) * pairs)) for i in range(options.contexts)]
     conditions = Conditions(experiment.environments, (0, 2 * pairs - 2) if uses_context else (0,))
-    passes = ForwardPasses(experiment.eval_method, _BATCH)
+    passes = ForwardPasses(method, _BATCH)
     t_fit, t_test = (np.asarray(space.standardize(v.transform_params[:, 0])) for v in views)
     own_entries = [space.param_group_ids == g for g in range(len(space.names))]
 
@@ -100,7 +101,6 @@ def build_monitor(config: ConfigDict, experiment: Experiment) -> Monitor:
         z = [reader.encode(variables, v)[:, 0] for v in views]
         scores = []
         for pair_views in contexts if uses_context else contexts[:1]:
-            method = experiment.eval_method
             context = EncodedContexts(reader, variables, method.space, conditions, pair_views, None)
             h_fit, h_test = (context.view_embeddings(x) for x in z)
             check_stop()

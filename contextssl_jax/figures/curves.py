@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from contextssl_jax.figures.style import GREY, finish, save, stroke
-from contextssl_jax.storage.safe_json import parse_json
+from contextssl_jax.storage.safe_json import read_json_lines
 
 Line = Mapping[str, float]
 _MAX_ABS = 1e15
@@ -41,18 +41,11 @@ def draw_curves(workdir: epath.Path, path: epath.Path) -> bool:
 
 
 def _read(file: epath.Path) -> list[Line]:
-    """Return the valid lines, without one that was truncated by a kill."""
-    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
-    return [line for line in map(_line, text.splitlines()) if line]
+    """Return the valid lines."""
+    return [line for line in map(_line, read_json_lines(file)) if line]
 
 
-def _line(row: str) -> Line:
-    try:
-        values = parse_json(row)
-    except ValueError:
-        return {}
-    if not isinstance(values, dict):
-        return {}
+def _line(values: Mapping[str, Any]) -> Line:
     line = {k: v for k, v in values.items() if _NAME.fullmatch(k) and _is_plottable(v)}
     return line if "step" in line else {}
 

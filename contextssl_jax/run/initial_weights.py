@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -17,16 +16,12 @@ from contextssl_jax.weights.files import read_tensors
 from contextssl_jax.weights.names import (
     Tensors,
     check_tensors,
-    flatten_tree,
+    flatten_variables,
     select_part,
     to_float32,
+    unflatten_variables,
 )
-from contextssl_jax.weights.official import (
-    from_official,
-    is_unused,
-    official_entries,
-    to_official_shapes,
-)
+from contextssl_jax.weights.official import official_entries, read_state_dict
 from contextssl_jax.weights.saved_model import MODEL, is_saved_model, parse_model
 
 _OPTION, _PART = "--config.train.init_from", "--config.train.init_part"
@@ -47,31 +42,25 @@ class InitialWeights:
     def replace(self, state: TrainState) -> TrainState:
         """Return the state with these weights. Releases them, since a run needs them only once."""
         tensors, self.tensors = self.tensors, {}
-
-        def choose(path: Any, leaf: Any) -> Any:
-            return tensors.get(jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-
-        variables = jax.tree_util.tree_map_with_path(choose, state.variables)
+        variables = unflatten_variables(flatten_variables(state.variables) | tensors)
         return state.replace(**variables)  # type: ignore[attr-defined, no-any-return]
 
 
-def load_initial_weights(config: ConfigDict, variables: Mapping[str, Any]) -> InitialWeights | None:
+def load_initial_weights(config: ConfigDict, variables: Mapping[str, Any]) -> InitialWeights:
     """Load the weights of `train.init_from`, on every process.
 
     Args:
-      config: the options.
+      config: the options, with `train.init_from`.
       variables: of the run's method, which give names and shapes; their values are ignored.
 
     Returns:
-      The weights; None if the option is not set.
+      The weights.
 
     Raises:
       UserError: an option is wrong, or the source is not readable or does not fit the model.
     """
     part, source = config.train.init_part, config.train.init_from
-    if source is None:
-        return None
-    shapes = {name: leaf.shape for name, leaf in flatten_tree(variables)}
+    shapes = {name: leaf.shape for name, leaf in flatten_variables(variables).items()}
     tensors, step = _read(resolve_path(source, _OPTION), config, select_part(shapes, part), part)
     return InitialWeights(
         tensors, {"from": source, "part": part, "step": step, "sha256": _checksum(tensors)}
@@ -93,18 +82,12 @@ def _read(
         raise workdir_error(path, error) from error
     if is_workdir:
         step, variables = load_checkpoint(path, None, None, _OPTION)
-        tensors = select_part(dict(flatten_tree(variables)), part)
+        tensors = select_part(flatten_variables(variables), part)
     else:
         content = read_tensors(file, _OPTION)
         if not is_saved_model(content):
             entries = official_entries(config, part, _OPTION)
-            found = {
-                name: tensor
-                for name, tensor in content.tensors.items()
-                if not is_unused(name) and (part == "all" or name.startswith("enc."))
-            }
-            check_tensors(found, to_official_shapes(entries, shapes), source, advice)
-            return from_official(entries, to_float32(found)), None
+            return read_state_dict(content.tensors, entries, part, shapes, source, advice), None
         model = parse_model(content, file, _OPTION)
         step, tensors = model.step, select_part(model.variables, part)
     check_tensors(tensors, shapes, source, advice)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.run.numerics import numerics
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.storage.files import append_text
-from contextssl_jax.storage.safe_json import parse_json
+from contextssl_jax.storage.safe_json import read_json_lines
 
 _NAME = "starts.jsonl"
 _PACKAGES = (
@@ -62,17 +62,7 @@ def append_run_metadata(workdir: epath.Path, metadata: dict[str, Any]) -> None:
 
 def read_starts(workdir: epath.Path) -> list[dict[str, Any]]:
     """Return the metadata of all starts, oldest first, without damaged lines."""
-    starts = []
-    file = workdir / _NAME
-    lines = file.read_bytes().decode(errors="replace").splitlines() if file.exists() else []
-    for line in lines:
-        try:
-            start = parse_json(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(start, dict):
-            starts.append(start)
-    return starts
+    return read_json_lines(workdir / _NAME)
 
 
 def device_summary() -> str:

@@ -37,6 +37,17 @@ def has_size(path: Path, size: int) -> bool:
 
 
 @contextmanager
+def reraise_write_errors(path: object, option: str) -> Iterator[None]:
+    """Re-raise I/O errors as UserErrors that name the path and the option that sets it."""
+    try:
+        yield
+    except io_errors() as error:
+        raise UserError(
+            f"{option}: cannot write {path} ({error_reason(error)}). Choose a writable path."
+        ) from error
+
+
+@contextmanager
 def json_output(path: str | None) -> Iterator[Callable[[Any], None]]:
     """Yield a function that writes a value as JSON to the file of --out.
 
@@ -53,11 +64,7 @@ def json_output(path: str | None) -> Iterator[Callable[[Any], None]]:
     def write(value: Any) -> None:
         if file is None:
             return
-        try:
+        with reraise_write_errors(path, "--out"):
             file.write_text(json.dumps(value, indent=2) + "\n")
-        except io_errors() as error:
-            raise UserError(
-                f"--out: cannot write {path} ({error_reason(error)}). Choose a writable path."
-            ) from error
 
     yield write

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from contextlib import suppress
 from typing import Any
 
 from etils import epath
@@ -45,6 +46,19 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def read_json_lines(file: epath.Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON-lines file without invalid lines, such as one cut by a kill.
+
+    A file that does not exist has none.
+    """
+    text = file.read_bytes().decode(errors="replace") if file.exists() else ""
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(parse_json(line))
+    return [value for value in found if isinstance(value, dict)]
 
 
 def truncate(value: Any) -> str:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.storage.files import write_atomic
+from contextssl_jax.storage.files import reraise_write_errors, write_atomic
 from contextssl_jax.storage.paths import error_reason, io_errors, is_installed
 from contextssl_jax.storage.safe_json import truncate
 from contextssl_jax.weights.names import Tensors
@@ -82,13 +82,9 @@ def write_tensors(
         from contextssl_jax.weights.torch_files import serialize_state_dict  # likewise
 
         content = serialize_state_dict(contiguous)
-    try:
+    with reraise_write_errors(file, option):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, content)
-    except io_errors() as error:
-        raise UserError(
-            f"{option}: cannot write {file} ({error_reason(error)}). Choose a writable path."
-        ) from error
 
 
 def check_format(file: epath.Path, option: str) -> None:

@@ -1,10 +1,11 @@
 """Flat names of a model's variables, such as params.encoder.conv1.kernel, and their validation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage.safe_json import truncate
@@ -16,25 +17,14 @@ _MAX_LISTED = 3  # names of each kind in a message
 _EXACT = (np.dtype("float32"), np.dtype("float16"), np.dtype(jnp.bfloat16))
 
 
-def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every leaf of nested dictionaries as (name, leaf), with the keys joined by dots."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten_tree(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def flatten_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves of a method's variables by flat name."""
+    return dict(flatten_dict(variables, sep="."))
 
 
 def unflatten_variables(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Return a method's variables, {"params": ..., "batch_stats": ...}, from flat names."""
-    tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
-    for name, leaf in tensors.items():
-        *path, last = name.split(".")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = leaf
-    return tree
+    return {"params": {}, "batch_stats": {}} | unflatten_dict(tensors, sep=".")
 
 
 def select_part(tensors: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage.safe_json import truncate
-from contextssl_jax.weights.names import Tensors
+from contextssl_jax.weights.names import Tensors, check_tensors, to_float32
 
 _LINEAR, _CONV = (1, 0), (2, 3, 1, 0)  # our axes, by index of the official ones
 _STAGES = (2, 2, 2, 2)  # residual blocks of a ResNet-18
@@ -70,9 +70,34 @@ def uses_official_units(config: Mapping[str, Any]) -> bool:
     return not any(standardized)
 
 
-def is_unused(name: str) -> bool:
-    """Return True for an official tensor that no output depends on."""
-    return _UNUSED.fullmatch(name) is not None
+def read_state_dict(
+    tensors: Mapping[str, np.ndarray],
+    entries: Sequence[Entry],
+    part: str,
+    shapes: Mapping[str, Sequence[int]],
+    source: str,
+    advice: str,
+) -> Tensors:
+    """Return the entries' tensors of an official state dict, float32, in our layout by our names.
+
+    Args:
+      tensors: the state dict.
+      entries: from `official_entries`.
+      part: "all", or "encoder" to ignore all other tensors.
+      shapes: of the model's tensors, by our names.
+      source: option and file, for the message.
+      advice: see `check_tensors`.
+
+    Raises:
+      UserError: the state dict does not fit the model.
+    """
+    used = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if _UNUSED.fullmatch(name) is None and (part == "all" or name.startswith("enc."))
+    }
+    check_tensors(used, to_official_shapes(entries, shapes), source, advice)
+    return from_official(entries, to_float32(used))
 
 
 def to_official_shapes(

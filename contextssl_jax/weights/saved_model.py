@@ -17,8 +17,7 @@ import numpy as np
 from etils import epath
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.storage.files import write_atomic
-from contextssl_jax.storage.paths import error_reason, io_errors
+from contextssl_jax.storage.files import reraise_write_errors, write_atomic
 from contextssl_jax.storage.safe_json import parse_json, truncate
 from contextssl_jax.weights.files import TensorFile, read_tensors, write_tensors
 from contextssl_jax.weights.names import Tensors, to_float32
@@ -53,12 +52,8 @@ def write_model(folder: epath.Path, model: SavedModel, option: str) -> None:
         "config": json.dumps(model.config),
     }
     write_tensors(folder / MODEL, model.variables | statistics, metadata, option)
-    try:
+    with reraise_write_errors(folder, option):
         write_atomic(folder / CONFIG, config)
-    except io_errors() as error:
-        raise UserError(
-            f"{option}: cannot write {folder} ({error_reason(error)}). Choose a writable path."
-        ) from error
 
 
 def read_model(path: epath.Path, option: str) -> SavedModel:
