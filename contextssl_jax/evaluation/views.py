@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.dataset import Dataset, Split
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, lookup
 
 # Random streams, disjoint from those of data.contexts and of the monitor.
 _FIT, _TEST, _CONTEXT, _RETRIEVAL, _FIT_IMAGES, _TEST_IMAGES = range(20, 26)
@@ -115,7 +115,7 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
         test, (seed, _RETRIEVAL), options.retrieval.records, options.retrieval.views
     )
     fit = draw_views(train, (seed, _FIT), options.fit_records, 2)
-    source = dataset.splits[options.context_split]
+    source = lookup(dataset.splits, options.context_split, "--config.eval.context_split")
     embedded = {"train": (fit,), "test": (scored, ranked)}[options.context_split]
     used = functools.reduce(np.union1d, [views.indices for views in embedded])
     free, pairs = source.size - len(used), longest // 2
