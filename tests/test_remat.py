@@ -180,17 +180,17 @@ def test_a_run_resumes_without_it(config, monkeypatch, tmp_path):
     state = jax.tree.map(
         lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(leaf.dtype), plain.template()
     )
-    first, second = plain.batches[0], plain.batches[1]
-    step = compiled(plain.step, state, first)
-    expected, _ = step(step(state, first)[0], second)
+    first, second, key = plain.batches[0], plain.batches[1], plain.key_data
+    step = compiled(plain.step, state, first, key)
+    expected, _ = step(step(state, first, key)[0], second, key)
     # The same contexts in another order: what a change of the order of summation gives.
     reordered = jax.tree.map(lambda leaf: leaf[::-1], (first, second))
-    other, _ = step(step(state, reordered[0])[0], reordered[1])
-    after, _ = run(recomputing.step, state, first)
+    other, _ = step(step(state, reordered[0], key)[0], reordered[1], key)
+    after, _ = run(recomputing.step, state, first, key)
     with Checkpoints(epath.Path(tmp_path), 1) as checkpoints:
         checkpoints.save(Checkpoint(1, jax.device_get(after), {}), after)
         checkpoints.wait()
         restored = checkpoints.restore(plain.template())
     rounding = largest_difference(expected, other)
     assert 0 < rounding < 1e-3
-    assert largest_difference(expected, step(restored.state, second)[0]) < 10 * rounding
+    assert largest_difference(expected, step(restored.state, second, key)[0]) < 10 * rounding
