@@ -14,10 +14,13 @@ from contextssl_jax.evaluation.evaluators.retrieval import (
     score_conditions,
     score_ranks,
 )
+from contextssl_jax.evaluation.reader import never_stop
 
 RNG = np.random.default_rng(0)
 PROBE = ConfigDict(dict(steps=300, batch=32, learning_rate=1e-2, neighbours=5))
-INPUTS = SimpleNamespace(key=jax.random.key(0), options=ConfigDict(dict(probe=PROBE)))
+INPUTS = SimpleNamespace(
+    key=jax.random.key(0), options=ConfigDict(dict(probe=PROBE)), check_stop=never_stop
+)
 
 
 def views(labels):
