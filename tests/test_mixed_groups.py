@@ -81,7 +81,7 @@ def test_3diebench_trains_and_evaluates(tmp_path):
         tmp_path,
         "--config.data.name=3diebench", f"--config.bench3d.path={miniature.out}",
         "--config.bench3d.side=16", "--config.monitor.fit_views=10",
-        "--config.monitor.test_views=6", "--config.monitor.neighbours=5",
+        "--config.monitor.test_views=2", "--config.monitor.neighbours=5",
         "--config.monitor.contexts=1", "--config.eval.fit_records=10",
         "--config.eval.test_records=4", "--config.eval.images=6",
     )  # fmt: skip

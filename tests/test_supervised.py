@@ -125,8 +125,8 @@ def test_predicted_classes_are_scored_by_the_environment_of_the_context():
         (
             False,
             "crop",
-            "^--config.method: supervised needs labels, which synthetic does not have. Choose another"
-            " method or --config.data.name.$",
+            "^--config.method: supervised needs labels, which synthetic does not have."
+            " Choose another method or --config.data.name.$",
         ),
         (
             True,
