@@ -19,6 +19,8 @@ from contextssl_jax.experiment import build_experiment
 from contextssl_jax.run import compilation_cache
 from contextssl_jax.run.compilation_cache import enable_compilation_cache
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def settings(monkeypatch) -> dict:

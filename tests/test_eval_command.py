@@ -9,6 +9,8 @@ import pytest
 from contextssl_jax.main import main
 from contextssl_jax.run.checksums import _checksum
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 QUICK = ("--config=configs/debug.py", "--config.train.steps=6", "--config.train.warmup_steps=2",
          "--config.monitor.every=0", "--config.checkpoint.every=3", "--config.data.contexts=3",
          "--config.log.every=3", "--config.log.tensorboard=False")  # fmt: skip

@@ -339,6 +339,7 @@ def test_more_views_than_the_pool_has():
         draw(world.build(options(objects3d__pool=2)), views=3)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("pool", [0, 2])
 def test_a_run_trains_and_reports(tmp_path, pool):
     steps = [f"--config.{name}=2" for name in ("train.steps", "log.every", "eval.every")]

@@ -13,8 +13,11 @@ from tiny import TINY, run
 from contextssl_jax.data import DATASETS
 from contextssl_jax.transforms import GROUPS
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PATH = "configs/own_group.py"
-QUICK = (f"--config={PATH}", *TINY, "--config.data.name=synthetic", "--config.synthetic.train=40",
+QUICK = (f"--config={PATH}", *(option for option in TINY if "eval.environments" not in option),
+         "--config.data.name=synthetic", "--config.synthetic.train=40",
          "--config.synthetic.test=20", "--config.monitor.every=0", "--config.eval.every=0",
          "--config.eval.environments=('crop','gamma')", "--config.train.steps=4",
          "--config.checkpoint.every=2")  # fmt: skip
