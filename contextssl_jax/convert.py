@@ -21,6 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.config import parse_command_line, to_json
+from contextssl_jax.data.inputs import input_statistics
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.errors import Parser, UserError
 from contextssl_jax.experiment import Experiment, build_experiment
@@ -29,17 +30,16 @@ from contextssl_jax.run.checkpoint import (
     Checkpoint,
     Checkpoints,
     initial_host_data,
-    load_checkpoint,
 )
 from contextssl_jax.run.metadata import append_run_metadata, collect_metadata
+from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
 from contextssl_jax.run.workdir import CONFIG
 from contextssl_jax.step import build_optimizer, start_state
 from contextssl_jax.storage.files import write_atomic
 from contextssl_jax.storage.paths import io_errors, list_folder, resolve_path, workdir_error
-from contextssl_jax.storage.safe_json import read_json, truncate
+from contextssl_jax.storage.safe_json import truncate
 from contextssl_jax.weights.files import check_format, read_tensors, write_tensors
 from contextssl_jax.weights.names import (
-    Tensors,
     flatten_variables,
     unflatten_variables,
 )
@@ -50,7 +50,7 @@ from contextssl_jax.weights.official import (
     unused_tensors,
     uses_official_units,
 )
-from contextssl_jax.weights.saved_model import SavedModel, write_model
+from contextssl_jax.weights.saved_model import write_model
 
 _log = logging.getLogger("contextssl_jax.convert")
 _CONFIG = "configs/3diebench_rotation_color.py"
@@ -132,16 +132,18 @@ def from_official_file(config: ConfigDict, path: str, out: str, argv: Sequence[s
     except io_errors() as error:
         raise workdir_error(workdir, error) from error
     content = read_tensors(file, "FILE").tensors
-    template = flatten_variables(_build(config).template().variables)
+    experiment = _build(config)
+    template = flatten_variables(experiment.template().variables)
     shapes = {name: leaf.shape for name, leaf in template.items()}
     advice = "Choose the --config whose model it is, or a different file"
     tensors = read_state_dict(content, entries, "all", shapes, f"FILE: {file}", advice)
     variables = unflatten_variables(tensors)
+    statistics = input_statistics(experiment.dataset).to_json()
     del content, tensors
     metadata = collect_metadata(config, argv, deterministic=False)
     metadata["command"][2] = "contextssl_jax.convert"
     try:
-        _write_workdir(workdir, config, variables, metadata | {"converted_from": path})
+        _write_workdir(workdir, config, variables, statistics, metadata | {"converted_from": path})
     except io_errors() as error:
         raise workdir_error(workdir, error) from error
     _log.info("wrote %s; evaluate it by --mode=eval --workdir=%s", workdir, workdir)
@@ -161,9 +163,9 @@ def to_official_file(workdir: str, out: str, step: int | None) -> None:
     """
     file = resolve_path(out, "--out")
     check_format(file, "--out")
-    config = _read_config(resolve_path(workdir, "WORKDIR"))
-    entries = official_entries(config, "all", "WORKDIR")
-    step, tensors = _load(workdir, step)
+    path = resolve_path(workdir, "WORKDIR")
+    entries = official_entries(read_workdir_config(path, "WORKDIR"), "all", "WORKDIR")
+    config, step, tensors, _ = read_trained_model(path, step, "WORKDIR")
     if missing := [entry.ours for entry in entries if entry.ours not in tensors]:
         raise UserError(
             f"WORKDIR: {workdir} has no {truncate(missing[0])}, which its {CONFIG} requires."
@@ -191,13 +193,9 @@ def to_saved_model(workdir: str, out: str, step: int | None) -> None:
       UserError: the checkpoint is not readable, or the folder is not writable.
     """
     folder = resolve_path(out, "--out")
-    config = _read_config(resolve_path(workdir, "WORKDIR"))
-    space = _build(ConfigDict(config)).method.space
-    step, tensors = _load(workdir, step)
-    names = ("param_mean", "param_std", "action_mean", "action_std")
-    statistics = {name: getattr(space, name) for name in names}
-    write_model(folder, SavedModel(config, step, tensors, statistics), "--out")
-    _log.info("wrote step %d to %s", step, folder)
+    model = read_trained_model(resolve_path(workdir, "WORKDIR"), step, "WORKDIR")
+    write_model(folder, model, "--out")
+    _log.info("wrote step %d to %s", model.step, folder)
 
 
 def _build(config: ConfigDict) -> Experiment:
@@ -208,41 +206,21 @@ def _build(config: ConfigDict) -> Experiment:
 
 
 def _write_workdir(
-    workdir: epath.Path, config: ConfigDict, variables: dict[str, Any], metadata: dict[str, Any]
+    workdir: epath.Path,
+    config: ConfigDict,
+    variables: dict[str, Any],
+    statistics: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     state = start_state(variables, build_optimizer(config.train))
     with Checkpoints(workdir, keep=1) as checkpoints:
         host_state = jax.device_get(state)
-        checkpoints.save(Checkpoint(0, host_state, initial_host_data()), jax.device_put(state))
+        host_data = initial_host_data(statistics)
+        checkpoints.save(Checkpoint(0, host_state, host_data), jax.device_put(state))
         checkpoints.wait()
     append_run_metadata(workdir, metadata)
     write_atomic(workdir / CONFIG, to_json(config))  # last: without it, the folder is no workdir
-
-
-def _read_config(workdir: epath.Path) -> dict[str, Any]:
-    """Read the options of a workdir.
-
-    Raises:
-      UserError: the folder is not a workdir, or its config is damaged.
-    """
-    try:
-        config: dict[str, Any] = read_json(workdir / CONFIG)
-        is_config = all(isinstance(config[section], dict) for section in ("model", "loss"))
-    except FileNotFoundError as error:
-        raise UserError(f"WORKDIR: {workdir} has no {CONFIG}. Name the folder of a run.") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"WORKDIR: cannot read {workdir / CONFIG} ({truncate(error)}). Restore it."
-        ) from error
-    if not is_config:
-        raise UserError(f"WORKDIR: {workdir / CONFIG} is not of a run. Name the folder of a run.")
-    return config
-
-
-def _load(workdir: str, step: int | None) -> tuple[int, Tensors]:
-    step, variables = load_checkpoint(resolve_path(workdir, "WORKDIR"), None, step, "WORKDIR")
-    return step, flatten_variables(variables)
 
 
 if __name__ == "__main__":

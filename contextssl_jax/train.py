@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from contextssl_jax.data.contexts import read_batches
+from contextssl_jax.data.inputs import input_statistics
 from contextssl_jax.distributed.processes import (
     Interrupted,
     interrupter,
@@ -109,7 +110,8 @@ def _training_loop(
     restored = checkpoints.restore(template)
     if restored:
         _check_host_data(restored, total_steps, workdir)
-    initial = restored or _initial_checkpoint(experiment, initial_weights)
+    statistics = input_statistics(experiment.dataset).to_json()
+    initial = restored or _initial_checkpoint(experiment, initial_weights, statistics)
     resumed = restored is not None
     # The key "looked" of the host data is the last monitored step.
     step, monitored_step = initial.step, initial.host["looked"]
@@ -126,7 +128,10 @@ def _training_loop(
     def save() -> None:
         if lock:
             lock.check()
-        host_data = {"batches": step, "window": window.fetch(), "looked": monitored_step}
+        host_data = {
+            **{"batches": step, "window": window.fetch(), "looked": monitored_step},
+            "inputs": statistics,
+        }
         host_state = parallel.fetch(state)
         _check_finite(step, host_state)
         checkpoints.save(Checkpoint(step, host_state, host_data), parallel.fully_replicated(state))
@@ -181,13 +186,13 @@ def _training_loop(
 
 
 def _initial_checkpoint(
-    experiment: Experiment, initial_weights: InitialWeights | None
+    experiment: Experiment, initial_weights: InitialWeights | None, statistics: dict[str, Any]
 ) -> Checkpoint:
     state = experiment.init()
     if initial_weights:
         state = initial_weights.replace(state)
         _log.info("initial weights: %s", initial_weights.source)
-    return Checkpoint(0, state, initial_host_data())
+    return Checkpoint(0, state, initial_host_data(statistics))
 
 
 def _check_host_data(restored: Checkpoint, total_steps: int, workdir: epath.Path) -> None:

@@ -116,7 +116,8 @@ def state_at(workdir: Path, step: int) -> dict[str, np.ndarray]:
     config.train.parallel = "jit"
     template = build_experiment(config).template()
     parts = {name: getattr(template, name) for name in ("step", "params", "batch_stats")}
-    _, state = load_checkpoint(epath.Path(workdir), parts | {"opt_state": template.opt_state}, step)
+    parts["opt_state"] = template.opt_state
+    state = load_checkpoint(epath.Path(workdir), parts, step).state
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 

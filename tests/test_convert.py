@@ -16,6 +16,7 @@ from tiny import run
 from configs import debug
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.convert import main
+from contextssl_jax.data.inputs import input_statistics
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import build_experiment
@@ -123,7 +124,7 @@ def test_half_precision_is_read_exactly(tmp_path, official):
     save_file(half, tmp_path / "half.safetensors")
     out = tmp_path / "run"
     assert convert("official", tmp_path / "half.safetensors", f"--out={out}", *SMALL) == 0
-    _, variables = load_checkpoint(epath.Path(out), None, None)
+    variables = load_checkpoint(epath.Path(out), None, None).state
     found = variables["params"]["predictor"]["Dense_2"]["bias"]
     np.testing.assert_array_equal(found, half["aug_predictor.4.bias"].astype(np.float32))
 
@@ -163,12 +164,13 @@ def test_evaluation_gets_the_converted_variables(workdir, tmp_path, monkeypatch)
 def test_training_resumes_from_the_converted_state(workdir):
     config = parse_command_line(["convert", CONFIG, *SMALL], ("train",)).config
     parallel = Parallel("jit", (jax.local_devices()[0],))
-    template = build_experiment(config, dummy_dataset(config), parallel).template()
+    experiment = build_experiment(config, dummy_dataset(config), parallel)
+    template = experiment.template()
     assert check_workdir(str(workdir), config) == {}
     with Checkpoints(epath.Path(workdir), keep=1) as checkpoints:
         restored = checkpoints.restore(template)
     assert restored is not None and restored.step == restored.state.step == 0
-    assert restored.host == initial_host_data()
+    assert restored.host == initial_host_data(input_statistics(experiment.dataset).to_json())
     assert not any(leaf.any() for leaf in jax.tree.leaves(restored.state.opt_state))
 
 
@@ -179,12 +181,13 @@ def test_a_saved_model_rebuilds_without_its_workdir(workdir, tmp_path):
     for path in (tmp_path, tmp_path / MODEL):
         model = read_model(epath.Path(path), "--model")
         assert model.step == 0 and model.config == json.loads((workdir / "config.json").read_text())
-        _, variables = load_checkpoint(epath.Path(workdir), None, None)
+        variables = load_checkpoint(epath.Path(workdir), None, None).state
         expected = flatten_variables(variables)
         assert model.variables.keys() == expected.keys()
         for name, tensor in model.variables.items():
             np.testing.assert_array_equal(tensor, expected[name])
-        assert {name: len(value) for name, value in model.statistics.items()} == {
+        assert {name: value.size for name, value in model.statistics.items()} == {
+            "image_size": 1, "classes": 1, "scenes": 1, "pixel_mean": 3, "pixel_std": 3,
             "param_mean": 6, "param_std": 6, "action_mean": 6, "action_std": 6,
         }  # fmt: skip
 

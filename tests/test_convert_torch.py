@@ -88,7 +88,7 @@ def test_full_size_outputs_are_those_of_torch(full):
         h = normalize(transformer.apply({"params": params["transformer"]}, tokens, masks)[0])
         return features, h, predictor.apply({"params": params["predictor"]}, h)
 
-    _, variables = load_checkpoint(epath.Path(full.workdir), None, None)
+    variables = load_checkpoint(epath.Path(full.workdir), None, None).state
     for ours, theirs in zip(forward(variables, images, actions), expected, strict=True):
         assert np.abs(theirs).max() > 0.1
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def weights(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    return flatten_variables(load_checkpoint(epath.Path(workdir), None, step)[1])
+    return flatten_variables(load_checkpoint(epath.Path(workdir), None, step).state)
 
 
 def starts(workdir: Path) -> list[dict]:

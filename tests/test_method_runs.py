@@ -32,9 +32,8 @@ def state_of(workdir, step):
     config = parse_command_line(["main", *SIE], ("train",)).config
     template = build_experiment(config).template()
     names = ("params", "batch_stats", "opt_state")
-    _, state = load_checkpoint(
-        epath.Path(workdir), {name: getattr(template, name) for name in names}, step
-    )
+    parts = {name: getattr(template, name) for name in names}
+    state = load_checkpoint(epath.Path(workdir), parts, step).state
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 

@@ -149,7 +149,10 @@ def build_recorded_experiment(config, masks: jax.Array, batch: ContextBatch) -> 
         return masks[position[0] // CONTEXTS]
 
     space = build_space(config, SIDE, scenes=True)
-    dataset = Dataset("recorded", space, {"train": Views()}, lambda record, t: record, np.asarray)
+    dataset = Dataset(
+        *("recorded", space, {"train": Views()}, lambda record, t: record, np.asarray),
+        *(np.zeros(3), np.ones(3), 0),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "contextssl", partial(contextssl.build, draw_masks=draw_masks))
         return build_experiment(config, dataset)

@@ -141,7 +141,8 @@ def test_what_cannot_be_learnt_is_one_line(labels, group, message):
     dataset = DATASETS["synthetic"].build(config)
     if not labels:
         split = dataclasses.replace(dataset.splits["train"], labels=None)
-        dataset = dataclasses.replace(dataset, splits={"train": split, "test": split})
+        splits = {"train": split, "test": split}
+        dataset = dataclasses.replace(dataset, splits=splits, classes=0)
     with pytest.raises(UserError, match=message):
         METHODS["supervised"](config, dataset, None)
 

@@ -42,6 +42,8 @@ class Dataset:
 
     `render` takes a record's leaves [N, ...] and transform parameters [N, D] and returns
     normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] for display.
+    Images are normalized by the channels' mean and standard deviation, [3] each, in [0, 1].
+    `classes` is the number of classes, 0 if the data set has no labels.
     """
 
     name: str
@@ -49,6 +51,9 @@ class Dataset:
     splits: Mapping[str, Split]  # "train" and "test"
     render: Callable[[Record, jax.Array], jax.Array]
     pixels: Callable[[jax.Array], jax.Array]
+    pixel_mean: np.ndarray
+    pixel_std: np.ndarray
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ def make_dataset(
     def pixels(images: jax.Array) -> jax.Array:
         return (images * scale + shift).clip(0, 1)
 
-    return Dataset(name, space, splits, render, pixels)
+    labels = splits["train"].labels
+    classes = 0 if labels is None else int(labels.max()) + 1
+    return Dataset(name, space, splits, render, pixels, shift, scale, classes)
 
 
 def from_bytes(record: Record, transform_params: jax.Array) -> jax.Array:

@@ -42,8 +42,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
       UserError: an option has an unknown value, or the data set has no labels.
     """
     space, options = method_space(config, dataset.space), config.supervised
-    labels = dataset.splits["train"].labels
-    if labels is None:
+    if not dataset.classes:
         raise UserError(
             f"--config.method: supervised needs labels, which {dataset.name} does not have. Choose"
             " another method or --config.data.name."
@@ -56,7 +55,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
     encoder = build_view_encoder(config, dataset, axis)
     heads = {"transformer": build_context_head(config, space, use_actions=True)}
     predictor = build_predictor(config.model, len(space.param_mean))
-    classifier = nn.Dense(int(labels.max()) + 1 + options.shift)
+    classifier = nn.Dense(dataset.classes + options.shift)
     # Standard deviations of the parameters in the predictor's units.
     deviations = dataset.space.param_std / space.param_std
     shifting = np.asarray([name == options.group for name in space.names])

@@ -46,7 +46,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
     # The reader splits views over devices, independently of the training's parallelism.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)
-    step, variables = load_checkpoint(workdir, experiment.template().variables, step)
+    checkpoint = load_checkpoint(workdir, experiment.template().variables, step)
+    step = checkpoint.step
     target = _folder(workdir, step)
 
     def create() -> None:  # before the evaluation, so that errors come early
@@ -65,7 +66,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
         signals as should_stop,
     ):
         try:
-            evaluation = run(variables, step, interrupter(should_stop))
+            evaluation = run(checkpoint.state, step, interrupter(should_stop))
         except Interrupted:
             raise SharedError(
                 f"--mode=eval: a signal stopped the evaluation of step {step}, which has no report."

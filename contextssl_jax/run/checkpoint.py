@@ -44,12 +44,13 @@ class Checkpoint(NamedTuple):
 
     step: int
     state: Any  # the train state, NumPy arrays
-    host: dict[str, Any]  # host data: position in the data, metrics since the last log line
+    host: dict[str, Any]  # host data: position in the data, metrics since the last log line, and
+    # under "inputs" the statistics of the data set; see data.inputs
 
 
-def initial_host_data() -> dict[str, Any]:
-    """Return the host data of a run that has taken no step."""
-    return {"batches": 0, "window": [], "looked": -1}
+def initial_host_data(statistics: dict[str, Any]) -> dict[str, Any]:
+    """Return the host data of a run that has taken no step; see `Checkpoint.host`."""
+    return {"batches": 0, "window": [], "looked": -1, "inputs": statistics}
 
 
 class Checkpoints:
@@ -194,7 +195,7 @@ def load_checkpoint(
     template: dict[str, Any] | None,
     step: int | None,
     option: str = "--workdir",
-) -> tuple[int, dict[str, Any]]:
+) -> Checkpoint:
     """Load parts of a saved state, without modifying the folder, which a run may be using.
 
     Args:
@@ -205,7 +206,7 @@ def load_checkpoint(
       option: the option that sets the workdir, for error messages.
 
     Returns:
-      The step, which is the same on all processes, and the saved parts as NumPy arrays.
+      The checkpoint of a step which is the same on all processes, with those parts as its state.
 
     Raises:
       UserError: the checkpoint does not exist, is damaged, or does not match the template.
@@ -219,7 +220,7 @@ def load_checkpoint(
         raise UserError(f"--step: {workdir} has no checkpoint {step}. Choose one of {available}.")
     for candidate in reversed(steps) if step is None else [step]:
         try:
-            return candidate, _restore_step(folder, candidate, template).state
+            return _restore_step(folder, candidate, template)
         except DamagedError as damage:
             if step is not None:
                 raise UserError(

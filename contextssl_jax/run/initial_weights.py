@@ -81,8 +81,8 @@ def _read(
     except io_errors() as error:
         raise workdir_error(path, error) from error
     if is_workdir:
-        step, variables = load_checkpoint(path, None, None, _OPTION)
-        tensors = select_part(flatten_variables(variables), part)
+        checkpoint = load_checkpoint(path, None, None, _OPTION)
+        step, tensors = checkpoint.step, select_part(flatten_variables(checkpoint.state), part)
     else:
         content = read_tensors(file, _OPTION)
         if not is_saved_model(content):

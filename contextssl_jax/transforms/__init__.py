@@ -31,6 +31,7 @@ __all__ = [
     "Group",
     "ParameterSpace",
     "apply_groups",
+    "build_groups",
     "build_space",
     "difference",
     "sample_parameters",
@@ -38,7 +39,23 @@ __all__ = [
 
 
 def build_space(config: ConfigDict, side: int, scenes: bool = False) -> ParameterSpace:
-    """Build the groups of the options `groups` and `unconditioned_transforms`.
+    """Build the space of the options `groups` and `unconditioned_transforms`.
+
+    Args:
+      config: the options.
+      side: side of the square image in pixels.
+      scenes: whether the data set's views are of 3D scenes, so that SCENE_GROUPS are available.
+
+    Raises:
+      UserError: see build_groups.
+    """
+    return ParameterSpace.fit(*build_groups(config, side, scenes))
+
+
+def build_groups(
+    config: ConfigDict, side: int, scenes: bool
+) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
+    """Build the conditioned groups and the unconditioned transforms of a config.
 
     Args:
       config: the options.
@@ -55,7 +72,7 @@ def build_space(config: ConfigDict, side: int, scenes: bool = False) -> Paramete
             f" {names}. Name it once."
         )
     groups = tuple(_build_group(name, config, side, scenes) for name in names)
-    return ParameterSpace.fit(groups[: len(config.groups)], groups[len(config.groups) :])
+    return groups[: len(config.groups)], groups[len(config.groups) :]
 
 
 def _build_group(name: str, config: ConfigDict, side: int, scenes: bool) -> Group:

@@ -30,6 +30,10 @@ class Group:
       from_scene: scenes [n, 7] -> parameters [n, dim], of a scene group; see transforms.scene.
       stage: image groups are rendered in ascending order of stage, whatever their order in the
         config.
+      param_units: units and ranges of the parameters, a phrase for users of a trained model.
+      action_units: those of the action.
+      check_action: returns actions [n, entries] of a user in the form that `relative` gives, or
+        raises ValueError.
     """
 
     name: str
@@ -41,6 +45,9 @@ class Group:
     render: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     from_scene: Callable[[np.ndarray], np.ndarray] | None = None
     stage: int = 0
+    param_units: str = "own units"
+    action_units: str = "own units"
+    check_action: Callable[[np.ndarray], np.ndarray] = lambda action: action
 
     @property
     def dim(self) -> int:

@@ -45,6 +45,8 @@ def blur(size: int, *, sigma: tuple[float, float], taps: int, probability: float
         identity=(0.0,),
         render=render,
         stage=3,
+        param_units="the Gaussian's standard deviation in pixels, 0 without blur",
+        action_units="the difference of the two standard deviations in pixels, y minus x",
     )
 
 

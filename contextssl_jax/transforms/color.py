@@ -45,6 +45,9 @@ def color(
         identity=(1.0, 1.0, 1.0, 0.0),
         render=jitter_color,
         stage=2,
+        param_units="factors of brightness, contrast and saturation, 1 for no change, and the shift"
+        " of the hue in turns",
+        action_units="the difference of the two views' parameters, y minus x",
     )
 
 

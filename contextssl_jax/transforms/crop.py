@@ -58,6 +58,9 @@ def crop(
         identity=(0.5, 0.5, 0.0, 0.0),
         render=render,
         stage=1,
+        param_units="the box's center in fractions of the image's side from the top left, and the"
+        " natural logarithm of its height and width as such fractions",
+        action_units="the difference of the two boxes' parameters, y minus x",
     )
 
 

@@ -32,4 +32,6 @@ def flip(size: int, *, probability: float) -> Group:
         identity=(0.0,),
         render=render,
         stage=0,
+        param_units="1 if the view is mirrored, else 0",
+        action_units="the difference, y minus x: -1, 0 or 1",
     )

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.transforms.base import Array, Group, difference
 from contextssl_jax.transforms.quaternion import from_euler, inverse, multiply, upper
 
+_NORM_TOLERANCE = 1e-2  # of unit quaternions that a user passes
 _LIGHT = (0.0, math.pi / 4)  # range of the light's polar angle; 0 is the zenith
 
 
@@ -33,8 +34,24 @@ def rotation(options: ConfigDict) -> Group:
         q = multiply(inverse(t_x), t_y)
         return upper(q) if options.canonical else q
 
+    def check_action(action: np.ndarray) -> np.ndarray:
+        norms = np.linalg.norm(action, axis=-1)
+        if not np.allclose(norms, 1, atol=_NORM_TOLERANCE):
+            raise ValueError(
+                f"rotation: a quaternion has norm {norms[np.abs(norms - 1).argmax()]:.3g}, not 1."
+                " Pass unit quaternions (x, y, z, w)."
+            )
+        return upper(action) if options.canonical else action
+
     names = ("x", "y", "z", "w")
-    return Group("rotation", names, names, sample, relative, from_scene=from_scene)
+    return Group(
+        *("rotation", names, names, sample, relative),
+        from_scene=from_scene,
+        param_units=f"the unit quaternion of the object's rotation R, by up to {options.angle:g}"
+        " degrees about each axis",
+        action_units="the unit quaternion of R_x⁻¹ R_y",
+        check_action=check_action,
+    )
 
 
 def color(options: ConfigDict) -> Group:
@@ -64,7 +81,13 @@ def color(options: ConfigDict) -> Group:
 
     hues = ("floor", "light")
     names = tuple(f"{hue}_{of}" for hue in hues for of in ("cos", "sin")) if circle else hues
-    return Group("color", names, names, sample, relative, from_scene=from_scene)
+    of = "cosine and sine of" if circle else "in turns:"
+    return Group(
+        *("color", names, names, sample, relative),
+        from_scene=from_scene,
+        param_units=f"{of} the hues of the floor and of the light",
+        action_units=f"{of} the differences of the two hues, y minus x",
+    )
 
 
 def light(options: ConfigDict) -> Group:
@@ -82,7 +105,12 @@ def light(options: ConfigDict) -> Group:
         return horizontal(polar, azimuth).astype(np.float32)
 
     names = ("x", "y")
-    return Group("light", names, names, sample, difference, from_scene=from_scene)
+    return Group(
+        *("light", names, names, sample, difference),
+        from_scene=from_scene,
+        param_units="the horizontal part of the unit vector towards the light",
+        action_units="the difference of the two vectors, y minus x",
+    )
 
 
 SCENE_GROUPS: dict[str, Callable[[ConfigDict], Group]] = {

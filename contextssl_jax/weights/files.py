@@ -75,7 +75,7 @@ def write_tensors(
       UserError: see read_tensors; or the file is not writable.
     """
     check_format(file, option)
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     if file.suffix == ".safetensors":
         content = save(contiguous, dict(metadata))
     else:

@@ -6,7 +6,7 @@ the config.
 | tensors | content |
 |---|---|
 | params.*, batch_stats.* | the method's variables, by flat name |
-| statistics.* | mean and standard deviation of transform parameters and actions |
+| statistics.* | image size, and what standardizes pixels, transform parameters and actions |
 """
 
 import json
@@ -34,7 +34,7 @@ class SavedModel(NamedTuple):
     config: dict[str, Any]  # the options of its run
     step: int  # training steps taken
     variables: Tensors  # by flat name
-    statistics: Tensors  # param_mean, param_std [T]; action_mean, action_std [A]
+    statistics: Mapping[str, Any]  # those of data.inputs.InputStatistics, float32
 
 
 def write_model(folder: epath.Path, model: SavedModel, option: str) -> None:
@@ -44,7 +44,10 @@ def write_model(folder: epath.Path, model: SavedModel, option: str) -> None:
       UserError: the folder is not writable; the message names the option.
     """
     config = json.dumps(model.config, indent=2) + "\n"
-    statistics = {f"{_STATISTICS}{name}": value for name, value in model.statistics.items()}
+    statistics = {
+        f"{_STATISTICS}{name}": np.asarray(value, np.float32)
+        for name, value in model.statistics.items()
+    }
     metadata = {
         "library": _LIBRARY,
         "layout": _LAYOUT,
