@@ -2,12 +2,11 @@
 
     python -m contextssl_jax.convert official FILE --out=WORKDIR
     python -m contextssl_jax.convert --to=official WORKDIR --out=FILE
-    python -m contextssl_jax.convert --to=safetensors WORKDIR --out=FOLDER
 
 The first reads a state dict of the official code into a workdir, which --mode=eval and training
 take. The optimizer's moments are initial, and the step is 0. The second writes one of the newest
-checkpoint, or of --step. The third writes a checkpoint's model as model.safetensors and
-config.json. Files of PyTorch (.pt, .pth) require the extra `torch`; .safetensors files do not.
+checkpoint, or of --step. Files of PyTorch (.pt, .pth) require the extra `torch`; .safetensors files
+do not.
 """
 
 import argparse
@@ -50,7 +49,6 @@ from contextssl_jax.weights.official import (
     unused_tensors,
     uses_official_units,
 )
-from contextssl_jax.weights.saved_model import write_model
 
 _log = logging.getLogger("contextssl_jax.convert")
 _CONFIG = "configs/3diebench_rotation_color.py"
@@ -77,7 +75,7 @@ def _run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("source", nargs="+", metavar="official FILE | WORKDIR")
     parser.add_argument("--out", required=True, help="new workdir; with --to, file or folder")
-    parser.add_argument("--to", choices=["official", "safetensors"])
+    parser.add_argument("--to", choices=["official"])
     parser.add_argument("--step", type=int, help="checkpoint of WORKDIR; default: the newest")
     parser.add_argument(
         "--config", help=f"config of the new workdir, and --config.x=y; default: {_CONFIG}"
@@ -102,8 +100,7 @@ def _run(argv: Sequence[str]) -> None:
         raise UserError(f"WORKDIR: expected one workdir, not {len(options.source)}. Name one.")
     if options.config or rest:
         raise UserError("--config: only valid without --to; a workdir has its own. Remove it.")
-    write = to_official_file if options.to == "official" else to_saved_model
-    write(options.source[0], options.out, options.step)
+    to_official_file(options.source[0], options.out, options.step)
 
 
 def from_official_file(config: ConfigDict, path: str, out: str, argv: Sequence[str]) -> None:
@@ -165,7 +162,8 @@ def to_official_file(workdir: str, out: str, step: int | None) -> None:
     check_format(file, "--out")
     path = resolve_path(workdir, "WORKDIR")
     entries = official_entries(read_workdir_config(path, "WORKDIR"), "all", "WORKDIR")
-    config, step, tensors, _ = read_trained_model(path, step, "WORKDIR")
+    saved = read_trained_model(path, step, "WORKDIR")
+    config, step, tensors = saved.config, saved.step, saved.variables
     if missing := [entry.ours for entry in entries if entry.ours not in tensors]:
         raise UserError(
             f"WORKDIR: {workdir} has no {truncate(missing[0])}, which its {CONFIG} requires."
@@ -179,23 +177,6 @@ def to_official_file(workdir: str, out: str, step: int | None) -> None:
             " official code does not"
         )
     _log.info("wrote step %d to %s", step, file)
-
-
-def to_saved_model(workdir: str, out: str, step: int | None) -> None:
-    """Write the model of a checkpoint as model.safetensors and config.json.
-
-    Args:
-      workdir: of a run.
-      out: the folder.
-      step: of the checkpoint; None for the newest.
-
-    Raises:
-      UserError: the checkpoint is not readable, or the folder is not writable.
-    """
-    folder = resolve_path(out, "--out")
-    model = read_trained_model(resolve_path(workdir, "WORKDIR"), step, "WORKDIR")
-    write_model(folder, model, "--out")
-    _log.info("wrote step %d to %s", model.step, folder)
 
 
 def _build(config: ConfigDict) -> Experiment:

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 from running import finish
 from safetensors.numpy import save_file
-from test_convert import convert, official_tensors
+from test_convert import official_tensors
 from tiny import run
 
 from configs import debug
@@ -18,7 +18,9 @@ from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.run.initial_weights import load_initial_weights
+from contextssl_jax.run.trained_model import read_trained_model
 from contextssl_jax.weights.names import flatten_variables
+from contextssl_jax.weights.saved_model import write_model
 
 QUICK = ("--config=configs/debug.py", "--config.train.steps=2", "--config.train.warmup_steps=1",
          "--config.monitor.every=0", "--config.checkpoint.every=1", "--config.log.every=1",
@@ -55,7 +57,7 @@ def source(tmp_path_factory) -> Path:
 def model(source, tmp_path_factory) -> Path:
     """The same weights as model.safetensors and config.json."""
     folder = tmp_path_factory.mktemp("model")
-    assert convert("--to=safetensors", source, f"--out={folder}") == 0
+    write_model(epath.Path(folder), read_trained_model(epath.Path(source), None, ""), "")
     return folder
 
 

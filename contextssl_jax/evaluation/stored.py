@@ -10,10 +10,16 @@ from contextssl_jax.evaluation.evaluators import all_metrics
 from contextssl_jax.evaluation.evaluators.base import LENGTH, Level
 from contextssl_jax.storage.safe_json import read_json, truncate
 
+REPORT = "report.json"
 _MAX_ABS = 1e15  # of a number
 _MAX_ENTRIES, _MAX_NAME = 64, 200  # entries of a level, characters of a name
 _NAMES = ("method", "data", "config", "context_split")
 _COUNTS = ("step", "draws")
+
+
+def report_folder(workdir: epath.Path, step: int) -> epath.Path:
+    """Return the folder of a step's report."""
+    return workdir / "eval" / str(step)
 
 
 def report_uses_context(provenance: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from contextssl_jax.evaluation.headline import PROBES
 from contextssl_jax.transforms import Group
 
 
@@ -19,7 +20,7 @@ class GroupCard:
 
 @dataclass(frozen=True)
 class Card:
-    """A model's description.
+    """A model's description; print it.
 
     Attributes:
       name: of the release, or its path.
@@ -33,7 +34,7 @@ class Card:
       embedding: entries of embeddings, P.
       step: training steps taken.
       seed: of training.
-      figures: of the model's report, if it has one; see reports.answer.
+      figures: of its report, see evaluation.headline; None if it has no report.
     """
 
     name: str
@@ -55,20 +56,18 @@ class Card:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.name}: {self.method} trained on {self.data}, {self.step:,} steps, seed"
-            f" {self.seed}",
-            f"images: {self.image_size} x {self.image_size} pixels; features: {self.features};"
-            f" embeddings: {self.embedding}; contexts: up to {self.max_pairs} pairs",
-            f"environments of training: {', '.join(self.environments)}",
+            f"{self.name}: {self.method} on {self.data}, {self.step:,} steps, seed {self.seed}",
+            f"images {self.image_size} x {self.image_size}, features {self.features}, embeddings"
+            f" {self.embedding}, contexts of up to {self.max_pairs} pairs; trained on contexts of"
+            f" {', '.join(self.environments)}",
         ]
         for name, group in self.groups.items():
             lines += [
-                f"{name}: action ({', '.join(group.action)}): {group.action_units}",
+                f"{name}",
+                f"  action ({', '.join(group.action)}): {group.action_units}",
                 f"  parameters ({', '.join(group.parameters)}): {group.param_units}",
             ]
-        for name, value in (self.figures or {}).items():
-            lines.append(f"{name}: {value}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *_describe(self.figures)])
 
 
 def describe_group(group: Group) -> GroupCard:
@@ -76,3 +75,20 @@ def describe_group(group: Group) -> GroupCard:
     return GroupCard(
         *(group.parameter_names, group.param_units, group.action_names, group.action_units)
     )
+
+
+def _describe(figures: Mapping[str, Any] | None) -> list[str]:
+    """Return one line for each group and probe."""
+    if figures is None:
+        return ["no report"]
+    lines = [f"R² of {figures['views']:,} held-out views after {figures['tokens']} tokens"]
+    for probe, environments in figures["r2"].items():
+        for group, of_features in figures["r2_features"][probe].items():
+            values = [f"{r2[group]:.2f} ({name})" for name, r2 in environments.items()]
+            lines.append(
+                f"  {group}, {PROBES.get(probe, probe)}: {', '.join(values)}; features"
+                f" {of_features:.2f}"
+            )
+    if figures["classes"] is not None:
+        lines.append(f"  classes, linear probe of features: {100 * figures['classes']:.1f} %")
+    return lines

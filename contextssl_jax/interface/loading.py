@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from ml_collections import ConfigDict
 from contextssl_jax.data.contexts import ContextBatch
 from contextssl_jax.data.inputs import images_dataset, parse_statistics
 from contextssl_jax.errors import UserError, lookup
+from contextssl_jax.evaluation.headline import headline_figures
+from contextssl_jax.evaluation.stored import REPORT, read_report, report_folder
 from contextssl_jax.interface.card import Card, describe_group
 from contextssl_jax.interface.model import Model
 from contextssl_jax.methods import METHODS
@@ -56,7 +59,10 @@ def load(
     with user_errors_as_value_errors():
         if compilation_cache and jax.config.values["jax_compilation_cache_dir"] is None:
             enable_compilation_cache(True, os.environ)
-        saved = read_trained_model(_find(str(path)), step, "path")
+        found = _find(str(path))
+        saved = read_trained_model(found, step, "path")
+        if saved.figures is None:
+            saved = saved._replace(figures=_figures(found, saved.step))
         return build_model(saved, str(path), batch)
 
 
@@ -107,7 +113,7 @@ def build_model(saved: SavedModel, name: str, batch: int) -> Model:
         embedding=list(method.heads.values())[-1].outputs,
         step=saved.step,
         seed=config.seed,
-        figures=None,
+        figures=saved.figures,
     )
     return Model(card, saved.config, method, dataset.space, variables, batch)
 
@@ -130,6 +136,12 @@ def _find(path: str) -> epath.Path:
         names = ", ".join(released_models()) or "none"
         raise UserError(f"path: {path} does not exist, and is no released model ({names}).")
     return found
+
+
+def _figures(workdir: epath.Path, step: int) -> dict[str, Any] | None:
+    """Return the figures of a step's report; None if it has none."""
+    file = report_folder(workdir, step) / REPORT
+    return headline_figures(read_report(file)) if file.exists() else None
 
 
 def _shapes(method: Method, side: int) -> tuple[dict[str, tuple[int, ...]], int]:

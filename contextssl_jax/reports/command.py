@@ -18,7 +18,7 @@ from contextssl_jax.distributed.processes import (
 )
 from contextssl_jax.errors import SharedError, UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
-from contextssl_jax.evaluation.stored import report_uses_context
+from contextssl_jax.evaluation.stored import REPORT, report_folder, report_uses_context
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.reports.page import Picture, Table, html, markdown
 from contextssl_jax.reports.tables import describe_source, tables
@@ -27,7 +27,6 @@ from contextssl_jax.run.workdir import check_same_run
 from contextssl_jax.storage.paths import resolve_path
 
 _log = logging.getLogger(__name__)
-REPORT = "report.json"
 
 
 def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> None:
@@ -48,7 +47,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
     run = build_evaluation(config, experiment)
     checkpoint = load_checkpoint(workdir, experiment.template().variables, step)
     step = checkpoint.step
-    target = _folder(workdir, step)
+    target = report_folder(workdir, step)
 
     def create() -> None:  # before the evaluation, so that errors come early
         try:
@@ -84,7 +83,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
 
 def report_exists(workdir: epath.Path, step: int) -> bool:
     """Return whether the step's report is complete."""
-    return (_folder(workdir, step) / REPORT).exists()
+    return (report_folder(workdir, step) / REPORT).exists()
 
 
 def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None:
@@ -97,7 +96,7 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
     from contextssl_jax.figures.curves import draw_curves
     from contextssl_jax.figures.neighbours import draw_neighbours
 
-    folder = _folder(workdir, step)
+    folder = report_folder(workdir, step)
     folder.mkdir(parents=True, exist_ok=True)
     report = evaluation.report
     draw_adaptation(report, folder / "adaptation.png")
@@ -119,10 +118,6 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
     for line in _summary(report):
         _log.info("%s", line)
     _log.info("see %s", folder / "report.html")
-
-
-def _folder(workdir: epath.Path, step: int) -> epath.Path:
-    return workdir / "eval" / str(step)
 
 
 def _parts(report: dict[str, Any], curves: bool) -> list[Table | Picture]:

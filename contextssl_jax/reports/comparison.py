@@ -13,9 +13,8 @@ from etils import epath
 
 from contextssl_jax.errors import Parser, UserError
 from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
-from contextssl_jax.evaluation.stored import read_report
+from contextssl_jax.evaluation.stored import REPORT, read_report
 from contextssl_jax.figures.comparison import draw_comparison
-from contextssl_jax.reports.command import REPORT
 from contextssl_jax.reports.comparison_tables import Reports, comparison_tables, describe_choice
 from contextssl_jax.reports.glossary import glossary
 from contextssl_jax.reports.page import Picture, Table, aligned, html, markdown

@@ -35,6 +35,7 @@ class SavedModel(NamedTuple):
     step: int  # training steps taken
     variables: Tensors  # by flat name
     statistics: Mapping[str, Any]  # those of data.inputs.InputStatistics, float32
+    figures: Mapping[str, Any] | None = None  # of its report; see evaluation.figures
 
 
 def write_model(folder: epath.Path, model: SavedModel, option: str) -> None:
@@ -53,6 +54,7 @@ def write_model(folder: epath.Path, model: SavedModel, option: str) -> None:
         "layout": _LAYOUT,
         "step": str(model.step),
         "config": json.dumps(model.config),
+        "figures": json.dumps(model.figures),
     }
     write_tensors(folder / MODEL, model.variables | statistics, metadata, option)
     with reraise_write_errors(folder, option):
@@ -80,7 +82,7 @@ def parse_model(content: TensorFile, file: epath.Path, option: str) -> SavedMode
     if not is_saved_model(content):
         raise UserError(
             f"{option}: {file} was not written by this project. Write it by python -m"
-            " contextssl_jax.convert --to=safetensors."
+            " contextssl_jax.release."
         )
     if content.metadata.get("layout") != _LAYOUT:
         raise UserError(
@@ -89,6 +91,7 @@ def parse_model(content: TensorFile, file: epath.Path, option: str) -> SavedMode
         )
     try:
         config, step = parse_json(content.metadata["config"]), int(content.metadata["step"])
+        figures = parse_json(content.metadata["figures"])
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{option}: {file} has damaged metadata ({truncate(error)}). Write it again."
@@ -102,6 +105,7 @@ def parse_model(content: TensorFile, file: epath.Path, option: str) -> SavedMode
             name.removeprefix(_STATISTICS): value
             for name, value in to_float32(_with_prefix(tensors, _STATISTICS)).items()
         },
+        figures,
     )
 
 

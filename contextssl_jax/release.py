@@ -1,0 +1,172 @@
+"""Release a trained model: weights, options and a model card in one folder.
+
+    python -m contextssl_jax.release WORKDIR --out=FOLDER
+
+writes model.safetensors, config.json and README.md, the layout of a model repository, which
+`contextssl_jax.load` takes. The file model.safetensors is complete by itself. With
+--dtype=bfloat16 the weights take half the space: they are rounded and evaluated anew, which needs
+the run's data set, and no figure of the report may change by more than .005.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from ml_collections import ConfigDict
+
+from contextssl_jax.distributed.parallel import Parallel
+from contextssl_jax.errors import Parser, UserError
+from contextssl_jax.evaluation.evaluate import build_evaluation
+from contextssl_jax.evaluation.headline import PROBES, headline_figures
+from contextssl_jax.evaluation.stored import REPORT, read_report, report_folder
+from contextssl_jax.experiment import build_experiment
+from contextssl_jax.interface.card import Card
+from contextssl_jax.interface.loading import build_model
+from contextssl_jax.run.metadata import read_starts
+from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
+from contextssl_jax.storage.files import reraise_write_errors, write_atomic
+from contextssl_jax.storage.paths import resolve_path
+from contextssl_jax.weights.names import to_float32, unflatten_variables
+from contextssl_jax.weights.saved_model import MODEL, SavedModel, write_model
+
+_log = logging.getLogger("contextssl_jax.release")
+CARD = "README.md"
+_TOLERANCE = 0.005  # by which rounding the weights may change a figure
+_DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16}
+_TEMPLATES = Environment(
+    loader=PackageLoader("contextssl_jax.interface"),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=False,  # Markdown
+)
+
+
+class Release(NamedTuple):
+    """What the command line says of a release."""
+
+    name: str  # of the model; its users load it by this name or path
+    dtype: str  # of the weights
+    license: str | None
+    limits: tuple[str, ...]  # sentences
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line and return the exit status, 2 for a user error."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that it logs are raised too
+    try:
+        parser = Parser(
+            prog="python -m contextssl_jax.release",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("workdir", metavar="WORKDIR", help="of a run that has a report")
+        parser.add_argument("--out", required=True, help="folder to write to")
+        parser.add_argument("--step", type=int, help="checkpoint of WORKDIR; default: the newest")
+        parser.add_argument("--name", help="of the model; default: the name of the folder")
+        parser.add_argument("--dtype", choices=list(_DTYPES), default="float32")
+        parser.add_argument("--license", help="identifier, such as apache-2.0")
+        parser.add_argument("--limit", action="append", default=[], help="a sentence on limits")
+        options = parser.parse_args(argv[1:])
+        out = resolve_path(options.out, "--out")
+        described = Release(
+            options.name or out.name, options.dtype, options.license, tuple(options.limit)
+        )
+        release(options.workdir, out, options.step, described)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def release(workdir: str, out: epath.Path, step: int | None, described: Release) -> None:
+    """Write the model of a checkpoint with its card.
+
+    Args:
+      workdir: of the run.
+      out: the folder.
+      step: of the checkpoint; None for the newest.
+      described: see `Release`.
+
+    Raises:
+      UserError: the checkpoint or its report is not readable, rounding changes a figure, or the
+        folder is not writable.
+    """
+    path = resolve_path(workdir, "WORKDIR")
+    read_workdir_config(path, "WORKDIR")
+    saved = read_trained_model(path, step, "WORKDIR")
+    file = report_folder(path, saved.step) / REPORT
+    if not file.exists():
+        raise UserError(
+            f"WORKDIR: {path} has no report of step {saved.step}. Make it by --mode=eval"
+            f" --step={saved.step} with the config of the run."
+        )
+    report = read_report(file)
+    rounded = {
+        name: np.asarray(tensor, _DTYPES[described.dtype])
+        for name, tensor in saved.variables.items()
+    }
+    saved = saved._replace(variables=rounded)
+    if described.dtype != "float32":
+        report = _evaluate_again(saved, report)
+    saved = saved._replace(figures=headline_figures(report))
+    card = build_model(saved, described.name, batch=1).card
+    text = _model_card(card, saved, report, _command(path), described)
+    write_model(out, saved, "--out")
+    with reraise_write_errors(out, "--out"):
+        write_atomic(out / CARD, text)
+    size = (out / MODEL).stat().length / 1e6
+    _log.info("wrote step %d to %s, %.1f MB", saved.step, out, size)
+
+
+def _evaluate_again(saved: SavedModel, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report of rounded weights; raise UserError if a headline figure has changed."""
+    config = ConfigDict(saved.config)
+    experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
+    variables = unflatten_variables(to_float32(saved.variables))
+    report = build_evaluation(config, experiment)(variables, saved.step).report
+    changes = jax.tree.map(
+        lambda new, old: abs(new - old), headline_figures(report), headline_figures(before)
+    )
+    largest = max(jax.tree.leaves(changes))
+    _log.info("rounding the weights changes figures by at most %.4f", largest)
+    if largest > _TOLERANCE:
+        raise UserError(
+            f"--dtype: rounding the weights changes a figure by {largest:.4f}, more than"
+            f" {_TOLERANCE}. Use --dtype=float32."
+        )
+    return report
+
+
+def _command(workdir: epath.Path) -> str:
+    """Return the command that started a run, without its workdir."""
+    starts = read_starts(workdir)
+    command = starts[0].get("command", []) if starts else []
+    return " ".join(word for word in command if not str(word).startswith("--workdir"))
+
+
+def _model_card(
+    card: Card, saved: SavedModel, report: Mapping[str, Any], command: str, described: Release
+) -> str:
+    return _TEMPLATES.get_template("model_card.md").render(
+        card=card,
+        figures=saved.figures,
+        probes=PROBES,
+        provenance=report["provenance"],
+        command=command or "unknown",
+        first=next(iter(card.groups)),
+        verdicts=[],
+        **described._asdict(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
