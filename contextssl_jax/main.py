@@ -15,6 +15,8 @@ from contextssl_jax.config import Command, parse_command_line
 from contextssl_jax.distributed.process_monitor import ProcessMonitor
 from contextssl_jax.distributed.processes import join_processes
 from contextssl_jax.errors import SharedError, UserError
+from contextssl_jax.interface.embed_command import embed_folder
+from contextssl_jax.interface.export_command import export_folder
 from contextssl_jax.planning.plan import plan
 from contextssl_jax.reports.command import evaluate_checkpoint
 from contextssl_jax.run.compilation_cache import enable_compilation_cache
@@ -33,6 +35,11 @@ MODES: dict[str, Callable[[Command], None]] = {
         command.config, command.devices or 1, command.utilisation or 0.35, command.out
     ),
 }
+# Modes with arguments of their own instead of a config.
+TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
+    "embed": embed_folder,
+    "export": export_folder,
+}
 _USER_ERROR, _FAILURE, _INTERRUPTED = 2, 1, 130  # exit statuses
 _MONITOR_DELAY = 5  # seconds within which the process monitor detects a lost process
 
@@ -48,7 +55,11 @@ def main(argv: Sequence[str]) -> int:
     for library in ("absl", "asyncio"):  # the errors that they log are raised as well
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        command = parse_command_line(argv, tuple(MODES))
+        for mode, run in TOOLS.items():
+            if f"--mode={mode}" in argv[1:]:
+                run([argument for argument in argv[1:] if argument != f"--mode={mode}"])
+                return 0
+        command = parse_command_line(argv, (*MODES, *TOOLS))
         if command.step is not None and command.mode != "eval":
             raise UserError(
                 "--step: only valid with --mode=eval. Remove it; training resumes from the newest"

@@ -63,7 +63,7 @@ def load(
         saved = read_trained_model(found, step, "path")
         if saved.figures is None:
             saved = saved._replace(figures=_figures(found, saved.step))
-        return build_model(saved, str(path), batch)
+        return build_model(saved, Path(path).name, batch)
 
 
 def released_models() -> tuple[str, ...]:

@@ -72,6 +72,9 @@ class Model:
     Attributes:
       card: what the model is, the units of its groups, and its figures.
       config: the options of its training.
+      method: its pure functions.
+      space: of the data set, with the statistics of transform parameters in training.
+      variables: of the method, on the local devices.
     """
 
     def __init__(
@@ -89,18 +92,18 @@ class Model:
           card: see the class.
           config: see the class.
           method: with the arithmetic of evaluation; its `render` takes images.
-          space: of the data set, with the statistics of transform parameters in training.
+          space: see the class.
           variables: of the method.
           batch: images of the largest batch.
         """
         self.card, self.config = card, config
-        self._method, self._space = method, space
+        self.method, self.space = method, space
         self._batches = Batches(batch)
-        self._variables = self._batches.replicate(variables)
+        self.variables = self._batches.replicate(variables)
         self._passes = _compile(method)
 
     def __repr__(self) -> str:
-        return f"Model({self.card.name!r}, groups {', '.join(self._space.names)})"
+        return f"Model({self.card.name!r}, groups {', '.join(self.space.names)})"
 
     def encode(self, images: Any) -> np.ndarray:
         """Return the encoder's features, float32 [N, F].
@@ -127,7 +130,7 @@ class Model:
           ValueError: an argument is wrong, K is above `card.max_pairs`, or the method has no
             contexts.
         """
-        if not self._method.uses_context:
+        if not self.method.uses_context:
             raise ValueError(f"context: a model of the method {self.card.method} uses no contexts.")
         both = [self._features(images, name) for images, name in ((x, "x"), (y, "y"))]
         (pairs, entries), limit = both[0].shape, self.card.max_pairs
@@ -138,17 +141,17 @@ class Model:
                 f"x, y: {pairs} pairs, but the model was trained on contexts of at most {limit}."
                 " Pass fewer."
             )
-        observed = standardized_actions(self._method.space, self._space, actions, pairs)
+        observed = standardized_actions(self.method.space, self.space, actions, pairs)
         # Of one shape for every K, so that they are compiled once; `embed` hides what is added.
         features = np.zeros((limit, 2, entries), np.float32)
         features[:pairs] = np.stack(both, axis=1)
-        padded = np.zeros((limit, len(self._method.space.action_mean)), np.float32)
+        padded = np.zeros((limit, len(self.method.space.action_mean)), np.float32)
         if observed is not None:
             padded[:pairs] = observed
         encoded = self._passes.encode_context(
-            self._variables, *self._batches.replicate((features, padded))
+            self.variables, *self._batches.replicate((features, padded))
         )
-        groups = tuple(name for name in self._space.names if actions.get(name) is not None)
+        groups = tuple(name for name in self.space.names if actions.get(name) is not None)
         return Context(pairs, groups, encoded, self)
 
     def embed(
@@ -177,13 +180,13 @@ class Model:
         if length is not None and not 0 <= length <= tokens:
             raise ValueError(f"length: {length} tokens, but the context has {tokens}.")
         queries, from_images = self._queries(images, "images")
-        observed = standardized_actions(self._method.space, self._space, actions, len(queries))
+        observed = standardized_actions(self.method.space, self.space, actions, len(queries))
         visible = np.int32(tokens if length is None else length)
         embed = self._passes.embed_images if from_images else self._passes.embed
 
         def run(queries: jax.Array, actions: jax.Array | None) -> jax.Array:
             encoded = None if context is None else context._encoded
-            return embed(self._variables, encoded, visible, queries, actions)
+            return embed(self.variables, encoded, visible, queries, actions)
 
         embeddings: np.ndarray = self._batches.map(run, queries, observed)
         return embeddings
@@ -203,7 +206,7 @@ class Model:
         found = self._map(self._passes.predict, checked)
         result: dict[str, np.ndarray] = {}
         if found.transform_params is not None:
-            space = self._method.space
+            space = self.method.space
             values = found.transform_params * space.param_std + space.param_mean
             result |= split_groups(space.groups, values)
         if found.classes is not None:
@@ -232,7 +235,7 @@ class Model:
         return Neighbors(indices, cosines)
 
     def _map(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
-        return self._batches.map(partial(function, self._variables), rows)
+        return self._batches.map(partial(function, self.variables), rows)
 
     def _queries(self, images: Any, argument: str) -> tuple[np.ndarray, bool]:
         """Return checked images or features, and True for images."""
