@@ -38,7 +38,7 @@ from contextssl_jax.run.initial_weights import InitialWeights, load_initial_weig
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.run.metadata import append_run_metadata
 from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
-from contextssl_jax.run.workdir import Changes, acquire_workdir
+from contextssl_jax.run.workdir import Changes, acquire_workdir, mark_interrupted
 from contextssl_jax.step import TrainState
 from contextssl_jax.storage.paths import resolve_path
 
@@ -177,6 +177,8 @@ def _training_loop(
                 writer.write_metrics(step, window.pop_means())
             writer.advance()
         checkpoints.wait()
+        if is_last:
+            writer.try_write("interrupted.json", partial(mark_interrupted, workdir, incomplete))
         if is_last and not incomplete:
             from contextssl_jax.figures.curves import draw_curves  # Matplotlib delays a start
 

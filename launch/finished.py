@@ -1,6 +1,7 @@
 """Check whether a run is finished: python -m launch.finished WORKDIR.
 
-The exit status is 0 if the last step is saved, 3 if it is not, and another number after an error.
+The exit status is 0 if the last step is saved and no signal has interrupted its monitor or report,
+3 if not, and another number after an error.
 """
 
 import sys
@@ -25,13 +26,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def is_finished(workdir: epath.Path) -> bool:
-    """Return True if the checkpoint of the last step is complete."""
+    """Return True if the last step's checkpoint is complete and its evaluation not interrupted."""
     try:
         steps = read_json(workdir / "config.json")["train"]["steps"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
     checkpoint = workdir / "checkpoints" / str(steps)
-    return checkpoint.is_dir() and is_complete(checkpoint)
+    saved: bool = checkpoint.is_dir() and is_complete(checkpoint)
+    return saved and not (workdir / "interrupted.json").exists()
 
 
 if __name__ == "__main__":

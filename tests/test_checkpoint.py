@@ -147,6 +147,21 @@ def test_empty_checkpoint_is_damaged(workdir):
     assert_restored(restore(workdir), 1)
 
 
+def test_failed_save_does_not_replace_the_error_that_ends_the_run(workdir, monkeypatch):
+    """On a full disk, metrics may fail while a checkpoint is being saved, which fails too."""
+
+    def fail(manager):
+        raise OSError(28, "No space left on device")
+
+    save(workdir, range(1, 2))
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.close", fail)
+    with pytest.raises(UserError, match="^metrics.jsonl"), Checkpoints(workdir, 5):
+        raise UserError("metrics.jsonl: cannot write")
+    with pytest.raises(UserError, match="cannot save a checkpoint .No space.* is step 1"):
+        with Checkpoints(workdir, 5):
+            pass
+
+
 def test_interrupted_save_is_ignored(workdir):
     save(workdir, range(1, 2))
     (workdir / "checkpoints" / "2.orbax-checkpoint-tmp-17").mkdir()

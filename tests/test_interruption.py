@@ -8,6 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from test_method_runs import SIE, state_of
 from tiny import run
 
@@ -18,6 +19,7 @@ from contextssl_jax.evaluation.evaluators import EVALUATORS
 from contextssl_jax.evaluation.reader import ForwardPasses
 from contextssl_jax.run.metric_writer import _remove_later_lines
 from contextssl_jax.storage.paths import resolve_path
+from launch.finished import is_finished
 
 OPTIONS = (*SIE, "--config.monitor.every=2", "--config.monitor.fit_views=20",
            "--config.monitor.test_views=10", "--config.eval.every=2",
@@ -74,11 +76,13 @@ def test_a_report_and_a_monitor_are_left_and_made_by_the_next_start(
     assert "stopped at step 4 of 4" in capsys.readouterr().err
     assert report(tmp_path, 2) == report(undisturbed, 2)
     assert not (tmp_path / "eval" / "4").exists()
+    assert not is_finished(epath.Path(tmp_path))
     monitored = [line["step"] for line in lines(tmp_path) if "monitor/r2/crop/crop/0" in line]
     assert monitored == [0, 2]
 
     assert run(*arguments) == 0
     assert "done at step 4 of 4" in capsys.readouterr().err
+    assert is_finished(epath.Path(tmp_path))
     assert report(tmp_path, 4) == report(undisturbed, 4)
     assert lines(tmp_path) == lines(undisturbed)
     expected, found = state_of(undisturbed, 4), state_of(tmp_path, 4)

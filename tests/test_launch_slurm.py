@@ -12,6 +12,7 @@ import pytest
 from etils import epath
 from running import HANGING
 
+from contextssl_jax.run.workdir import mark_interrupted
 from launch.finished import is_finished
 
 _REPOSITORY = Path(__file__).parent.parent
@@ -74,9 +75,10 @@ if does == "fails" and rank == "1":
 while does != "finishes" and not got: time.sleep(0.01)
 time.sleep(0.2)
 folder = next(one for one in sys.argv if one.startswith("--workdir=")).partition("=")[2]
-step = "9" if does == "finishes" else "5"
+step = "5" if does == "waits" else "9"
 os.makedirs(f"{folder}/checkpoints/{step}", exist_ok=True)
 json.dump({"train": {"steps": 9}}, open(f"{folder}/config.json", "w"))
+if does == "reports": open(f"{folder}/interrupted.json", "w").close()
 os.write(1, f"task {rank} at step {step} after {len(got)} signals\\n".encode())
 """
 
@@ -268,6 +270,16 @@ def test_run_at_its_time_limit_saves_and_is_requeued(place):
     assert "not finished: requeueing job 7" in out
 
 
+def test_run_whose_final_report_is_interrupted_is_requeued(place):
+    submit(place, *_ARGUMENTS)
+    job = start_job(place, "reports")
+    for pid in json.loads((place / "step").read_text())["pids"]:
+        os.kill(pid, signal.SIGTERM)
+    out, _ = job.communicate(timeout=HANGING)
+    assert job.returncode == 0 and requeued(place)
+    assert out.count("at step 9 after 1 signals") == 2
+
+
 def test_run_is_not_requeued_after_an_error_of_the_finished_check(place):
     submit(place, *_ARGUMENTS[:-1], "--workdir=s3://bucket/run")
     job = start_job(place, "waits")
@@ -327,6 +339,11 @@ def test_run_is_finished_if_its_last_checkpoint_is_complete(tmp_path):
     assert not is_finished(workdir)
     (tmp_path / "checkpoints" / "9").mkdir()
     assert is_finished(workdir)
+    mark_interrupted(workdir, True)
+    assert not is_finished(workdir)
+    for _ in range(2):
+        mark_interrupted(workdir, False)
+        assert is_finished(workdir)
     for text in ('{"train": ', '{"train": 9}', "[9]", "{}"):
         (tmp_path / "config.json").write_text(text)
         assert not is_finished(workdir)

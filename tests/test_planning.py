@@ -53,12 +53,12 @@ def test_printed_tables_are_aligned_and_explained(planned):
     assert "2 devices (shard_map), 2 contexts per device" in words
     assert "--config.data.contexts is divisible by 1, 2 or 4 devices" in words
     assert "no data read" in words and "assumed 35% of the peak" in words
-    assert "of bfloat16, not float32" in words
+    assert "peak rate of float32 products at the precision 'highest' (six products of" in words
     for block in text.split("\n\n")[1:]:
         table = block.splitlines()[: 1 + sum(name in rows(block) for name in plan["parameters"])]
         assert len({len(line) for line in table}) == 1
     for chip in CHIPS:
-        assert rows(text)[chip.name][:2] == ["1", f"{chip.peak / 1e12:.0f}"]
+        assert rows(text)[chip.name][:2] == ["1", f"{chip.float32['highest'] / 1e12:.0f}"]
 
 
 def test_plan_is_consistent(planned):
@@ -77,7 +77,7 @@ def test_plan_is_consistent(planned):
     flops = [n for part in plan["flops"]["parts"].values() for n in part.values()]
     assert plan["flops"]["all"] == sum(flops)
     v4 = plan["chips"][0]
-    assert v4["step_seconds"] == pytest.approx(sum(flops) / (2 * 275e12 * 0.35))
+    assert v4["step_seconds"] == pytest.approx(sum(flops) / (2 * 275e12 / 6 * 0.35))
     assert v4["run_seconds"] == pytest.approx(30 * v4["step_seconds"])
 
 
@@ -116,6 +116,20 @@ def test_table_shows_which_chips_fit(planned):
     table = rows(format_plan(plan))
     names = [chip["name"] for chip in plan["chips"]]
     assert [table[name][3] for name in names[:3]] == ["no", "maybe", "yes"]
+
+
+def test_peak_rates_are_those_of_the_type_and_precision():
+    v4, *_, h100, _ = CHIPS
+    assert [chip.peak("bfloat16", "highest") / 1e12 for chip in (v4, h100)] == [275, 989]
+    for precision, rates in {"default": (275, 494.5), "highest": (275 / 6, 67)}.items():
+        found = [chip.peak("float32", precision) / 1e12 for chip in (v4, h100)]
+        assert found == pytest.approx(rates)
+
+
+def test_table_names_the_products_of_the_peak(planned):
+    plan = json.loads(json.dumps(planned[0]))
+    plan["run"]["dtype"] = "bfloat16"
+    assert "peak rate of dense bfloat16 products." in format_plan(plan)
 
 
 def test_hosts():

@@ -3,10 +3,12 @@
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from PIL import Image
 from tensorflow_datasets.core.download.checksums import load_url_infos
 
 from contextssl_jax.data import prepare, tfds_source
+from contextssl_jax.data.png import decode_pngs
 from contextssl_jax.data.tfds_source import ensure_prepared, load_images, prepare_cifar10
 from contextssl_jax.errors import UserError
 
@@ -81,6 +84,33 @@ def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
+
+
+def png_of(shape: Sequence[int], parts: Sequence[bytes]) -> bytes:
+    """An 8-bit RGB PNG of compressed scanlines in several chunks."""
+    header = struct.pack(">II", shape[1], shape[0]) + bytes((8, 2, 0, 0, 0))
+    chunks = [(b"IHDR", header), *((b"IDAT", part) for part in parts), (b"IEND", b"")]
+    framed = (
+        struct.pack(">I", len(data)) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+        for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def filtered(image: np.ndarray, kind: int) -> bytes:
+    """Scanlines by one filter of the PNG specification: none, left, above, average or Paeth."""
+    x = np.pad(image.astype(int), ((1, 0), (1, 0), (0, 0)))
+    left, above, corner = x[1:, :-1], x[:-1, 1:], x[:-1, :-1]
+    near = np.stack([left, above, corner])
+    nearest = np.abs(left + above - corner - near).argmin(axis=0)
+    paeth = np.take_along_axis(near, nearest[None], axis=0)[0]
+    predicted = (0 * left, left, above, (left + above) // 2, paeth)[kind]
+    lines = ((image - predicted) % 256).astype(np.uint8).reshape(len(image), -1)
+    return np.pad(lines, ((0, 0), (1, 0)), constant_values=kind).tobytes()
+
+
+def chopped(data: bytes) -> list[bytes]:
+    return [data[i : i + 7] for i in range(0, len(data), 7)]
 
 
 def store(folder: Path, features: dict, train: list[dict], test: Sequence[dict] = ()) -> None:
@@ -259,6 +289,40 @@ def test_files_without_random_access(prepared, tmp_path):
     with pytest.raises(UserError, match="TFRECORD.* not supported.*array_record") as caught:
         load_images("cifar10", "train", str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_pngs_are_decoded_together_as_one_by_one():
+    """With every filter of scanlines, in one or several chunks of data."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 6, 4, 3), np.uint8)
+    files = []
+    for i, image in enumerate(images):
+        scanlines = filtered(image, i % 5)
+        parts = [zlib.compress(scanlines)] if i < 5 else chopped(zlib.compress(scanlines))
+        files.append(png_of(image.shape, parts))
+        np.testing.assert_array_equal(Image.open(io.BytesIO(files[-1])), image)
+    np.testing.assert_array_equal(decode_pngs(files), images)
+    np.testing.assert_array_equal(decode_pngs(files[:1]), images[:1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file[:-20],
+        lambda file: file[:50] + bytes([file[50] ^ 255]) + file[51:],
+        lambda file: file[:30] + b"x" + file[31:],
+        lambda file: b"",
+        lambda file: png(np.zeros((6, 5, 3), np.uint8)),
+        lambda file: png(np.zeros((6, 4), np.uint8)),
+        lambda file: png_of((6, 4, 3), [zlib.compress(bytes(6 * 13 - 1))]),
+        lambda file: png_of((6, 4, 3), [zlib.compress(bytes([9]) * 6 * 13)]),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_pngs_that_are_damaged_or_differ_are_left_to_pil(damage, at):
+    files = [png(np.full((6, 4, 3), i, np.uint8)) for i in range(3)]
+    files[at] = damage(files[at])
+    assert decode_pngs(files) is None
 
 
 def test_grey_images_without_labels_become_rgb(tmp_path):

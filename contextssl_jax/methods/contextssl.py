@@ -68,8 +68,7 @@ def build(
     predictor = build_predictor(config.model, len(space.param_mean))  # the head of Eq. 3
     info_nce = build_info_nce(config.loss, axis)
     scales = action_scales(space, config.model)
-    # Standard deviations of the parameters in the predictor's units.
-    deviations = dataset.space.param_std / space.param_std
+    deviations = dataset.space.deviations(space)  # in the predictor's units
 
     def loss(
         params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array

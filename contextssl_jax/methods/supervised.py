@@ -56,8 +56,7 @@ def build(config: ConfigDict, dataset: Dataset, axis: str | None) -> Method:
     heads = {"transformer": build_context_head(config, space, use_actions=True)}
     predictor = build_predictor(config.model, len(space.param_mean))
     classifier = nn.Dense(dataset.classes + options.shift)
-    # Standard deviations of the parameters in the predictor's units.
-    deviations = dataset.space.param_std / space.param_std
+    deviations = dataset.space.deviations(space)  # in the predictor's units
     shifting = np.asarray([name == options.group for name in space.names])
 
     def logits_of(params: Any, h: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from contextssl_jax.models.precision import train_precision
 from contextssl_jax.planning.counting import OTHER
 from contextssl_jax.planning.dummy_datasets import reads_data
 from contextssl_jax.planning.flops import count_flops
@@ -64,6 +65,7 @@ def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
             "contexts": config.data.contexts,
             "pairs": config.data.pairs,
             "dtype": config.model.dtype,
+            "precision": train_precision(config.model),
             "steps": config.train.steps,
             "devices": devices,
             "parallel": program.experiment.parallel.mode,
@@ -168,10 +170,12 @@ def _estimate_chip(
     state = program.state
     # The update reads and writes parameters and moments, and reads gradients.
     update_bytes = 3 * size_of(state.params) + 2 * size_of(state.opt_state)
-    step = flops / (program.devices * chip.peak * utilisation)
+    model = program.config.model
+    peak = chip.peak(model.dtype, train_precision(model))
+    step = flops / (program.devices * peak * utilisation)
     return {
         "name": chip.name,
-        "peak": chip.peak,
+        "peak": peak,
         "memory": chip.memory,
         "hosts": chip.hosts(program.devices),
         "fits": {which: size <= chip.memory for which, size in memory.items()},

@@ -128,13 +128,28 @@ def _chips(plan: Mapping[str, Any]) -> str:
             )
         )
     header = ("chip", "hosts", "TFLOP/s", "memory, GB", "fits", "step", "run", "update only")
-    dtype = "" if run["dtype"] == "bfloat16" else f" of bfloat16, not {run['dtype']}"
     return with_notes(
         format_table(header, rows),
+        f"TFLOP/s: peak rate of {_describe_products(run)}.",
         f"step, run: time of the arithmetic at an assumed {run['utilisation']:.0%} of the peak"
-        f" rate{dtype} (--utilisation). update only: time to read and write parameters and moments"
+        " rate (--utilisation). update only: time to read and write parameters and moments"
         " and to read gradients once, a part of every step. If that is a large part of the step,"
         " the utilisation is not achievable: use fewer devices or a larger batch.",
+    )
+
+
+def _describe_products(run: Mapping[str, Any]) -> str:
+    """Return which products a run's peak rates are of, and how chips compute those of float32."""
+    if run["dtype"] == "bfloat16":
+        return "dense bfloat16 products"
+    how = {
+        "default": "one product of bfloat16 on TPUs, TF32 on GPUs",
+        "high": "three products of bfloat16 on TPUs, TF32 on GPUs",
+        "highest": "six products of bfloat16 on TPUs, FP32 without tensor cores on GPUs",
+    }[run["precision"]]
+    return (
+        f"float32 products at the precision {run['precision']!r} ({how}); see"
+        " --config.model.precision and --config.model.dtype"
     )
 
 

@@ -80,9 +80,14 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if not self._save_failed:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._save_failed:
+            return
+        try:
             self._manager.close()  # waits for a save in progress
+        except Exception as failure:  # Orbax and TensorStore raise many types
+            if error is None:  # otherwise, the error that ends the run is raised
+                raise self._save_error(None, failure) from failure
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, intact or damaged, in ascending order."""

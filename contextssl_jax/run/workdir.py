@@ -20,7 +20,7 @@ from contextssl_jax.storage.paths import io_errors, list_numbered, resolve_path,
 from contextssl_jax.storage.safe_json import read_json, truncate
 
 _MAX_LISTED = 20  # options in an error message
-CONFIG, _DATASET = "config.json", "data.json"
+CONFIG, _DATASET, _INTERRUPTED = "config.json", "data.json", "interrupted.json"
 
 Changes = dict[str, list[Any]]  # [saved, current] by option
 
@@ -105,6 +105,17 @@ def acquire_workdir(workdir: epath.Path, config: ConfigDict, dataset: Dataset) -
                 " set, or use a different --workdir."
             )
         yield lock
+
+
+def mark_interrupted(workdir: epath.Path, interrupted: bool) -> None:
+    """Mark a run whose steps are all saved, but whose last monitor or report a signal interrupted.
+
+    The mark lets `launch/finished.py` distinguish it from a finished run without this report.
+    """
+    if interrupted:
+        write_atomic(workdir / _INTERRUPTED, "{}\n")
+    else:
+        (workdir / _INTERRUPTED).unlink(missing_ok=True)
 
 
 def _is_foreign(path: epath.Path) -> bool:

@@ -115,6 +115,10 @@ class ParameterSpace:
             transform_params.shape
         )
 
+    def deviations(self, units: "ParameterSpace") -> np.ndarray:
+        """Return the parameters' standard deviations in the units of another space, [T]."""
+        return self.param_std / units.param_std
+
     def standardize(self, transform_params: Array) -> Array:
         """Standardize parameters [..., >= T] by the statistics, [..., T]."""
         return (transform_params[..., : len(self.param_mean)] - self.param_mean) / self.param_std
