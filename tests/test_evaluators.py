@@ -68,7 +68,8 @@ def test_the_report_and_its_tables_have_it(config):
     table = found["sizes"]
     assert table.title == "Sizes" and table.header == ("context", "metric", "0", "2")
     assert table.rows[0] == ["crop", "entries of an embedding", *["16.000 ± 0.000"] * 2]
-    assert table.caption == "Numbers of embeddings. Values: whole numbers. Of test views."
+    assert table.caption == "Numbers of embeddings. Values: whole numbers."
+    assert ["Sizes", "Of test views."] in found["methods"].rows
     assert ["entries", "Numbers of a vector."] in found["glossary"].rows
 
 

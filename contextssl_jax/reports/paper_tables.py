@@ -11,13 +11,18 @@ from contextssl_jax.reports.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES
 
 Report = Mapping[str, Any]
 
+_PREDICTABLE = 0.5  # R² that true parameters must give for a linear probe to be a comparison
+_COMPARE = "Compare patterns, not values: see “How values are measured”."
 
-def beside_r2(report: Report, details: str) -> Table | None:
+
+def beside_r2(report: Report) -> Table | None:
     """Return the paper's R² and the report's, if the paper has a table of the report's groups.
+
+    Where the paper's probes are known, values are of the same probes, and a group is left out whose
+    action no probe of that kind can predict; else they are of every probe.
 
     Args:
       report: a report.json.
-      details: the views and probes of the report's values.
     """
     groups = report["provenance"]["groups"]
     table = PAPER_TABLES.get(frozenset(groups))
@@ -28,10 +33,14 @@ def beside_r2(report: Report, details: str) -> Table | None:
         for row in table.rows
     ]
     accuracy = report.get("accuracy_features", {}).get("linear", {}).get("1.0")
-    choices = {name: dict.fromkeys(groups, probe) for probe, name in PROBES.items()}
+    limits = {g: _linear_limit(report, g) for g in groups if table.probes.get(g) == "linear"}
+    left_out = {group: limit for group, limit in limits.items() if limit < _PREDICTABLE}
     if table.probes:
-        names = ", ".join(f"{group} {PROBES[table.probes[group]]}" for group in groups)
-        choices = {f"the paper's probes ({names})": dict(table.probes)} | choices
+        probes = {group: probe for group, probe in table.probes.items() if group not in left_out}
+        names = ", ".join(f"{group} {PROBES[probes[group]]}" for group in groups if group in probes)
+        choices = {f"the paper's probes ({names})": probes}
+    else:
+        choices = {name: dict.fromkeys(groups, probe) for probe, name in PROBES.items()}
     rows: dict[str, str | None] = {
         f"{name} context": name for name in groups if name in report["r2_global"]
     }
@@ -40,25 +49,23 @@ def beside_r2(report: Report, details: str) -> Table | None:
     ours = [
         [
             f"this run: {row}; {name}",
-            *_r2(report, environment, probe),
+            *_r2(report, environment, probes),
             None if accuracy is None else 100 * accuracy,
         ]
         for row, environment in rows.items()
-        for name, probe in choices.items()
+        for name, probes in choices.items()
     ]
     return Table(
         f"Beside the paper's {table.name.split(' (')[0]}",
         ("", *(f"{group} {c}" for group in groups for c in LENGTHS), "top-1 %"),
         [*quoted, *ours],
-        f"{table.name}. Columns: R² of each group by tokens of context, and linear accuracy on the"
-        " encoder's features. A method without context has one value, in the first column of a"
-        " group. Rows of this run: R² of the action between two views, by the official code's"
-        f" definition. {table.difference} {details}",
+        f"{table.name}. R² of actions between two views by tokens of context, and linear accuracy"
+        f" of features.{_describe_omissions(left_out)} {_COMPARE}",
         frozenset(range(len(quoted))),
     )
 
 
-def beside_retrieval(report: Report, details: str) -> Table | None:
+def beside_retrieval(report: Report) -> Table | None:
     """Return the paper's retrieval scores and the report's; see beside_r2."""
     p = report["provenance"]
     table = PAPER_RETRIEVALS.get(frozenset(p["groups"]))
@@ -85,20 +92,41 @@ def beside_retrieval(report: Report, details: str) -> Table | None:
         f"Beside the paper's {table.name.split(' (')[0]}",
         ("", *(f"{NAMES[key]} {c}" for key in RETRIEVAL_KEYS for c in LENGTHS)),
         [*quoted, *ours],
-        f"{table.name}. Columns: each score by tokens of context; a method without context has one"
-        f" value, in the first column of a score. {table.difference} {details}",
+        f"{table.name}. Scores by tokens of context; only with equal numbers of candidates, that is"
+        f" with equal chance, can they be compared. {_COMPARE}",
         frozenset(range(len(quoted))),
     )
 
 
-def _r2(report: Report, environment: str | None, probe: Mapping[str, str]) -> Iterator[Cell]:
-    """Yield a row's cells by length; without an environment, as in the paper, of features."""
+def _r2(report: Report, environment: str | None, probes: Mapping[str, str]) -> Iterator[Cell]:
+    """Yield a row's cells by length; without an environment, as in the paper, of features.
+
+    A group without a probe has empty cells.
+    """
     for group in report["provenance"]["groups"]:
-        if environment is None:
-            yield from _cells(iter([(report["r2_features_global"][group][probe[group]]["pair"],)]))
+        if group not in probes:
+            yield from (None for _ in LENGTHS)
+        elif environment is None:
+            yield from _cells(iter([(report["r2_features_global"][group][probes[group]]["pair"],)]))
         else:
-            here = report["r2_global"][environment][group][probe[group]]["pair"]
+            here = report["r2_global"][environment][group][probes[group]]["pair"]
             yield from (here.get(length) for length in LENGTHS)
+
+
+def _linear_limit(report: Report, group: str) -> float:
+    """Return the R² of a linear map from both views' true parameters; 1 in older reports."""
+    limits = report.get("r2_ceiling", {})
+    return float(limits[group]["pair"]["global"]) if group in limits else 1.0
+
+
+def _describe_omissions(left_out: Mapping[str, float]) -> str:
+    """Return a sentence, with a space before it, on the groups that are left out; or nothing."""
+    if not left_out:
+        return ""
+    groups = ", ".join(f"{group} ({limit:z.2f})" for group, limit in left_out.items())
+    return (
+        f" Left out, since no linear probe predicts its action even from true parameters: {groups}."
+    )
 
 
 def _comparable(report: Report) -> bool:
