@@ -5,7 +5,7 @@ import pytest
 from contextssl_jax.evaluation.evaluators.retrieval import chance
 from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import LENGTHS, PAPER_TABLES
-from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
+from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval, describe_differences
 
 GROUPS = ["rotation", "color"]
 
@@ -75,7 +75,10 @@ def test_a_group_whose_action_no_linear_probe_predicts_is_left_out_and_named():
     ours = rows(table)["this run: color context; the paper's probes (rotation MLP)"]
     assert ours[:5] == [figure("color", "rotation", "mlp", c) for c in LENGTHS]
     assert ours[5:] == [*[None] * 5, 50.0]
-    assert "even from true parameters: color (0.00)." in table.caption
+    assert "Left out: color, whose action no linear probe predicts." in table.caption
+    details = describe_differences(result)
+    assert "R² of 0.00 for color" in details["paper"] and "3DIEBench" in details["paper"]
+    assert "train objects" in details["paper_retrieval"]
     result["r2_ceiling"]["color"]["pair"]["global"] = 0.99
     assert rows(beside_r2(result)) == rows(beside_r2(report()))
 

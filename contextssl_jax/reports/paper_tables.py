@@ -7,7 +7,13 @@ from contextssl_jax.evaluation.evaluators.retrieval import NAMES, chance
 from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.page import Cell, Table
-from contextssl_jax.reports.paper import LENGTHS, PAPER_RETRIEVALS, PAPER_TABLES, RETRIEVAL_KEYS
+from contextssl_jax.reports.paper import (
+    LENGTHS,
+    PAPER_RETRIEVALS,
+    PAPER_TABLES,
+    RETRIEVAL_KEYS,
+    PaperTable,
+)
 
 Report = Mapping[str, Any]
 
@@ -33,8 +39,7 @@ def beside_r2(report: Report) -> Table | None:
         for row in table.rows
     ]
     accuracy = report.get("accuracy_features", {}).get("linear", {}).get("1.0")
-    limits = {g: _linear_limit(report, g) for g in groups if table.probes.get(g) == "linear"}
-    left_out = {group: limit for group, limit in limits.items() if limit < _PREDICTABLE}
+    left_out = _beyond_probes(report, table)
     if table.probes:
         probes = {group: probe for group, probe in table.probes.items() if group not in left_out}
         names = ", ".join(f"{group} {PROBES[probes[group]]}" for group in groups if group in probes)
@@ -55,12 +60,15 @@ def beside_r2(report: Report) -> Table | None:
         for row, environment in rows.items()
         for name, probes in choices.items()
     ]
+    omissions = "".join(
+        f" Left out: {group}, whose action no linear probe predicts." for group in left_out
+    )
     return Table(
         f"Beside the paper's {table.name.split(' (')[0]}",
         ("", *(f"{group} {c}" for group in groups for c in LENGTHS), "top-1 %"),
         [*quoted, *ours],
-        f"{table.name}. R² of actions between two views by tokens of context, and linear accuracy"
-        f" of features.{_describe_omissions(left_out)} {_COMPARE}",
+        f"{table.name}. R² of actions by tokens of context, and linear accuracy of features."
+        f"{omissions} {_COMPARE}",
         frozenset(range(len(quoted))),
     )
 
@@ -98,6 +106,23 @@ def beside_retrieval(report: Report) -> Table | None:
     )
 
 
+def describe_differences(report: Report) -> dict[str, str]:
+    """Return why values differ from those of the paper's tables, by the name of a table."""
+    groups = frozenset(report["provenance"]["groups"])
+    details = {}
+    if groups in PAPER_TABLES:
+        table = PAPER_TABLES[groups]
+        details["paper"] = table.difference + "".join(
+            f" A linear map from the true parameters of both views has an R² of {limit:z.2f} for"
+            f" {group}: its action is not linear in them, and in the paper it was predicted by a"
+            " linear probe."
+            for group, limit in _beyond_probes(report, table).items()
+        )
+    if groups in PAPER_RETRIEVALS:
+        details["paper_retrieval"] = PAPER_RETRIEVALS[groups].difference
+    return details
+
+
 def _r2(report: Report, environment: str | None, probes: Mapping[str, str]) -> Iterator[Cell]:
     """Yield a row's cells by length; without an environment, as in the paper, of features.
 
@@ -113,20 +138,17 @@ def _r2(report: Report, environment: str | None, probes: Mapping[str, str]) -> I
             yield from (here.get(length) for length in LENGTHS)
 
 
-def _linear_limit(report: Report, group: str) -> float:
-    """Return the R² of a linear map from both views' true parameters; 1 in older reports."""
-    limits = report.get("r2_ceiling", {})
-    return float(limits[group]["pair"]["global"]) if group in limits else 1.0
+def _beyond_probes(report: Report, table: PaperTable) -> dict[str, float]:
+    """Return the groups whose action is beyond the paper's linear probe, and its best R².
 
-
-def _describe_omissions(left_out: Mapping[str, float]) -> str:
-    """Return a sentence, with a space before it, on the groups that are left out; or nothing."""
-    if not left_out:
-        return ""
-    groups = ", ".join(f"{group} ({limit:z.2f})" for group, limit in left_out.items())
-    return (
-        f" Left out, since no linear probe predicts its action even from true parameters: {groups}."
-    )
+    The best is that of a linear map from the true parameters of both views; older reports lack it.
+    """
+    limits = {
+        group: float(by["pair"]["global"])
+        for group, by in report.get("r2_ceiling", {}).items()
+        if table.probes.get(group) == "linear"
+    }
+    return {group: limit for group, limit in limits.items() if limit < _PREDICTABLE}
 
 
 def _comparable(report: Report) -> bool:

@@ -9,8 +9,7 @@ from contextssl_jax.evaluation.evaluators.trees import display_name, values
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.glossary import glossary
 from contextssl_jax.reports.page import Cell, Table
-from contextssl_jax.reports.paper import PAPER_RETRIEVALS, PAPER_TABLES
-from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
+from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval, describe_differences
 
 Report = Mapping[str, Any]
 
@@ -70,16 +69,11 @@ def metric_table(report: Report, metric: Metric, layout: TableLayout) -> Table:
 
 def _methods(report: Report, present: Mapping[str, Table]) -> Table:
     """Return the views and settings of the present tables, once for all that share them."""
-    groups = report["provenance"]["groups"]
     details = {
         metric.key: metric.table.details(report)
         for metric in all_metrics()
         if metric.table is not None
-    } | {
-        name: papers[frozenset(groups)].difference
-        for name, papers in (("paper", PAPER_TABLES), ("paper_retrieval", PAPER_RETRIEVALS))
-        if frozenset(groups) in papers
-    }
+    } | describe_differences(report)
     titles: dict[str, list[str]] = {}
     for key, table in present.items():
         titles.setdefault(details[key], []).append(table.title)
