@@ -65,7 +65,12 @@ def test_a_checkpoint_gives_the_report_that_training_gave(copied):
     for text in (markdown, page):
         assert f"{value:.3f}" in text and before["provenance"]["config"] in text
         assert "Retrieval" in text and "Adaptivity" in text
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 2  # adaptation and curves
+    assert '"nearest"' in page and len(page.encode()) < 8_000_000
+    for text in (markdown, page):  # the answer comes before everything else
+        places = [text.index(f"{group} ") for group in ("crop", "blur", "classes")]
+        places += [text.index("Values: R²"), text.index("Adaptation"), text.index("Retrieval")]
+        assert places == sorted(places)
 
 
 def test_training_does_not_make_a_report_again(copied):

@@ -14,6 +14,7 @@ from contextssl_jax.evaluation.evaluators.r2_probes import adaptivity
 from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.methods.base import Predictions, mask_actions
+from contextssl_jax.reports.summary import statements
 from contextssl_jax.reports.tables import describe_source, tables
 
 
@@ -58,7 +59,7 @@ def oracle(config):
 
 
 def test_an_oracle_that_adapts_is_measured_as_such(config, oracle):
-    report = build_evaluation(config, oracle)({}, 7).report
+    report, neighbours = build_evaluation(config, oracle)({}, 7)
     for probe in PROBES:
         for target in TARGETS:
             for shown, hidden in (("crop", "blur"), ("blur", "crop")):
@@ -76,9 +77,14 @@ def test_an_oracle_that_adapts_is_measured_as_such(config, oracle):
     # All groups observed: the target is the nearest. None observed: no better than chance.
     chance = report["provenance"]["retrieval_chance"]
     assert report["retrieval"]["crop+blur"]["hit@1"]["14"] == 1.0
+    together, longest = neighbours.environments.index("crop+blur"), neighbours.lengths.index(14)
+    assert (neighbours.nearest[:, together, longest, 0] == neighbours.targets).all()
     assert report["retrieval"]["crop"]["hit@1"]["14"] > 0.7
     assert report["retrieval"]["none"]["mrr"]["14"] == pytest.approx(chance["mrr"])
     assert "r2_std" not in report
+    assert [line.verdict for line in statements(report)][:2] == ["adapts", "adapts"]
+    # Crops and blurs are compared by subtraction, which a linear probe can do.
+    assert all(by["pair"]["mean"] > 0.999 for by in report["r2_ceiling"].values())
 
 
 def test_a_report_has_every_figure_by_its_name_and_says_where_it_is_from(config):
@@ -115,6 +121,7 @@ def test_a_report_has_every_figure_by_its_name_and_says_where_it_is_from(config)
     declared = {metric.key for metric in all_metrics() if metric.table is not None}
     assert declared - found.keys() == {"accuracy_told"}
     for table in found.values():
+        assert len(table.caption) < 260  # two lines of a page
         assert all(len(row) == len(table.header) for row in table.rows)
     assert result["config"] in describe_source(report) and "step 7" in describe_source(report)
 

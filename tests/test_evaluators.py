@@ -28,6 +28,7 @@ from contextssl_jax.sweeps.page import write_page
 from contextssl_jax.sweeps.runs import list_runs
 
 NAMES = {"p": "entries of an embedding", "n": "records"}
+CAPTION = 260  # characters that fit two lines of a page
 METRIC = Metric(
     "sizes",
     (CONTEXT, Level("metric", NAMES), LENGTH),
@@ -68,7 +69,8 @@ def test_the_report_and_its_tables_have_it(config):
     table = found["sizes"]
     assert table.title == "Sizes" and table.header == ("context", "metric", "0", "2")
     assert table.rows[0] == ["crop", "entries of an embedding", *["16.000 ± 0.000"] * 2]
-    assert table.caption == "Numbers of embeddings. Values: whole numbers. Of test views."
+    assert table.caption == "Numbers of embeddings. Values: whole numbers."
+    assert ["Sizes", "Of test views."] in found["methods"].rows
     assert ["entries", "Numbers of a vector."] in found["glossary"].rows
 
 
@@ -114,6 +116,12 @@ def test_stored_values_are_validated_by_its_levels(sizes, tmp_path):
     run.report.write_text(json.dumps(made | {"sizes": sizes}))
     with pytest.raises(UserError, match="is no report of an evaluation"):
         read_report(run.report)
+
+
+def test_captions_have_two_lines_at_most():
+    for metric in all_metrics():
+        if metric.table is not None:
+            assert len(f"{metric.table.note} Values: {metric.unit}.") < CAPTION, metric.key
 
 
 def test_keys_of_metrics_are_unique():

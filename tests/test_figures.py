@@ -174,12 +174,17 @@ def test_comparison_copes_with_runs_that_differ():
     assert entries == ["own context", "other groups' (or none)", "two", "three", "one"]
 
 
-def near(records: int, groups: Sequence[str], lengths: Sequence[int]) -> Neighbours:
+def near(
+    records: int, groups: Sequence[str], lengths: Sequence[int], environments: Sequence[str] = ()
+) -> Neighbours:
     rng = np.random.default_rng(0)
-    shape = (records, len(groups), len(lengths), 3)
-    images = [rng.random((*s, 32, 32, 3), np.float32) for s in ((records,), (records,), shape)]
+    environments = tuple(environments or groups)
+    nearest = rng.integers(0, 40, (records, len(environments), len(lengths), 4))
+    ends = rng.integers(0, 40, (2, records))
+    images = rng.integers(0, 256, (40, 32, 32, 3), np.uint8)
+    distances, means = rng.random((40, len(groups))), rng.random((records, len(groups)))
     return Neighbours(
-        tuple(groups), tuple(lengths), tuple(groups), *images, rng.random((*shape, len(groups)))
+        environments, tuple(lengths), tuple(groups), images, distances, *ends, nearest, means
     )
 
 
@@ -202,13 +207,25 @@ def test_neighbours_have_their_distances(records, groups, lengths, shown):
     words = [text.get_text() for text in page.texts]
     assert [word for word in words if word in headings] == headings
     m, e, c, k = shown - 1, len(groups) - 1, len(lengths) - 1, 2  # the last on the page
-    np.testing.assert_array_equal(page.images[-1].get_array(), given.near[m, e, c, k])
+    np.testing.assert_array_equal(
+        page.images[-1].get_array(), given.images[given.nearest[m, e, c, k]]
+    )
     left, right, bottom, _ = page.images[-1].get_extent()
     below = [t for t in page.texts if left < t.get_position()[0] < right]
     below = [t for t in below if t.get_position()[1] > bottom][: len(groups)]
-    for text, group, distance in zip(below, groups, given.distances[m, e, c, k], strict=True):
+    for text, group, distance in zip(
+        below, groups, given.distances[given.nearest[m, e, c, k]], strict=True
+    ):
         assert text.get_text() == f"{group} {distance:.1f}"
         assert (text.get_weight() == "bold") == (group == groups[e])
+
+
+def test_neighbours_are_drawn_of_single_groups_and_three_lengths():
+    given = near(1, ("crop", "blur"), (0, 2, 14, 30, 126), ("none", "crop+blur", "blur"))
+    (page,) = neighbours._figure(given).axes
+    drawn = [image.get_array() for image in page.images][2:]
+    expected = given.nearest[0, 2][[0, 2, 4], :3].ravel()
+    np.testing.assert_array_equal(drawn, given.images[expected])
 
 
 def test_curves_are_of_the_whole_lines(tmp_path):

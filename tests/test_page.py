@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from contextssl_jax.reports.page import Picture, Table, html, markdown
+from contextssl_jax.reports.page import Picture, Statement, Table, html, markdown
 
 SPECIAL = 'a <b> & |c| "d"'
 SCORES = Table(
@@ -153,3 +153,24 @@ def test_every_row_has_every_column(row):
     for write in (lambda: markdown("", [], [table]), lambda: html("", [], [table], {})):
         with pytest.raises((ValueError, IndexError)):
             write()
+
+
+def test_a_page_opens_with_its_answer():
+    answer = [Statement(SPECIAL, "adapts partly", f"kept .81 {SPECIAL}."), Statement("b", "c", "d")]
+    page, text = html(*REPORT, {"curves one.png": PNG}, answer), markdown(*REPORT, answer)
+    items = [f"{SPECIAL} adapts partly: kept .81 {SPECIAL}.", "b c: d"]
+    reader = Reader(page)
+    places = [reader.text.index(item) for item in (*items, REPORT[1][0], SCORES.title)]
+    assert places == sorted(places)
+    assert [item.get("data-verdict") for item in reader.all("li")][:2] == ["adapts partly", "c"]
+    lines = [unescape(line) for line in text.splitlines()]
+    assert lines[2] == f"- **{SPECIAL} adapts partly:** kept .81 {SPECIAL}."
+    assert lines[3] == "- **b c:** d" and lines[5] == REPORT[1][0]
+
+
+def test_folded_parts_show_their_titles_and_need_no_contents():
+    parts = [CURVES, SCORES._replace(folded=True), SPREADS._replace(folded=True)]
+    reader = Reader(html("", [], parts, {"curves one.png": PNG}))
+    assert len(reader.all("details")) == len(reader.all("summary")) == 2
+    assert not reader.all("nav") and not any("open" in part for part in reader.all("details"))
+    assert markdown("", [], parts) == markdown("", [], [CURVES, SCORES, SPREADS])

@@ -5,7 +5,7 @@ import pytest
 from contextssl_jax.evaluation.evaluators.retrieval import chance
 from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.reports.paper import LENGTHS, PAPER_TABLES
-from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
+from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval, describe_differences
 
 GROUPS = ["rotation", "color"]
 
@@ -43,8 +43,8 @@ def rows(table) -> dict[str, list]:
 
 
 def test_r2_of_both_groups_by_the_probes_that_the_paper_used():
-    table = beside_r2(report(), "Caption.")
-    assert table.title == "Beside the paper's Table 1" and table.caption.endswith("Caption.")
+    table = beside_r2(report())
+    assert table.title == "Beside the paper's Table 1" and "Left out" not in table.caption
     expected = [f"{group} {c}" for group in GROUPS for c in LENGTHS]
     assert table.header == ("", *expected, "top-1 %")
     by_name = rows(table)
@@ -60,9 +60,27 @@ def test_r2_of_both_groups_by_the_probes_that_the_paper_used():
             *(figure(environment, "color", "linear", c) for c in LENGTHS),
             50.0,
         ]
-        assert by_name[f"{name}weak ridge"][5] == figure(environment, "color", "ridge_weak", "0")
+    assert len(table.rows) == len(table.quoted) + 2  # no other probe
     quoted = {table.rows[i][0] for i in table.quoted}
     assert quoted == {name for name in by_name if name.startswith("paper: ")}
+
+
+def test_a_group_whose_action_no_linear_probe_predicts_is_left_out_and_named():
+    result = report()
+    result["r2_ceiling"] = {
+        "rotation": {"pair": {"mean": 0.2, "global": 0.3}},  # of an MLP in the paper
+        "color": {"pair": {"mean": -0.01, "global": -0.004}},
+    }
+    table = beside_r2(result)
+    ours = rows(table)["this run: color context; the paper's probes (rotation MLP)"]
+    assert ours[:5] == [figure("color", "rotation", "mlp", c) for c in LENGTHS]
+    assert ours[5:] == [*[None] * 5, 50.0]
+    assert "Left out: color, whose action no linear probe predicts." in table.caption
+    details = describe_differences(result)
+    assert "R² of 0.00 for color" in details["paper"] and "3DIEBench" in details["paper"]
+    assert "train objects" in details["paper_retrieval"]
+    result["r2_ceiling"]["color"]["pair"]["global"] = 0.99
+    assert rows(beside_r2(result)) == rows(beside_r2(report()))
 
 
 def test_a_method_without_contexts_has_one_figure_of_its_encoder():
@@ -71,11 +89,11 @@ def test_a_method_without_contexts_has_one_figure_of_its_encoder():
     result["r2_features_global"] = {
         g: {p: {"pair": figure("features", g, p)} for p in PROBES} for g in GROUPS
     }
-    by_name = rows(beside_r2(result, ""))
+    by_name = rows(beside_r2(result))
     ours = {name: row for name, row in by_name.items() if name.startswith("this run")}
-    assert len(ours) == 5  # the paper's probes, and each
-    assert ours["this run: sie; linear"] == [
-        *(figure("features", "rotation", "linear"), *[None] * 4),
+    assert list(ours) == ["this run: sie; the paper's probes (rotation MLP, color linear)"]
+    assert [*ours.values()][0] == [
+        *(figure("features", "rotation", "mlp"), *[None] * 4),
         *(figure("features", "color", "linear"), *[None] * 4),
         50.0,
     ]
@@ -83,15 +101,14 @@ def test_a_method_without_contexts_has_one_figure_of_its_encoder():
 
 def test_probes_that_the_paper_does_not_name_are_not_chosen():
     groups = ["crop", "blur"]
-    table = beside_r2(report(groups, environments=groups), "")
+    table = beside_r2(report(groups, environments=groups))
     ours = [row[0] for row in table.rows if row[0].startswith("this run")]
     assert ours == [f"this run: {e} context; {name}" for e in groups for name in PROBES.values()]
 
 
 def test_retrieval_under_the_rotation_context():
-    table = beside_retrieval(report(views=20), "Caption.")
-    assert table.title == "Beside the paper's Table 2" and table.caption.endswith("Caption.")
-    assert "train objects" in table.caption and "own view" in table.caption
+    table = beside_retrieval(report(views=20))
+    assert table.title == "Beside the paper's Table 2"
     assert table.header[1:] == tuple(f"{m} {c}" for m in ("MRR", "H@1", "H@5") for c in LENGTHS)
     by_name = rows(table)
     assert by_name["paper: ContextSSL, rotation context"] == [
@@ -113,15 +130,15 @@ def test_retrieval_under_the_rotation_context():
 def test_what_a_report_lacks_is_left_out():
     some = report(lengths=("0", "60", "126"), environments=["color", "none"])
     del some["accuracy_features"]
-    by_name = rows(beside_r2(some, ""))
+    by_name = rows(beside_r2(some))
     assert not any("rotation context; " in name for name in by_name)
-    row = by_name["this run: color context; linear"]
-    assert row[:5] == [figure("color", "rotation", "linear", "0"), None, None, None,
-                       figure("color", "rotation", "linear", "126")]  # fmt: skip
+    row = by_name["this run: color context; the paper's probes (rotation MLP, color linear)"]
+    assert row[:5] == [figure("color", "rotation", "mlp", "0"), None, None, None,
+                       figure("color", "rotation", "mlp", "126")]  # fmt: skip
     assert row[-1] is None
-    assert beside_retrieval(some, "") is None
+    assert beside_retrieval(some) is None
     for other in (report(["crop", "color"]), report(lengths=("60",))):
-        assert beside_r2(other, "") is None and beside_retrieval(other, "") is None
+        assert beside_r2(other) is None and beside_retrieval(other) is None
 
 
 def test_the_paper_has_every_length_or_one_value():

@@ -1,6 +1,6 @@
 """The views nearest to the predicted target of (x, a) under each context (Figures 1 and 6)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,21 +9,29 @@ from contextssl_jax.data.dataset import Dataset
 from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.evaluators.retrieval import nearest
 from contextssl_jax.evaluation.views import Views
+from contextssl_jax.transforms import ParameterSpace
 
-_RECORDS, _NEAREST = 4, 3
+_RECORDS, _NEAREST = 12, 6
 _SOURCE, _TARGET = 0, 1  # views of a record
+_SIDE = 96  # largest side of the images, pixels
+_BATCH = 64  # views that are rendered at once
 
 
 class Neighbours(NamedTuple):
-    """Source, target and nearest views of M records, under E x C conditions."""
+    """Sources, targets and nearest views of M records under E x C conditions.
+
+    Every view that occurs is stored once, as one of I images.
+    """
 
     environments: tuple[str, ...]
     lengths: tuple[int, ...]
     groups: tuple[str, ...]
-    sources: np.ndarray  # images in [0, 1], [M, H, W, 3]
-    targets: np.ndarray  # [M, H, W, 3]
-    near: np.ndarray  # nearest first, [M, E, C, 3, H, W, 3]
-    distances: np.ndarray  # of their parameters from the target's, [M, E, C, 3, G]
+    images: np.ndarray  # uint8 [I, H, W, 3]
+    distances: np.ndarray  # of each view's parameters from its record's target, [I, G]
+    sources: np.ndarray  # indices of images, [M]
+    targets: np.ndarray  # likewise, [M]
+    nearest: np.ndarray  # likewise, nearest first, [M, E, C, K]
+    mean_distances: np.ndarray  # of all candidates of a record, [M, G]
 
 
 def find_neighbours(
@@ -38,47 +46,70 @@ def find_neighbours(
       views: V views of each record.
       bank: view embeddings z⁺, [U, n, V, P].
       queries: predicted targets z_r of view 0 and the action to each view, [E, C, n, V, P].
-      conditions: the U conditions, of E environments and C lengths. The result has the
-        environments of a single group, and the shortest, middle and longest length.
+      conditions: the U conditions, of E environments and C lengths.
     """
-    m = min(_RECORDS, len(views.indices))
-    records = views.part(slice(m))
     v = views.transform_params.shape[1]
-    drawn = jax.jit(dataset.render)(*records.rows(np.arange(m * v)))
-    images = np.asarray(dataset.pixels(drawn)).reshape(m, v, *drawn.shape[1:])
-    single = [name for name, observed in conditions.environments.items() if observed.sum() == 1]
-    names = list(conditions.environments)
-    environments = single or names
-    lengths = sorted({conditions.lengths[i] for i in (0, len(conditions.lengths) // 2, -1)})
-    others = [view for view in range(v) if view != _SOURCE]
+    records = views.part(slice(_RECORDS))
+    m = len(records.indices)
+    candidates = [view for view in range(v) if view != _SOURCE]
     found = np.array(
         [
             [
                 [
                     nearest(
-                        queries[names.index(e), conditions.lengths.index(c), i, _TARGET],
-                        bank[conditions.row(e, c), i],
-                        others,
+                        queries[e, c, i, _TARGET],
+                        bank[conditions.row(name, length), i],
+                        candidates,
                         _NEAREST,
                     )
-                    for c in lengths
+                    for c, length in enumerate(conditions.lengths)
                 ]
-                for e in environments
+                for e, name in enumerate(conditions.environments)
             ]
             for i in range(m)
         ]
     )
-    space = dataset.space
-    t = np.asarray(space.standardize(records.transform_params))
+    first = np.arange(m) * v
+    rows = found + first[:, None, None, None]
+    used, index = np.unique(
+        np.concatenate([first + _SOURCE, first + _TARGET, rows.ravel()]), return_inverse=True
+    )
+    distances = _distances(dataset.space, records.transform_params)
+    return Neighbours(
+        tuple(conditions.environments),
+        conditions.lengths,
+        dataset.space.names,
+        _render(dataset, records, used),
+        distances.reshape(m * v, -1)[used],
+        index[:m],
+        index[m : 2 * m],
+        index[2 * m :].reshape(rows.shape),
+        distances[:, candidates].mean(axis=1),
+    )
+
+
+def _distances(space: ParameterSpace, transform_params: np.ndarray) -> np.ndarray:
+    """Return each view's distance from its record's target by group, [m, V, D] -> [m, V, G]."""
+    t = np.asarray(space.standardize(transform_params))
     membership = np.eye(len(space.names))[space.param_group_ids]
     squared = (t - t[:, _TARGET : _TARGET + 1]) ** 2 @ (membership / membership.sum(axis=0))
-    rows = np.arange(m)[:, None, None, None]
-    return Neighbours(
-        tuple(environments),
-        tuple(lengths),
-        space.names,
-        images[:, _SOURCE],
-        images[:, _TARGET],
-        images[rows, found],
-        np.sqrt(squared)[rows, found],
-    )
+    return np.sqrt(squared)
+
+
+def _render(dataset: Dataset, views: Views, rows: np.ndarray) -> np.ndarray:
+    """Render some of the views in batches of one shape, reduced to _SIDE, uint8 [I, H, W, 3]."""
+
+    @jax.jit
+    def draw(record: Any, transform_params: jax.Array) -> jax.Array:
+        images = dataset.pixels(dataset.render(record, transform_params))
+        n, height, width, channels = images.shape
+        scale = min(1.0, _SIDE / max(height, width))
+        shape = n, round(scale * height), round(scale * width), channels
+        reduced = jax.image.resize(images, shape, "linear") if scale < 1 else images
+        return (255 * reduced.clip(0, 1) + 0.5).astype(np.uint8)
+
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        batch = np.minimum(np.arange(start, start + _BATCH), len(rows) - 1)
+        parts.append(np.asarray(draw(*views.rows(rows[batch]))))
+    return np.concatenate(parts)[: len(rows)]

@@ -1,6 +1,7 @@
 """The views nearest to a predicted target under each context, as in the paper's Figures 1, 6."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -15,21 +16,29 @@ _TALLEST = 13.0
 _SIDE, _GAP, _APART, _LINE = 0.84, 0.06, 0.18, 0.12
 _LABEL = 0.3  # room for a row's label, which is upright
 _HEADING = 0.3
+_RECORDS, _NEAREST = 4, 3
 
 
 def draw_neighbours(neighbours: Neighbours, path: epath.Path) -> None:
     """Draw each record's source and target, and the views nearest under each context.
 
     Args:
-      neighbours: of some records, of which those that fit one page are drawn, at least one.
+      neighbours: of which the first records that fit one page are drawn, at least one, under the
+        environments of a single group, where there are such, and the shortest, the middle and the
+        longest context.
       path: of the PNG.
     """
     save(_figure(neighbours), path, dpi=102)
 
 
 def _figure(neighbours: Neighbours) -> Figure:
-    environments, lengths, groups = neighbours[:3]
-    nearest = neighbours.near.shape[3]
+    rows = _single(neighbours.environments)
+    environments = [neighbours.environments[e] for e in rows]
+    count = len(neighbours.lengths)
+    columns = sorted({0, count // 2, count - 1})
+    lengths = [neighbours.lengths[c] for c in columns]
+    shown = neighbours.nearest[:, rows][:, :, columns, :_NEAREST]
+    groups, nearest = neighbours.groups, shown.shape[3]
     block = nearest * (_SIDE + _GAP) - _GAP
     first = _APART + 2 * _SIDE + _GAP + _APART + _LABEL  # left end of the first block
     width = first + len(lengths) * (block + _APART)
@@ -37,7 +46,7 @@ def _figure(neighbours: Neighbours) -> Figure:
     record = len(environments) * row + _APART
     words = textwrap.wrap(_explanation(nearest), int((width - 2 * _APART) * 72 / (8 * 0.55)))
     top = _APART + 0.16 * len(words) + _HEADING
-    records = max(1, min(len(neighbours.near), int((_TALLEST - top) / record)))
+    records = max(1, min(_RECORDS, len(shown), int((_TALLEST - top) / record)))
     height = top + records * record
     figure = Figure(figsize=(width, height))
     page = _page(figure)
@@ -53,12 +62,12 @@ def _figure(neighbours: Neighbours) -> Figure:
             page.plot([_APART, width - _APART], [y - _APART / 2] * 2, color=GREY, linewidth=0.5)
         middle = y + (len(environments) - 1) * row / 2
         pair = {"source": neighbours.sources[m], "target": neighbours.targets[m]}
-        for i, (name, image) in enumerate(pair.items()):
+        for i, (name, view) in enumerate(pair.items()):
             x = _APART + i * (_SIDE + _GAP)
-            _draw_image(page, image, x, middle)
+            _draw_image(page, neighbours.images[view], x, middle)
             page.text(x + _SIDE / 2, middle + _SIDE + _LINE, name, fontsize=8, ha="center")
-        for e in range(len(environments)):
-            _draw_row(page, neighbours, (m, e), y + e * row, lefts)
+        for e, environment in enumerate(environments):
+            _draw_row(page, neighbours, environment, shown[m, e], y + e * row, lefts)
     return figure
 
 
@@ -80,23 +89,33 @@ def _explanation(nearest: int) -> str:
     )
 
 
+def _single(environments: Sequence[str]) -> list[int]:
+    """Return the indices of the environments of a single group, or of all without any."""
+    single = [i for i, name in enumerate(environments) if "+" not in name and name != "none"]
+    return single or list(range(len(environments)))
+
+
 def _draw_row(
-    page: Axes, neighbours: Neighbours, place: tuple[int, int], y: float, lefts: list[float]
+    page: Axes,
+    neighbours: Neighbours,
+    environment: str,
+    views: np.ndarray,
+    y: float,
+    lefts: list[float],
 ) -> None:
-    """Draw the nearest views of one record in one environment, after each length."""
-    environment = neighbours.environments[place[1]]
+    """Draw the nearest views [C, K] of one record in one environment, after each length."""
     x = lefts[0] - _LABEL / 2
     label = context_name(environment)
     page.text(x, y + _SIDE / 2, label, rotation=90, fontsize=8.5, ha="center", va="center")
-    for c, left in enumerate(lefts):
-        for k, image in enumerate(neighbours.near[place][c]):
+    for left, nearest in zip(lefts, views, strict=True):
+        for k, view in enumerate(nearest):
             x = left + k * (_SIDE + _GAP)
-            _draw_image(page, image, x, y)
+            _draw_image(page, neighbours.images[view], x, y)
             for g, group in enumerate(neighbours.groups):
                 page.text(
                     x + _SIDE / 2,
                     y + _SIDE + (g + 1) * _LINE,
-                    f"{group} {neighbours.distances[place][c, k, g]:.1f}",
+                    f"{group} {neighbours.distances[view, g]:.1f}",
                     fontsize=7.5,
                     ha="center",
                     weight="bold" if group in environment.split("+") else "normal",
@@ -105,4 +124,4 @@ def _draw_row(
 
 def _draw_image(page: Axes, image: np.ndarray, x: float, y: float) -> None:
     extent = (x, x + _SIDE, y + _SIDE, y)
-    page.imshow(np.clip(image, 0, 1), extent=extent, aspect="auto", interpolation="bicubic")
+    page.imshow(image, extent=extent, aspect="auto", interpolation="bicubic")

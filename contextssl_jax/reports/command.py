@@ -18,15 +18,26 @@ from contextssl_jax.distributed.processes import (
 )
 from contextssl_jax.errors import SharedError, UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
-from contextssl_jax.evaluation.stored import REPORT, report_folder, report_uses_context
+from contextssl_jax.evaluation.stored import REPORT, report_folder
 from contextssl_jax.experiment import build_experiment
+from contextssl_jax.reports.explorer import explorer
 from contextssl_jax.reports.page import Picture, Table, html, markdown
+from contextssl_jax.reports.summary import explanation, statements
 from contextssl_jax.reports.tables import describe_source, tables
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.run.workdir import check_same_run
 from contextssl_jax.storage.paths import resolve_path
 
 _log = logging.getLogger(__name__)
+Part = Table | Picture
+_NEIGHBOURS = Picture(
+    "Nearest views",
+    "neighbours.png",
+    "The views nearest to the predicted target of (source, action to target) under each environment"
+    " and for growing context, among the other views of the same record, and their distance from"
+    " the target. First drawn context.",
+    "Source, target and nearest views under each context",
+)
 
 
 def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> None:
@@ -104,70 +115,35 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
     curves = draw_curves(workdir, folder / "curves.png")
     p = report["provenance"]
     title = f"{p['method']} on {p['data']}, step {p['step']}"
-    introduction = [
-        "Does one model become equivariant to a transformation group, or invariant to it, by what"
-        " its context shows? Probes predict the transformations from embeddings after contexts of"
-        " each environment. Terms are defined in the glossary at the end.",
-        describe_source(report),
-    ]
-    parts = _parts(report, curves)
-    (folder / "report.md").write_text(markdown(title, introduction, parts))
+    answer = statements(report)
+    introduction = [*explanation(report), describe_source(report)]
+    first, last = _parts(report, curves)
+    drawn = [*first, _NEIGHBOURS, *last]
+    (folder / "report.md").write_text(markdown(title, introduction, drawn, answer))
+    parts = [*first, explorer(evaluation.neighbours), *last]
     images = {p.file: (folder / p.file).read_bytes() for p in parts if isinstance(p, Picture)}
-    (folder / "report.html").write_text(html(title, introduction, parts, images))
+    (folder / "report.html").write_text(html(title, introduction, parts, images, answer))
     (folder / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    for line in _summary(report):
-        _log.info("%s", line)
+    _log.info("step %d, %.0f s", p["step"], sum(p["seconds"].values()))
+    for line in answer:
+        _log.info("  %s %s: %s", *line)
     _log.info("see %s", folder / "report.html")
 
 
-def _parts(report: dict[str, Any], curves: bool) -> list[Table | Picture]:
-    """Return the page's tables and pictures in their order."""
+def _parts(report: dict[str, Any], curves: bool) -> tuple[list[Part], list[Part]]:
+    """Return the page's parts before and after the nearest views, the latter folded."""
     by_name = tables(report)
     adaptation = Picture(
         "Adaptation",
         "adaptation.png",
-        "How well a probe predicts each group's parameters after contexts of growing length, one"
-        " line for each environment. A model that adapts keeps a group after contexts that show it"
-        " and loses it after contexts that show another one. Top: linear probe trained with Adam;"
-        " bottom: weak ridge, which also uses directions of small variance.",
+        "R² of each group after contexts of growing length, one line for each environment. A model"
+        " that adapts keeps a group after contexts that show it and loses it after others. Top:"
+        " linear probe; bottom: weak ridge, which also uses directions of small variance.",
         "R² of each group against context length, one line for each environment",
-    )
-    neighbours = Picture(
-        "Nearest neighbours",
-        "neighbours.png",
-        "The views nearest to the predicted target of (source, action to target) under each"
-        " environment and for growing context, among the other views of the same record, and their"
-        " distance from the target. First drawn context.",
-        "Source, target and nearest views under each context",
     )
     history = Picture(
         "Training", "curves.png", "From metrics.jsonl.", "Losses and held-out R² by step"
     )
-    first = [by_name.pop(name) for name in ("paper", "adaptivity") if name in by_name]
-    last = [by_name.pop("seconds"), by_name.pop("glossary")]
-    pictures = [history] if curves else []
-    return [adaptation, *first, neighbours, *by_name.values(), *pictures, *last]
-
-
-def _summary(report: dict[str, Any]) -> list[str]:
-    """Return the console's lines: R² of the linear probe by length, and adaptivity."""
-    p = report["provenance"]
-    longest = str(p["lengths"][-1])
-    lines = [f"step {p['step']}, {sum(p['seconds'].values()):.0f} s; R² of the linear probe:"]
-    for environment, groups in report["r2"].items():
-        cells = (
-            f"{group} {' -> '.join(f'{v:5.2f}' for v in by['linear']['single'].values())}"
-            for group, by in groups.items()
-        )
-        if not report_uses_context(p):  # without a context all environments are the same
-            lines.append(f"  {'embeddings':18s} {'   '.join(cells)}")
-            break
-        lines.append(f"  {environment + ' context':18s} {'   '.join(cells)}")
-    cells = (f"{g} {by['linear']['single']:5.2f}" for g, by in report["r2_features"].items())
-    lines.append(f"  {'features':18s} {'   '.join(cells)}")
-    if report["adaptivity"]:
-        cells = (
-            f"{g} {by['linear']['single'][longest]:.2f}" for g, by in report["adaptivity"].items()
-        )
-        lines.append(f"  adaptivity after {longest} tokens: {', '.join(cells)}")
-    return lines
+    end = [by_name.pop(name) for name in ("methods", "seconds", "glossary")]
+    tables_and_curves: list[Part] = [*by_name.values(), *([history] if curves else []), *end]
+    return [adaptation], [part._replace(folded=True) for part in tables_and_curves]

@@ -1,9 +1,9 @@
-"""A report's tables and pictures as Markdown, and as one self-contained HTML page."""
+"""A report's answer, tables and pictures as Markdown, and as one self-contained HTML page."""
 
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader
@@ -14,6 +14,14 @@ Cell = str | float | int | None
 _MISSING = "–"
 
 
+class Statement(NamedTuple):
+    """One line of a report's answer."""
+
+    subject: str
+    verdict: str  # in words
+    text: str
+
+
 class Table(NamedTuple):
     """One table of a report."""
 
@@ -22,6 +30,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Cell]]  # floats have 3 decimals, None is an en dash
     caption: str = ""  # what the values are, and of which views
     quoted: frozenset[int] = frozenset()  # indices of the rows that are quoted from the paper
+    folded: bool = False  # whether a page shows only the title until it is unfolded
 
 
 class Picture(NamedTuple):
@@ -31,17 +40,34 @@ class Picture(NamedTuple):
     file: str  # name of a PNG beside the page
     caption: str
     alt: str
+    folded: bool = False  # see Table
 
 
-def markdown(title: str, introduction: Sequence[str], parts: Sequence[Table | Picture]) -> str:
+class Explorer(NamedTuple):
+    """The interactive picture of nearest views, of HTML pages only; at most one of a page."""
+
+    title: str
+    caption: str
+    data: Mapping[str, Any]  # for explorer.js, see `explorer`
+    folded: bool = False
+
+
+def markdown(
+    title: str,
+    introduction: Sequence[str],
+    parts: Sequence[Table | Picture],
+    answer: Sequence[Statement] = (),
+) -> str:
     """Return the report in GitHub's Markdown.
 
     Args:
       title: of the report.
       introduction: paragraphs of plain text.
       parts: in their order.
+      answer: lines that come before the introduction.
     """
-    blocks = [f"# {_plain(title)}", *map(_plain, introduction)]
+    lines = [f"- **{_plain(a.subject)} {_plain(a.verdict)}:** {_plain(a.text)}" for a in answer]
+    blocks = [f"# {_plain(title)}", "\n".join(lines), *map(_plain, introduction)]
     for part in parts:
         blocks.append(f"## {_plain(part.title)}")
         if isinstance(part, Table):
@@ -69,22 +95,28 @@ def aligned(table: Table) -> str:
 def html(
     title: str,
     introduction: Sequence[str],
-    parts: Sequence[Table | Picture],
+    parts: Sequence[Table | Picture | Explorer],
     images: Mapping[str, bytes],
+    answer: Sequence[Statement] = (),
 ) -> str:
     """Return the report as one HTML page with sortable tables and embedded pictures.
+
+    A page without folded parts has a table of contents.
 
     Args:
       title: of the report.
       introduction: paragraphs of plain text.
       parts: in their order.
       images: PNG bytes by the pictures' file names.
+      answer: lines that come before the introduction.
     """
     encoded = {name: b64encode(data).decode() for name, data in images.items()}
     page: str = _TEMPLATES.get_template("page.html").render(
         title=title,
+        answer=answer,
         introduction=introduction,
         parts=parts,
+        explores=any(isinstance(part, Explorer) for part in parts),
         images=encoded,
         numeric_columns=_numeric_columns,
         cells=_cells,

@@ -1,34 +1,29 @@
-"""A report's values as tables: one for each metric as it declares, the paper's, and the time."""
+"""A report's values as tables: one for each metric, the paper's, and how they are measured."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contextssl_jax.evaluation.evaluators import all_metrics
-from contextssl_jax.evaluation.evaluators.base import Keys, Metric, TableLayout, describe_views
-from contextssl_jax.evaluation.evaluators.r2_probes import describe_probes
-from contextssl_jax.evaluation.evaluators.retrieval import describe_candidates
+from contextssl_jax.evaluation.evaluators.base import Keys, Metric, TableLayout
 from contextssl_jax.evaluation.evaluators.trees import display_name, values
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.reports.glossary import glossary
 from contextssl_jax.reports.page import Cell, Table
-from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval
+from contextssl_jax.reports.paper_tables import beside_r2, beside_retrieval, describe_differences
 
 Report = Mapping[str, Any]
 
 
 def tables(report: Report) -> dict[str, Table]:
     """Return the report's tables by name, in the order of a page; those of metrics by their key."""
-    views = describe_views(report, "fit", "test")
-    made: dict[str, Table | None] = {
-        "paper": beside_r2(report, f"{views} {describe_probes(report)}")
-    }
+    made: dict[str, Table | None] = {"paper": beside_r2(report)}
     for metric in all_metrics():
         if metric.table is not None:
             made[metric.key] = metric_table(report, metric, metric.table)
-    made["paper_retrieval"] = beside_retrieval(report, describe_candidates(report))
-    made["seconds"] = _seconds(report)
-    made["glossary"] = glossary()
-    return {name: table for name, table in made.items() if table is not None and table.rows}
+    made["paper_retrieval"] = beside_retrieval(report)
+    present = {name: table for name, table in made.items() if table is not None and table.rows}
+    last = {"methods": _methods(report, present), "seconds": _seconds(report)}
+    return present | last | {"glossary": glossary()}
 
 
 def metric_table(report: Report, metric: Metric, layout: TableLayout) -> Table:
@@ -68,8 +63,22 @@ def metric_table(report: Report, metric: Metric, layout: TableLayout) -> Table:
         title,
         (*row_levels, *headings, *layout.extra),
         rows,
-        f"{layout.note} Values: {metric.unit}. {layout.details(report)}",
+        f"{layout.note} Values: {metric.unit}.",
     )
+
+
+def _methods(report: Report, present: Mapping[str, Table]) -> Table:
+    """Return the views and settings of the present tables, once for all that share them."""
+    details = {
+        metric.key: metric.table.details(report)
+        for metric in all_metrics()
+        if metric.table is not None
+    } | describe_differences(report)
+    titles: dict[str, list[str]] = {}
+    for key, table in present.items():
+        titles.setdefault(details[key], []).append(table.title)
+    rows: list[list[Cell]] = [["; ".join(of), text] for text, of in titles.items()]
+    return Table("How values are measured", ("tables", "views and settings"), rows)
 
 
 def describe_source(report: Report) -> str:

@@ -75,9 +75,8 @@ EVALUATOR = Evaluator(
             "alignment: squared distance of unit vectors, 0 to 4; uniformity: log, -8 to 0",
             TableLayout(
                 "Alignment and uniformity",
-                "Geometry of view embeddings z⁺ by tokens of context. Lower alignment means that"
-                " two views of an image are embedded closer together; lower uniformity means that"
-                " embeddings are spread more evenly over the unit sphere.",
+                "Geometry of view embeddings z⁺ by tokens of context. Lower alignment: a record's"
+                " views are closer; lower uniformity: all embeddings are spread more evenly.",
                 lambda report: describe_test_views(report, "test"),
             ),
             Comparison(),

@@ -90,12 +90,13 @@ CONTEXT, GROUP, LENGTH = Level("context"), Level("group"), Level("length")
 
 @dataclass(frozen=True)
 class TableLayout:
-    """How a metric is displayed in a report; captions are plain text.
+    """How a metric is displayed in a report; texts are plain.
 
     Attributes:
       title: heading of the table.
-      note: what the values are, for a reader of the paper's abstract.
-      details: returns the views and settings from a report's provenance.
+      note: what the values are, for a reader of the paper's abstract; with the unit two lines.
+      details: returns the views and settings from a report's provenance, displayed once for all
+        tables that share them.
       rows: levels that identify a row, in the order of their columns; by default all but `columns`.
       columns: the level whose keys are the columns; by default the last. Where neither names the
         lengths, values are those of the longest context.

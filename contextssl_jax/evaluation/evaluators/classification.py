@@ -151,9 +151,8 @@ EVALUATOR = Evaluator(
             "top-1 accuracy, 0 to 1",
             TableLayout(
                 "Classes from the encoder's features",
-                "Image classification from the frozen encoder's features of untransformed images"
-                " (of transformed views where the data set has no untransformed ones), by the"
-                " fraction of labels that probes are fitted with.",
+                "Classes from features of untransformed images (of transformed views, where the"
+                " data set has no others), by the fraction of labels that probes are fitted with.",
                 lambda report: (
                     f"{describe_views(report, 'fit_images', 'test_images')}"
                     f" {_describe_probes(report)}"
@@ -166,8 +165,8 @@ EVALUATOR = Evaluator(
             "top-1 accuracy, 0 to 1",
             TableLayout(
                 "Classes from embeddings",
-                "Image classification from view embeddings z⁺ of transformed views, by tokens of"
-                " context; not comparable with accuracies on untransformed images.",
+                "Classes from view embeddings z⁺ of transformed views, by tokens of context; not"
+                " comparable with accuracies on untransformed images.",
                 lambda report: (
                     f"{describe_views(report, 'fit', 'test')} {_describe_probes(report)}"
                 ),

@@ -116,10 +116,8 @@ EVALUATOR = Evaluator(
             "R² and fraction of variance, each at most 1; 0 is none",
             TableLayout(
                 "Erased or squeezed",
-                "Does a context remove a group's parameters from view embeddings z⁺, or only shrink"
-                " the directions that hold them? R² by least squares finds parameters in directions"
-                " of any variance; explained variance is how much of the embeddings' variance they"
-                " account for. By tokens of context.",
+                "Is a group gone from view embeddings z⁺ (low R²), or only squeezed into directions"
+                " of small variance (high R², low explained variance)? By tokens of context.",
                 lambda report: describe_views(report, "fit", "test"),
             ),
             Comparison(split="group"),

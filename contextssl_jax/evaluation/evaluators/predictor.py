@@ -107,9 +107,8 @@ EVALUATOR = Evaluator(
             "R², at most 1; 0 is the mean of the data",
             TableLayout(
                 "The model's own predictor",
-                "Transformation parameters as the model's auxiliary predictor, trained with the"
-                " model, predicts them from embeddings. It was trained on the groups that its"
-                " context shows; R² of other groups may be far below 0. By tokens of context.",
+                "Parameters that the model's own predictor outputs, by tokens of context. It was"
+                " trained on the groups that a context shows; R² of others may be far below 0.",
                 lambda report: describe_test_views(report, "retrieval"),
             ),
         ),
@@ -119,8 +118,8 @@ EVALUATOR = Evaluator(
             "top-1 accuracy, 0 to 1",
             TableLayout(
                 "Classes predicted by the model",
-                "Classes as the model itself predicts them; correct is the class that holds in the"
-                " context's environment. By tokens of context.",
+                "Classes as the model itself predicts them, by tokens of context; correct is the"
+                " class that holds in the context's environment.",
                 lambda report: describe_test_views(report, "test"),
             ),
             Comparison(by_environment=True),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -25,10 +26,13 @@ from contextssl_jax.evaluation.evaluators.base import (
     nest,
 )
 from contextssl_jax.evaluation.parameter_probes import PROBES, TARGETS, Scores, probe_scores
+from contextssl_jax.evaluation.probes import ridge_predict
 from contextssl_jax.evaluation.scores import score
+from contextssl_jax.evaluation.trained_probes import inputs_of
 from contextssl_jax.evaluation.views import EvalData
 
 _KEY = 0
+_TINY = 1e-6  # a penalty that only keeps the problem solvable where parameters depend on others
 _DEFINITIONS = {"mean": "", "global": "_global"}  # see scores.score; suffixes of keys
 
 
@@ -61,17 +65,21 @@ def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
 
 
 def evaluate_features(inputs: EvalInputs) -> Tree:
-    """Return R² from the encoder's features, and of the best constant prediction."""
+    """Return R² from the encoder's features, and the bounds of a constant and a linear one."""
     z, groups = inputs.features, inputs.space.names
     scores = _scores(inputs, z.fit[None], z.test[None])
-    floor = {t: score(x, x.constant(), len(groups)) for t, x in inputs.targets.items()}
+    bounds = {
+        "r2_floor": {t: score(x, x.constant(), len(groups)) for t, x in inputs.targets.items()},
+        "r2_ceiling": {"pair": _linear_limit(inputs)},
+    }
     tree: Tree = {
-        "r2_floor": nest(
-            lambda group, t, kind: float(floor[t][kind][0, groups.index(group)]),
+        key: nest(
+            lambda group, t, kind, by=by: float(by[t][kind][0, groups.index(group)]),
             groups,
-            TARGETS,
+            by,
             _DEFINITIONS,
         )
+        for key, by in bounds.items()
     }
     for kind, suffix in _DEFINITIONS.items():
 
@@ -86,6 +94,21 @@ def _scores(inputs: EvalInputs, fit: np.ndarray, test: np.ndarray) -> Scores:
     key, options = jax.random.fold_in(inputs.key, _KEY), inputs.options.probe
     groups = len(inputs.space.names)
     return probe_scores(key, fit, test, inputs.targets, options, groups, inputs.check_stop)
+
+
+def _linear_limit(inputs: EvalInputs) -> dict[str, np.ndarray]:
+    """Return the scores of a linear map from the true parameters of both views to their action.
+
+    About 1 where the action is a difference of parameters. A linear probe of perfect embeddings
+    scores no more, so that groups with a low value are beyond it.
+    """
+    fit, test = (
+        inputs_of(jnp.asarray(inputs.space.standardize(views.transform_params))[None])["pair"]
+        for views in (inputs.data.fit, inputs.data.test)
+    )
+    target = inputs.targets["pair"]
+    predicted = np.asarray(ridge_predict(fit, target.fit, test, (_TINY,)))[0]
+    return score(target, predicted, len(inputs.space.names))
 
 
 def adaptivity(r2: Mapping[str, Tree], groups: Iterable[str]) -> Tree:
@@ -131,13 +154,9 @@ def _settings(options: ConfigDict, data: EvalData) -> Tree:
 
 _PROBE, _TARGET = Level("probe", PROBES, complete=True), Level("target", TARGETS, complete=True)
 _BY_GROUP = (GROUP, _PROBE, _TARGET)
-_OFFICIAL = (
-    " Definition of the official code: one mean over samples and entries in the parameters' own"
-    " units, so that a constant scores above 0 where entries differ in their means."
-)
 
 
-def _metrics(suffix: str, kind: str, note: str, unit: str) -> tuple[Metric, ...]:
+def _metrics(suffix: str, kind: str, unit: str) -> tuple[Metric, ...]:
     """Return the metrics of one definition of R²; only the first definition is compared."""
     first = not suffix
     title = "R² of probes" if first else "R² of probes, official definition"
@@ -151,17 +170,15 @@ def _metrics(suffix: str, kind: str, note: str, unit: str) -> tuple[Metric, ...]
 
     adaptivity_table = TableLayout(
         "Adaptivity",
-        "How much better a probe predicts a group's parameters after contexts that show this group"
-        " than after contexts that show another one, by tokens of context. 0 means that the model"
-        " does not adapt; the size depends on the probe.",
+        "R² of a group after contexts that show it, minus R² after contexts that show another one,"
+        " by tokens of context. The size depends on the probe.",
         _details,
         rows=("group", "target", "probe"),
     )
     r2_table = TableLayout(
         title,
-        "How well a probe predicts a group's transform parameters from view embeddings z⁺, by"
-        " tokens of context; from the encoder's features ('features'); and the best constant"
-        f" prediction ('constant').{note}",
+        "How well a probe predicts a group from view embeddings z⁺, by tokens of context; from the"
+        " encoder's features; and the best constant prediction.",
         _details,
         rows=("context", "group", "target", "probe"),
         extra={"features": of_features, "constant": of_constant},
@@ -189,8 +206,10 @@ def _metrics(suffix: str, kind: str, note: str, unit: str) -> tuple[Metric, ...]
 
 EVALUATOR = Evaluator(
     metrics=(
-        *_metrics("", "mean", "", "R², mean over a group's entries; at most 1, 0 is the data mean"),
-        *_metrics("_global", "global", _OFFICIAL, "R², at most 1"),
+        *_metrics("", "mean", "R², mean over a group's entries; at most 1, 0 is the data mean"),
+        *_metrics(
+            "_global", "global", "R² by the official definition (see the glossary), at most 1"
+        ),
         Metric(
             "r2_entries",
             (CONTEXT, *_BY_GROUP, Level("entry"), LENGTH),
@@ -205,12 +224,15 @@ EVALUATOR = Evaluator(
             pooled=False,
         ),
         Metric("r2_floor", (GROUP, _TARGET, Level("definition")), "R²", pooled=False),
+        Metric("r2_ceiling", (GROUP, Level("target"), Level("definition")), "R²", pooled=False),
     ),
     evaluate=evaluate,
     evaluate_features=evaluate_features,
     settings=_settings,
     terms={
         "R²": "Fraction of the variance of parameters on held-out views that a probe predicts.",
+        "official definition of R²": "Of the official code: one mean over samples and entries in"
+        " their own units, so that a constant scores above 0 where entries differ in their means.",
         "probe": "A small model fitted on frozen features or embeddings to predict parameters of"
         " single views, or the action (relative parameters) between two views.",
         "weak ridge, strong ridge": "Linear regression with a small or large penalty. The weak one"

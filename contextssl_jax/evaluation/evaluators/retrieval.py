@@ -146,10 +146,9 @@ EVALUATOR = Evaluator(
             "mean reciprocal rank and hit rates, 0 to 1",
             TableLayout(
                 "Retrieval",
-                "Each query is a view and the action that leads to another view of the same record,"
-                " of which the context's observed groups are given to the model; the score is the"
-                " rank of that view among the candidates, nearest first. By tokens of context;"
-                " 'chance' is a random order.",
+                "Rank of an action's target among its record's views, by distance from the"
+                " predicted target z_r, by tokens of context. The model is given the action's"
+                " observed part.",
                 describe_candidates,
                 extra={
                     "chance": lambda report, keys: report["provenance"]["retrieval_chance"][

@@ -17,3 +17,11 @@ for (const table of document.querySelectorAll("table")) {
     table.tBodies[0].append(...(order === "none" ? rows : sorted));
   }));
 }
+// Folded parts are printed too.
+const folded = [...document.querySelectorAll("details")];
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = folded.filter((part) => !part.open);
+  opened.forEach((part) => { part.open = true; });
+});
+addEventListener("afterprint", () => opened.forEach((part) => { part.open = false; }));
