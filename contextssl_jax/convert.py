@@ -53,7 +53,7 @@ from contextssl_jax.weights.official import (
 from contextssl_jax.weights.saved_model import SavedModel, write_model
 
 _log = logging.getLogger("contextssl_jax.convert")
-_CONFIG = "configs/3diebench_rotation_color.py"
+_CONFIG = "3diebench_rotation_color"
 
 
 def main(argv: Sequence[str]) -> int:
