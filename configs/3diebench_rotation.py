@@ -1,6 +1,6 @@
 r"""One model of 3DIEBench, equivariant or invariant to rotation by its context (Table 4).
 
-    python -m contextssl_jax.main --config=configs/3diebench_rotation.py \
+    python -m contextssl_jax.main --config=3diebench_rotation \
         --config.bench3d.path=FOLDER
 
 As 3diebench_rotation_color.py, which describes data and hardware, but contexts observe rotations
@@ -10,7 +10,7 @@ or no group. The paper reports R2 .738 for rotation after 126 tokens of the rota
 
 from ml_collections import ConfigDict
 
-from configs import bench3d
+from contextssl_jax.configs import bench3d
 
 
 def get_config() -> ConfigDict:

@@ -1,7 +1,7 @@
 r"""The official recipe: ContextSSL on 3DIEBench, rotation and color (the paper's Tables 1 and 2).
 
     python -m contextssl_jax.data.prepare --dataset=3diebench --source=3DIEBench --out=FOLDER
-    python -m contextssl_jax.main --config=configs/3diebench_rotation_color.py \
+    python -m contextssl_jax.main --config=3diebench_rotation_color \
         --config.bench3d.path=FOLDER
 
 Data: https://dl.fbaipublicfiles.com/SIE/3DIEBench.tar.gz (17 GB, CC BY-NC), unpacked, and into its
@@ -29,7 +29,7 @@ batch may cross the end of an epoch, and the report has other views, probe steps
 
 from ml_collections import ConfigDict
 
-from configs import bench3d
+from contextssl_jax.configs import bench3d
 
 
 def get_config() -> ConfigDict:

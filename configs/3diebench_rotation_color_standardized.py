@@ -1,6 +1,6 @@
 r"""As 3diebench_rotation_color.py, with standardized actions and standardized targets.
 
-    python -m contextssl_jax.main --config=configs/3diebench_rotation_color_standardized.py \
+    python -m contextssl_jax.main --config=3diebench_rotation_color_standardized \
         --config.bench3d.path=FOLDER
 
 Actions enter the transformer standardized, with a norm of 14 (model.action_scale), since raw ones
@@ -12,7 +12,7 @@ run of this file has been made yet.
 
 from ml_collections import ConfigDict
 
-from configs import bench3d
+from contextssl_jax.configs import bench3d
 
 
 def get_config() -> ConfigDict:

@@ -218,6 +218,8 @@ def get_config() -> Options:
     # Steps between lines; each line is the mean over the steps since the last.
     log.every = integer(50, 1, resume=FREE)
     log.tensorboard = switch(True, resume=FREE)  # write event files to workdir/tensorboard
+    # Write to Weights & Biases, the extra `wandb`; offline without a login or a network.
+    log.wandb = switch(False, resume=FREE)
 
     # Every so often, on held-out data: does the model adapt to its context? The loss does not say.
     config.monitor = monitor = Options()

@@ -8,8 +8,8 @@ otherwise.
 
 from ml_collections import ConfigDict
 
-from configs import bench3d as shared
-from configs import quickstart, sizes
+from contextssl_jax.configs import bench3d as shared
+from contextssl_jax.configs import quickstart, sizes
 
 
 def cifar10(size: str) -> ConfigDict:

@@ -5,7 +5,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
+from contextssl_jax.configs import base
 
 
 def rotation_color() -> ConfigDict:

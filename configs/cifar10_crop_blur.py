@@ -1,6 +1,6 @@
 """ContextSSL on CIFAR-10 with crop and blur at full size (the paper's Table 3).
 
-    python -m contextssl_jax.main --config=configs/cifar10_crop_blur.py
+    python -m contextssl_jax.main --config=cifar10_crop_blur
 
 ResNet-18 with the CIFAR stem (11 M parameters) and a context transformer of width 2048 (153 M),
 512 pairs a step, 100,000 steps: 1,024 epochs of the 50,000 images.
@@ -16,7 +16,7 @@ here are ours; no full run of this file has been made yet."""
 
 from ml_collections import ConfigDict
 
-from configs import base
+from contextssl_jax.configs import base
 
 
 def get_config() -> ConfigDict:

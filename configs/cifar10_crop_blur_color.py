@@ -1,7 +1,7 @@
 """Three groups on CIFAR-10: crop, blur and color, any subset of which a context may observe.
 
-    python -m contextssl_jax.main --config=configs/cifar10_crop_blur_color.py         # ResNet-18
-    python -m contextssl_jax.main --config=configs/cifar10_crop_blur_color.py:small   # two cores
+    python -m contextssl_jax.main --config=cifar10_crop_blur_color         # ResNet-18
+    python -m contextssl_jax.main --config=cifar10_crop_blur_color:small   # two cores
 
 Training contexts observe each group alone, and crop with blur. The report evaluates all eight
 subsets, four of which training never observes: crop+color, blur+color, all three, and none. The
@@ -10,7 +10,7 @@ paper has at most two groups.
 
 from ml_collections import ConfigDict
 
-from configs import sizes
+from contextssl_jax.configs import sizes
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -1,11 +1,11 @@
 """The experiment of cifar10_crop_blur.py at a size that two CPU cores train in minutes.
 
-python -m contextssl_jax.main --config=configs/cifar10_small.py
+python -m contextssl_jax.main --config=cifar10_small
 """
 
 from ml_collections import ConfigDict
 
-from configs import base, small
+from contextssl_jax.configs import base, small
 
 
 def get_config() -> ConfigDict:

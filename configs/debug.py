@@ -1,11 +1,11 @@
 """A run of seconds without a data set: every part at its smallest size.
 
-python -m contextssl_jax.main --config=configs/debug.py
+python -m contextssl_jax.main --config=debug
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from contextssl_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """Labels that depend on the context: the objects' classes, shifted by 10 under rotation (Table 5).
 
-    python -m contextssl_jax.main --config=configs/objects3d_labels.py
+    python -m contextssl_jax.main --config=objects3d_labels
 
 As quickstart.py, but the transformer predicts labels, and no mask hides parts of the context.
 Hardware: as in quickstart.py.
@@ -8,7 +8,7 @@ Hardware: as in quickstart.py.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from contextssl_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

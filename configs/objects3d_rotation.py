@@ -1,6 +1,6 @@
 """One model, equivariant or invariant to an object's rotation by its context (as in Table 4).
 
-    python -m contextssl_jax.main --config=configs/objects3d_rotation.py
+    python -m contextssl_jax.main --config=objects3d_rotation
 
 As quickstart.py, but contexts observe rotations or no group. Colors and light vary as unconditioned
 transforms. Hardware: as in quickstart.py.
@@ -8,7 +8,7 @@ transforms. Hardware: as in quickstart.py.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from contextssl_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

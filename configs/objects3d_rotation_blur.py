@@ -1,6 +1,6 @@
 """One model, equivariant to an object's rotation or to the blur of its image by its context.
 
-    python -m contextssl_jax.main --config=configs/objects3d_rotation_blur.py
+    python -m contextssl_jax.main --config=objects3d_rotation_blur
 
 A scene group with an image group: the renderer draws the rotated object, then the image is
 blurred. As quickstart.py, with blur in place of the hues, which vary like the light as
@@ -12,7 +12,7 @@ the rotation context; see results/objects3d_rotation_blur.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from contextssl_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

@@ -1,13 +1,13 @@
 """The experiment of cifar10_small.py with a transformation group defined in this file: gamma.
 
-python -m contextssl_jax.main --config=configs/own_group.py
+python -m contextssl_jax.main --config=own_group
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import cifar10_small
+from contextssl_jax.configs import cifar10_small
 from contextssl_jax.options import Options, number
 from contextssl_jax.transforms import GROUPS, Group, difference
 

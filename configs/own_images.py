@@ -1,6 +1,6 @@
 """The experiment of cifar10_small.py on a folder of your own images, with or without classes.
 
-    python -m contextssl_jax.main --config=configs/own_images.py --config.folder.path=FOLDER
+    python -m contextssl_jax.main --config=own_images --config.folder.path=FOLDER
 
 A thousand images are enough. With more, increase the views of `monitor` and the records of `eval`:
 evaluation on a few hundred images is noisy.
@@ -8,7 +8,7 @@ evaluation on a few hundred images is noisy.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_small
+from contextssl_jax.configs import cifar10_small
 
 
 def get_config() -> ConfigDict:

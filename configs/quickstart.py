@@ -1,6 +1,6 @@
 """The paper's idea in minutes: one model, equivariant to rotation or to colors by its context.
 
-    python -m contextssl_jax.main --config=configs/quickstart.py
+    python -m contextssl_jax.main --config=quickstart
 
 Objects are drawn by the program, so nothing is downloaded. Hardware: two CPU cores, some 3 GB of
 memory. Time: about seven minutes, the report included. Expected numbers (seed 0, linear probe,
@@ -11,7 +11,7 @@ context; see results/quickstart.
 
 from ml_collections import ConfigDict
 
-from configs import base, small
+from contextssl_jax.configs import base, small
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """SEN on 3DIEBench with rotation and color, for comparison with 3diebench_rotation_color.py.
 
-    python -m contextssl_jax.main --config=configs/sen_3diebench.py --config.bench3d.path=FOLDER
+    python -m contextssl_jax.main --config=sen_3diebench --config.bench3d.path=FOLDER
 
 The actions of both groups are used; those of one group alone with
 --config.environments="('rotation',)" or
@@ -10,7 +10,7 @@ features), and 80.7 % linear accuracy. No full run of this file has been made ye
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config() -> ConfigDict:

@@ -1,7 +1,7 @@
 """SEN on CIFAR-10 with crop and blur, for comparison with cifar10_{crop_blur,small}.py.
 
-    python -m contextssl_jax.main --config=configs/sen_cifar10.py         # ResNet-18
-    python -m contextssl_jax.main --config=configs/sen_cifar10.py:small   # for two CPU cores
+    python -m contextssl_jax.main --config=sen_cifar10         # ResNet-18
+    python -m contextssl_jax.main --config=sen_cifar10:small   # for two CPU cores
 
 The actions of both groups are used; those of one group alone with
 --config.environments="('crop',)" or
@@ -10,7 +10,7 @@ The actions of both groups are used; those of one group alone with
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -1,6 +1,6 @@
 """SEN on the built-in objects with rotation and color, for comparison with quickstart.py.
 
-    python -m contextssl_jax.main --config=configs/sen_objects3d.py
+    python -m contextssl_jax.main --config=sen_objects3d
 
 The actions of both groups are used; those of one group alone with
 --config.environments="('rotation',)" or
@@ -9,7 +9,7 @@ The actions of both groups are used; those of one group alone with
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config() -> ConfigDict:

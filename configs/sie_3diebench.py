@@ -1,6 +1,6 @@
 """SIE on 3DIEBench with rotation and color, for comparison with 3diebench_rotation_color.py.
 
-    python -m contextssl_jax.main --config=configs/sie_3diebench.py --config.bench3d.path=FOLDER
+    python -m contextssl_jax.main --config=sie_3diebench --config.bench3d.path=FOLDER
 
 The actions of both groups are used; those of one group alone with
 --config.environments="('rotation',)" or "('color',)". The paper's Table 1 reports color R2 .973 (of
@@ -9,7 +9,7 @@ this file has been made yet."""
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config() -> ConfigDict:

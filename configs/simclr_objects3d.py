@@ -1,13 +1,13 @@
 """SimCLR on the built-in objects with rotation and color, for comparison with quickstart.py.
 
-    python -m contextssl_jax.main --config=configs/simclr_objects3d.py
+    python -m contextssl_jax.main --config=simclr_objects3d
 
 No actions are used. Hardware: as in quickstart.py. results/table_1 has a third of its steps.
 """
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config() -> ConfigDict:

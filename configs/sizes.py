@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_crop_blur, cifar10_small
+from contextssl_jax.configs import cifar10_crop_blur, cifar10_small
 
 
 def cifar10(size: str) -> ConfigDict:

@@ -1,6 +1,6 @@
 """The experiment of cifar10_small.py on any image data set of TFDS, such as CIFAR-100.
 
-    python -m contextssl_jax.main --config=configs/tfds_images.py --config.tfds.name=cifar100
+    python -m contextssl_jax.main --config=tfds_images --config.tfds.name=cifar100
 
 TFDS prepares a data set first. Unlike loading, that needs TensorFlow, here or in another
 environment:
@@ -12,7 +12,7 @@ environment:
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_small
+from contextssl_jax.configs import cifar10_small
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """VICReg on 3DIEBench with rotation and color, for comparison with 3diebench_rotation_color.py.
 
-    python -m contextssl_jax.main --config=configs/vicreg_3diebench.py --config.bench3d.path=FOLDER
+    python -m contextssl_jax.main --config=vicreg_3diebench --config.bench3d.path=FOLDER
 
 No actions are used. The paper's Table 1 reports R2 .371 for rotation and .023 for color (of the
 encoder's features), and 76.3 % linear accuracy. No full run of this file has been made yet.
@@ -8,7 +8,7 @@ encoder's features), and 76.3 % linear accuracy. No full run of this file has be
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config() -> ConfigDict:

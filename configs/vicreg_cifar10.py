@@ -1,14 +1,14 @@
 """VICReg on CIFAR-10 with crop and blur, for comparison with cifar10_{crop_blur,small}.py.
 
-    python -m contextssl_jax.main --config=configs/vicreg_cifar10.py         # ResNet-18
-    python -m contextssl_jax.main --config=configs/vicreg_cifar10.py:small   # for two CPU cores
+    python -m contextssl_jax.main --config=vicreg_cifar10         # ResNet-18
+    python -m contextssl_jax.main --config=vicreg_cifar10:small   # for two CPU cores
 
 No actions are used. Hardware and data as in those configs. The paper has no figures on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
-from configs import baselines
+from contextssl_jax.configs import baselines
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from contextssl_jax.errors import UserError, expand_home
+from contextssl_jax.config_file import load_config, split_config
+from contextssl_jax.errors import UserError
 from contextssl_jax.options import check_options, declarations, range_error
 
 RENAMED = {"nuisances": "unconditioned_transforms"}  # options of earlier versions
@@ -39,39 +40,19 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
       modes: valid values of --mode; the first is the default.
 
     Returns:
-      The command. The default of its workdir is runs/<name of the config file>.
+      The command. The default of its workdir is runs/<name of the config>.
 
     Raises:
       UserError: a flag or option is unknown, a value has the wrong type or is outside its range,
-        or the config file does not exist.
+        or there is no such config.
     """
-    argv = _expand_config(argv)
-    path = _config_path(argv)
-    defaults = _load(path)
-    _check_names(argv, defaults)
-    arguments = _quote_tuples(argv, defaults)
-    values = flags.FlagValues()
+    path, others = split_config(argv)
+    defaults = load_config(path)
+    _check_names(others, defaults)
+    arguments = ["", f"--config={path}", *_quote_tuples(others, defaults)]
+    values = define_flags(modes)
     config = config_flags.DEFINE_config_file(
         "config", flag_values=values, lock_config=True, sys_argv=arguments
-    )
-    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-    flags.DEFINE_enum("mode", modes[0], list(modes), "what to run", flag_values=values)
-    flags.DEFINE_integer("step", None, "checkpoint to evaluate", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer(
-        "devices", None, "number of devices in a plan", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_float(
-        "utilisation",
-        None,
-        "fraction of the chips' peak that a plan assumes",
-        lower_bound=0.01,
-        upper_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_string("out", None, "JSON file to write a plan to", flag_values=values)
-    flags.DEFINE_bool("deterministic", False, "bit-identical results, slower", flag_values=values)
-    flags.DEFINE_bool(
-        "compilation_cache", True, "keep compiled programs on disk", flag_values=values
     )
     try:
         extra = values(arguments)[1:]
@@ -97,6 +78,42 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     )
 
 
+def define_flags(modes: Sequence[str]) -> flags.FlagValues:
+    """Return the flags of the command beside --config; the first mode is the default."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "workdir", None, "folder of the run; by default runs/NAME", flag_values=values
+    )
+    flags.DEFINE_enum("mode", modes[0], list(modes), "what to run", flag_values=values)
+    flags.DEFINE_integer(
+        "step",
+        None,
+        "checkpoint to evaluate; by default the newest",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "devices", None, "number of devices in a plan", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "utilisation",
+        None,
+        "fraction of the chips' peak that a plan assumes",
+        lower_bound=0.01,
+        upper_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string("out", None, "JSON file to write a plan to", flag_values=values)
+    flags.DEFINE_bool("deterministic", False, "bit-identical results, slower", flag_values=values)
+    flags.DEFINE_bool(
+        "compilation_cache",
+        True,
+        "keep compiled programs on disk; --nocompilation_cache does not",
+        flag_values=values,
+    )
+    return values
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every option as (dotted name, value), with sequences as lists."""
     for key, value in config.items():
@@ -111,10 +128,10 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
 
 
-def _quote_tuples(argv: Sequence[str], config: ConfigDict) -> list[str]:
-    """Return the command line with tuples as Python literals, ('crop', 'blur') for crop,blur."""
+def _quote_tuples(given: Sequence[str], config: ConfigDict) -> list[str]:
+    """Return the arguments with tuples as Python literals, ('crop', 'blur') for crop,blur."""
     tuples = {name for name, value in flatten(config) if isinstance(value, list)}
-    arguments = list(argv)
+    arguments = list(given)
     for i, argument in enumerate(arguments):
         flag, equals, text = argument.partition("=")
         if not argument.startswith("-") or flag.lstrip("-").removeprefix("config.") not in tuples:
@@ -150,51 +167,10 @@ def _flag_error(message: str, config: ConfigDict) -> UserError:
     return UserError(message)
 
 
-def _config_path(argv: Sequence[str]) -> str:
-    for i, argument in enumerate(argv):
-        flag, _, value = argument.lstrip("-").partition("=")
-        if flag == "config" and argument.startswith("-"):
-            return value or (argv[i + 1] if i + 1 < len(argv) else "")
-    raise UserError(
-        "--config: missing. Specify a config file, such as --config=configs/cifar10_small.py."
-    )
-
-
-def _expand_config(argv: Sequence[str]) -> Sequence[str]:
-    """Return the arguments with a leading ~ of the config file's path expanded."""
-
-    def expand(match: re.Match[str]) -> str:
-        return match[1] + expand_home(match[2], "--config")
-
-    return [re.sub(r"^(--?config=)(~.*)", expand, argument) for argument in argv]
-
-
-def _load(path: str) -> ConfigDict:
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", flag_values=values, sys_argv=["", f"--config={path}"]
-    )
-    try:
-        values(["", f"--config={path}"])
-        return holder.value.copy_and_resolve_references()
-    except OSError as error:
-        raise UserError(f"--config: cannot read {path!r}. Check the path.") from error
-    except flags.Error as error:  # its message ends with the traceback of the file's error
-        reason = str(error).splitlines()[-1].partition(": ")[2]
-        raise UserError(f"--config: {path}: {reason}") from error
-    except AttributeError as error:
-        if "get_config" not in str(error):  # an error within the file
-            raise
-        raise UserError(
-            f"--config: {path} has no get_config function. Specify a complete config file, not"
-            " one that other configs include."
-        ) from error
-
-
-def _check_names(argv: Sequence[str], config: ConfigDict) -> None:
+def _check_names(arguments: Sequence[str], config: ConfigDict) -> None:
     """Raise UserError for the first --config.name that is not an option of the config."""
     known = [name for name, _ in flatten(config)]
-    for argument in argv[1:]:
+    for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if not argument.startswith("-") or not name.startswith("config."):
             continue

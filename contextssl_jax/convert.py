@@ -51,7 +51,7 @@ from contextssl_jax.weights.official import (
 )
 
 _log = logging.getLogger("contextssl_jax.convert")
-_CONFIG = "configs/3diebench_rotation_color.py"
+_CONFIG = "3diebench_rotation_color"
 
 
 def main(argv: Sequence[str]) -> int:

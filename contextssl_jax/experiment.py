@@ -19,6 +19,7 @@ from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
 from contextssl_jax.models.precision import train_precision, with_precision
 from contextssl_jax.options import check_options
+from contextssl_jax.progress import task
 from contextssl_jax.step import (
     TrainState,
     build_optimizer,
@@ -87,7 +88,8 @@ def build_experiment(
     precision = train_precision(config.model)
     check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.all_devices))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
-    dataset = dataset or build_dataset(config)
+    with task("preparing the data set"):
+        dataset = dataset or build_dataset(config)
     method = build_method(config, dataset, parallel.axis)
     eval_config = config.copy_and_resolve_references()
     eval_config.model.dtype = config.eval.dtype

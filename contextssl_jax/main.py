@@ -1,4 +1,8 @@
-"""Train, evaluate or plan: python -m contextssl_jax.main --config=configs/cifar10_crop_blur.py."""
+"""Train, evaluate or plan: python -m contextssl_jax.main --config=quickstart.
+
+Most modules are imported only when they are needed: --help and errors of the command line do not
+wait for JAX.
+"""
 
 import logging
 import os
@@ -7,38 +11,64 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from contextssl_jax.config import Command, parse_command_line
-from contextssl_jax.distributed.process_monitor import ProcessMonitor
-from contextssl_jax.distributed.processes import join_processes
 from contextssl_jax.errors import SharedError, UserError
-from contextssl_jax.interface.embed_command import embed_folder
-from contextssl_jax.interface.export_command import export_folder
-from contextssl_jax.planning.plan import plan
-from contextssl_jax.reports.command import evaluate_checkpoint
-from contextssl_jax.run.compilation_cache import enable_compilation_cache
-from contextssl_jax.run.metadata import collect_metadata
+from contextssl_jax.help import asks_for_help, help_text
+from contextssl_jax.progress import task
 from contextssl_jax.storage.paths import reraise_io_errors
-from contextssl_jax.train import train
+
+if TYPE_CHECKING:
+    from contextssl_jax.distributed.process_monitor import ProcessMonitor
+
+
+def _train(command: Command) -> None:
+    """Train, from the newest checkpoint if there is one; write metrics, checkpoints and reports."""
+    from contextssl_jax.run.metadata import collect_metadata
+    from contextssl_jax.train import train
+
+    metadata = partial(collect_metadata, command.config, command.argv, command.deterministic)
+    train(command.config, command.workdir, metadata)
+
+
+def _evaluate(command: Command) -> None:
+    """Write the report of the newest checkpoint, or of --step."""
+    from contextssl_jax.reports.command import evaluate_checkpoint
+
+    evaluate_checkpoint(command.config, command.workdir, command.step)
+
+
+def _plan(command: Command) -> None:
+    """Estimate the memory, operations and time of a run, without running it."""
+    from contextssl_jax.planning.plan import plan
+
+    plan(command.config, command.devices or 1, command.utilisation or 0.35, command.out)
+
+
+def _embed(argv: Sequence[str]) -> None:
+    """Embed all images of a folder by a trained model."""
+    from contextssl_jax.interface.embed_command import embed_folder
+
+    embed_folder(argv)
+
+
+def _export(argv: Sequence[str]) -> None:
+    """Write a trained model as programs that run without this package."""
+    from contextssl_jax.interface.export_command import export_folder
+
+    export_folder(argv)
+
 
 MODES: dict[str, Callable[[Command], None]] = {
-    "train": lambda command: train(
-        command.config,
-        command.workdir,
-        partial(collect_metadata, command.config, command.argv, command.deterministic),
-    ),
-    "eval": lambda command: evaluate_checkpoint(command.config, command.workdir, command.step),
-    "plan": lambda command: plan(
-        command.config, command.devices or 1, command.utilisation or 0.35, command.out
-    ),
+    "train": _train,
+    "eval": _evaluate,
+    "plan": _plan,
 }
 # Modes with arguments of their own instead of a config.
 TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
-    "embed": embed_folder,
-    "export": export_folder,
+    "embed": _embed,
+    "export": _export,
 }
 _USER_ERROR, _FAILURE, _INTERRUPTED = 2, 1, 130  # exit statuses
 _MONITOR_DELAY = 5  # seconds within which the process monitor detects a lost process
@@ -55,10 +85,13 @@ def main(argv: Sequence[str]) -> int:
     for library in ("absl", "asyncio"):  # the errors that they log are raised as well
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        for mode, run in TOOLS.items():
+        for mode, tool in TOOLS.items():
             if f"--mode={mode}" in argv[1:]:
-                run([argument for argument in argv[1:] if argument != f"--mode={mode}"])
+                tool([argument for argument in argv[1:] if argument != f"--mode={mode}"])
                 return 0
+        if asks_for_help(argv):
+            print(help_text(argv, {**MODES, **TOOLS}), flush=True)
+            return 0
         command = parse_command_line(argv, (*MODES, *TOOLS))
         if command.step is not None and command.mode != "eval":
             raise UserError(
@@ -73,6 +106,9 @@ def main(argv: Sequence[str]) -> int:
         if command.deterministic:  # before JAX initializes its devices
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        from contextssl_jax.distributed.processes import join_processes
+        from contextssl_jax.run.compilation_cache import enable_compilation_cache
+
         enable_compilation_cache(command.compilation_cache, os.environ)
         monitor = join_processes() if command.mode != "plan" else None
         if monitor is not None:
@@ -91,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(command: Command) -> None:
-    with reraise_io_errors(command.workdir):
+    with reraise_io_errors(command.workdir), task("working"):
         MODES[command.mode](command)
 
 
@@ -105,8 +141,10 @@ def _unraisable_hook(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _run_distributed(monitor: ProcessMonitor, command: Command) -> None:
+def _run_distributed(monitor: "ProcessMonitor", command: Command) -> None:
     """Run the command as one of several processes, report its end to the others, and exit."""
+    import jax
+
     index = jax.process_index()
     if index:
         logging.getLogger("contextssl_jax").setLevel(logging.WARNING)

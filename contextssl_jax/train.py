@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,11 @@ from contextssl_jax.distributed.processes import (
     stop_signals,
 )
 from contextssl_jax.errors import UserError, reraise_out_of_memory
-from contextssl_jax.evaluation.evaluate import Evaluate, build_evaluation
+from contextssl_jax.evaluation.evaluate import Evaluate, Evaluation, build_evaluation
 from contextssl_jax.evaluation.monitor import Monitor, build_monitor
 from contextssl_jax.experiment import Experiment, build_experiment
-from contextssl_jax.reports.command import report_exists, write_report
+from contextssl_jax.progress import task
+from contextssl_jax.reports.command import read_summary, report_exists, write_report
 from contextssl_jax.resume import check_accumulation, check_resume, log_schedule, memory_advice
 from contextssl_jax.run.checkpoint import (
     Checkpoint,
@@ -34,6 +35,7 @@ from contextssl_jax.run.checkpoint import (
     has_checkpoints,
     initial_host_data,
 )
+from contextssl_jax.run.dashboard import open_dashboards
 from contextssl_jax.run.initial_weights import InitialWeights, load_initial_weights
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.run.metadata import append_run_metadata
@@ -107,7 +109,8 @@ def _training_loop(
 ) -> None:
     """Monitor, save, evaluate and train, in that order, until the last step or a stop signal."""
     parallel, total_steps = experiment.parallel, config.train.steps
-    restored = checkpoints.restore(template)
+    with task("reading the checkpoint"):
+        restored = checkpoints.restore(template)
     if restored:
         _check_host_data(restored, total_steps, workdir)
     statistics = input_statistics(experiment.dataset).to_json()
@@ -136,6 +139,11 @@ def _training_loop(
         _check_finite(step, host_state)
         checkpoints.save(Checkpoint(step, host_state, host_data), parallel.fully_replicated(state))
 
+    def write(step: int, evaluation: Evaluation) -> None:
+        with task("writing the report"):
+            write_report(workdir, step, evaluation)
+        writer.write_report(step, read_summary(workdir, step))
+
     signals = stop_signals("saving, then stopping")
     with writer, logging_redirect_tqdm(), signals as should_stop:
         check_stop = interrupter(should_stop)
@@ -146,7 +154,8 @@ def _training_loop(
                 if is_last or step % config.monitor.every == 0:
                     window.fetch()  # a non-finite loss raises here, with the step that caused it
                     try:
-                        values = run_monitor(parallel.local_copy(state.variables), check_stop)
+                        with task("monitor"):
+                            values = run_monitor(parallel.local_copy(state.variables), check_stop)
                         writer.write_monitor(step, values)
                         monitored_step = step
                     except Interrupted:  # the next start runs the monitor
@@ -159,7 +168,7 @@ def _training_loop(
                     try:
                         check_stop()
                         made = evaluate(parallel.local_copy(state.variables), step, check_stop)
-                        writer.try_write("the report", partial(write_report, workdir, step, made))
+                        writer.try_write("the report", partial(write, step, made))
                     except Interrupted:  # the next start evaluates this step
                         stop = incomplete = True
                         save()
@@ -168,7 +177,8 @@ def _training_loop(
             start = time.perf_counter()
             batch = next(batches)
             data_wait = time.perf_counter() - start
-            state, metrics = experiment.step(state, parallel.shard(batch), key_data)
+            with nullcontext() if compiled else task("compiling the train step"):
+                state, metrics = experiment.step(state, parallel.shard(batch), key_data)
             step += 1
             # The first step includes compilation, so its time is not recorded.
             window.add(step, metrics, start if compiled else math.nan, data_wait)
@@ -176,7 +186,8 @@ def _training_loop(
             if step % config.log.every == 0:
                 writer.write_metrics(step, window.pop_means())
             writer.advance()
-        checkpoints.wait()
+        with task("saving the checkpoint"):
+            checkpoints.wait()
         if is_last:
             writer.try_write("interrupted.json", partial(mark_interrupted, workdir, incomplete))
         if is_last and not incomplete:
@@ -190,7 +201,8 @@ def _training_loop(
 def _initial_checkpoint(
     experiment: Experiment, initial_weights: InitialWeights | None, statistics: dict[str, Any]
 ) -> Checkpoint:
-    state = experiment.init()
+    with task("initializing the model"):
+        state = experiment.init()
     if initial_weights:
         state = initial_weights.replace(state)
         _log.info("initial weights: %s", initial_weights.source)
@@ -227,6 +239,7 @@ def _check_finite(step: int, state: TrainState) -> None:
 def _build_writer(
     config: ConfigDict, workdir: epath.Path, step: int, monitored_step: int, resumed: bool
 ) -> MetricWriter:
+    is_primary = jax.process_index() == 0
     return MetricWriter(
         workdir,
         start=step,
@@ -234,8 +247,8 @@ def _build_writer(
         resumed=resumed,
         total_steps=config.train.steps,
         views_per_step=2 * config.data.contexts * config.data.pairs,
-        tensorboard=config.log.tensorboard,
-        enabled=jax.process_index() == 0,
+        dashboards=open_dashboards(config, workdir, step) if is_primary else (),
+        enabled=is_primary,
     )
 
 

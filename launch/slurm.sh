@@ -2,7 +2,7 @@
 # Submits a run to SLURM, or prints the submission with --dry-run:
 #
 #   launch/slurm.sh --nodes=2 --gpus-per-node=8 --time=24:00:00 \
-#     --config=configs/cifar10_crop_blur.py --workdir=/shared/runs/crop_blur [--dry-run]
+#     --config=cifar10_crop_blur --workdir=/shared/runs/crop_blur [--dry-run]
 #
 # --config, --config.x, --workdir, --mode, --step and --deterministic are passed to main, all other
 # options to sbatch, where they override those set here. There is one task per GPU, or one per node
@@ -52,8 +52,10 @@ done
 
 [[ -f launch/slurm.sh ]] || fail 'launch/slurm.sh: not found. Run it from the root of a clone.'
 [[ $config ]] ||
-  fail '--config: missing. Specify a config file, such as --config=configs/cifar10_crop_blur.py.'
-[[ -f ${config%%:*} ]] || fail "--config: ${config%%:*} does not exist. Check the path."
+  fail '--config: missing. Specify a config, such as --config=cifar10_crop_blur.'
+if [[ ${config%%:*} == *.py || $config == */* ]]; then # else, the name of a config
+  [[ -f ${config%%:*} ]] || fail "--config: ${config%%:*} does not exist. Check the path."
+fi
 [[ $workdir ]] || fail '--workdir: missing. Specify a folder on shared storage.'
 python=$(command -v python) ||
   fail 'python: not found. Activate the environment that contains contextssl_jax.'

@@ -226,7 +226,7 @@ def test_dry_run_prints_an_equivalent_shell_command(place):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--workdir=w"], "--config: missing. Specify a config file"),
+        (["--workdir=w"], "--config: missing. Specify a config, such as"),
         (["--config=b.py", "--workdir=w"], "--config: b.py does not exist"),
         (["--config=a.py"], "--workdir: missing. Specify a folder"),
         (["--workdir"], "--workdir: missing value"),

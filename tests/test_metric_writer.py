@@ -22,7 +22,7 @@ def writer(folder, start: int, resumed: bool = False, enabled: bool = True) -> M
         resumed=resumed,
         total_steps=10,
         views_per_step=8,
-        tensorboard=not enabled,
+        dashboards=(),
         enabled=enabled,
     )
 
@@ -129,7 +129,7 @@ def test_disabled_writer_writes_nothing(tmp_path):
 def test_the_remaining_time_is_shown_once_enough_steps_are_measured(tmp_path, caplog):
     caplog.set_level("INFO", "contextssl_jax")
     arguments = dict(start=20, monitored_step=-1, resumed=True, total_steps=50, views_per_step=8)
-    with MetricWriter(epath.Path(tmp_path), **arguments, tensorboard=False, enabled=True) as writer:
+    with MetricWriter(epath.Path(tmp_path), **arguments, dashboards=(), enabled=True) as writer:
         for step in (25, 30):
             writer.write_metrics(step, {"loss": 1.0, "step_seconds": 0.01})
     early, later = caplog.messages

@@ -1,6 +1,6 @@
 """Compile the train step for an accelerator that this machine does not have, and print its cost.
 
-    python -m contextssl_jax.benchmarks.compiled --config=configs/cifar10_crop_blur.py --chip=h100
+    python -m contextssl_jax.benchmarks.compiled --config=cifar10_crop_blur --chip=h100
 
 Requires XLA's compiler for NVIDIA GPUs (pip install 'contextssl-jax[compile-gpu]') or for TPUs
 ('contextssl-jax[compile-tpu]'), but no data and no accelerator. GPU kernels are not autotuned,

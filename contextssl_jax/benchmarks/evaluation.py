@@ -1,6 +1,6 @@
 """Seconds of a report by part, relative to one pass of the encoder over the same views.
 
-    python -m contextssl_jax.benchmarks.evaluation --config=configs/cifar10_crop_blur.py
+    python -m contextssl_jax.benchmarks.evaluation --config=cifar10_crop_blur
 
 The model is untrained, which does not affect the time. Compilation is included. Prints one JSON
 line.

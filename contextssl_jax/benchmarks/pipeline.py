@@ -1,6 +1,6 @@
 """Measure the throughput of the data pipeline in pairs per second, without training.
 
-    python -m contextssl_jax.benchmarks.pipeline --config=configs/cifar10_crop_blur.py
+    python -m contextssl_jax.benchmarks.pipeline --config=cifar10_crop_blur
 
 Prints one JSON line with the median and the range over several time windows.
 """

@@ -1,6 +1,6 @@
 """Compare the rendering rate of objects3d with the rate at which a training step uses views.
 
-    python -m contextssl_jax.benchmarks.rendering --config=configs/quickstart.py
+    python -m contextssl_jax.benchmarks.rendering --config=quickstart
 
 Prints one JSON line with medians. Renders and training steps, which use rendered views, alternate.
 """

@@ -1,6 +1,6 @@
 """Measure the time of a training step, on a batch that is already on the devices.
 
-    python -m contextssl_jax.benchmarks.step --config=configs/cifar10_crop_blur.py \\
+    python -m contextssl_jax.benchmarks.step --config=cifar10_crop_blur \\
         --config.data.name=synthetic --config.synthetic.side=32 --config.synthetic.train=1024
 
 The step includes the rendering of views. Prints one JSON line with medians over steps.

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
-from tqdm import tqdm
 
 from contextssl_jax.data.images import rgb, square
+from contextssl_jax.progress import task
 from contextssl_jax.storage.safe_json import truncate
 
 # Registered with Pillow, but not decoded: EPS is a program that Ghostscript runs.
@@ -138,8 +138,8 @@ def read_images(files: Sequence[Path], side: int) -> tuple[np.ndarray, np.ndarra
     """
     images = np.empty((len(files), side, side, 3), np.uint8)
     read, reasons = list[int](), dict[int, str]()
-    bar = tqdm(total=len(files), desc="folder", unit=" images", disable=None)
-    with bar, warnings.catch_warnings(), ThreadPool() as pool:
+    reading = task("reading the folder", len(files), "images")
+    with reading as progress, warnings.catch_warnings(), ThreadPool() as pool:
         warnings.simplefilter("ignore")  # of damaged tags, and of large images
         results = pool.imap(functools.partial(read_image, side=side), files)
         for index, image in enumerate(results):
@@ -148,7 +148,7 @@ def read_images(files: Sequence[Path], side: int) -> tuple[np.ndarray, np.ndarra
             else:
                 images[len(read)] = image
                 read.append(index)
-            bar.update()
+            progress.advance()
     return images[: len(read)], np.array(read, int), reasons
 
 

@@ -1,6 +1,7 @@
 """Prepare a data set in a folder: python -m contextssl_jax.data.prepare --dataset=… --out=…."""
 
 import argparse
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from contextssl_jax.data.bench3d.prepare import prepare as prepare_3diebench
 from contextssl_jax.data.tfds_source import prepare_cifar10
 from contextssl_jax.errors import UserError
+from contextssl_jax.progress import task
 
 
 class Preparer(NamedTuple):
@@ -68,8 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     group.add_argument("--side", type=int, help="side of the views in pixels; default: 128")
     group.add_argument("--processes", type=int, help="processes that decode; default: one per core")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
     try:
-        lines = _prepare(options)
+        with task(f"preparing {options.dataset}"):
+            lines = _prepare(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,14 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import fsspec
-from tqdm import tqdm
 
 from contextssl_jax.errors import UserError, expand_home
+from contextssl_jax.progress import task
 from contextssl_jax.storage.files import has_size
 from contextssl_jax.storage.paths import error_reason, io_errors, is_remote, resolve_path
 
@@ -85,7 +85,6 @@ def _copy(address: str, folder: Path, incoming: Path) -> None:
     incoming.mkdir()
     _check_space(incoming, missing)
     _log.info("copying %d files of %s to %s", len(missing), address, folder)
-    bar = tqdm(total=sum(missing.values()), unit="B", unit_scale=True, desc="copy", disable=None)
 
     def copy_file(name: str) -> int:
         handle, new = tempfile.mkstemp(dir=incoming)
@@ -97,9 +96,10 @@ def _copy(address: str, folder: Path, incoming: Path) -> None:
         os.replace(new, folder / name)
         return missing[name]
 
-    with closing(bar), ThreadPool(_AT_ONCE) as pool:
+    copying = task("copying", sum(missing.values()), "B")
+    with copying as progress, ThreadPool(_AT_ONCE) as pool:
         for size in pool.imap_unordered(copy_file, missing):
-            bar.update(size)
+            progress.advance(size)
     shutil.rmtree(incoming, ignore_errors=True)
 
 

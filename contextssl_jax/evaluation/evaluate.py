@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from contextssl_jax.data.contexts import parse_environments
 from contextssl_jax.errors import UserError
@@ -24,6 +23,7 @@ from contextssl_jax.evaluation.views import draw_eval_data
 from contextssl_jax.experiment import Experiment
 from contextssl_jax.methods.base import Variables
 from contextssl_jax.models.precision import with_precision
+from contextssl_jax.progress import task, track
 
 _CONTEXTS_KEY = 2
 
@@ -59,9 +59,10 @@ class Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the duration of the with block to the part."""
+        """Add the duration of the with block, which is a task, to the part."""
         began = time.perf_counter()
-        yield
+        with task(f"evaluation: {name}"):
+            yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
@@ -97,8 +98,7 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
         of_features = _run(clock, inputs, lambda evaluator: evaluator.evaluate_features(inputs))
         draws: list[Tree] = []
         neighbours: list[Neighbours] = []
-        bar = tqdm(data.contexts, "contexts", unit="context", disable=None, leave=False)
-        for draw, pairs in enumerate(bar):
+        for draw, pairs in enumerate(track(data.contexts, "evaluation", "contexts")):
             with clock.part("contexts"):
                 context_key = jax.random.fold_in(jax.random.fold_in(key, _CONTEXTS_KEY), draw)
                 context = EncodedContexts(

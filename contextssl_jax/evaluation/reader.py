@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from contextssl_jax.distributed.parallel import make_mesh, replicate_on
 from contextssl_jax.evaluation.views import Views
 from contextssl_jax.methods.base import Method, Predictions, Variables
+from contextssl_jax.progress import track
 
 
 def never_stop() -> None:
@@ -130,7 +130,7 @@ class ForwardPasses:
         chunks: list[Any] = []
         previous: Any = None
         starts = range(0, n, self._batch)
-        for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
+        for start in track(starts, description, "batches"):
             self._check_stop()
             result = run(np.minimum(start + own, n - 1))
             if start:

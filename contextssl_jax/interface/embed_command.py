@@ -20,13 +20,13 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from contextssl_jax.data.image_files import describe_skipped, find_image_files, read_image
 from contextssl_jax.errors import Parser, UserError, expand_home
 from contextssl_jax.interface.loading import load
 from contextssl_jax.interface.model import Context, Model
 from contextssl_jax.interface.pairs_file import read_context
+from contextssl_jax.progress import task
 from contextssl_jax.storage.files import reraise_write_errors
 
 _log = logging.getLogger(__name__)
@@ -130,8 +130,8 @@ def _write_chunks(
     """Embed chunk after chunk that is not yet written; return unreadable files by reason."""
     unreadable: dict[str, list[str]] = {}
     read = partial(read_image, side=model.card.image_size)
-    bar = tqdm(total=len(names), desc="embedding", unit=" images", disable=None)
-    with bar, ThreadPool() as pool:
+    running = task("embedding", len(names), "images", leave=True)
+    with running as progress, ThreadPool() as pool:
         for start in range(0, len(names), _CHUNK):
             own = names[start : start + _CHUNK]
             file = folder / f"{start:012d}.npz"
@@ -151,7 +151,7 @@ def _write_chunks(
                 for name, reason in zip(own, chunk["reasons"].tolist(), strict=True):
                     if reason:
                         unreadable.setdefault(reason, []).append(name)
-            bar.update(len(own))
+            progress.advance(len(own))
     return unreadable
 
 

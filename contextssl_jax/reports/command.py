@@ -18,13 +18,18 @@ from contextssl_jax.distributed.processes import (
 )
 from contextssl_jax.errors import SharedError, UserError, reraise_out_of_memory
 from contextssl_jax.evaluation.evaluate import Evaluation, build_evaluation
+from contextssl_jax.evaluation.evaluators import all_metrics
+from contextssl_jax.evaluation.evaluators.trees import values
 from contextssl_jax.evaluation.stored import REPORT, report_folder
 from contextssl_jax.experiment import build_experiment
+from contextssl_jax.progress import task
 from contextssl_jax.reports.explorer import explorer
 from contextssl_jax.reports.page import Picture, Table, html, markdown
 from contextssl_jax.reports.summary import explanation, statements
 from contextssl_jax.reports.tables import describe_source, tables
 from contextssl_jax.run.checkpoint import load_checkpoint
+from contextssl_jax.run.dashboard import ReportSummary
+from contextssl_jax.run.wandb import WandbWriter
 from contextssl_jax.run.workdir import check_same_run
 from contextssl_jax.storage.paths import resolve_path
 
@@ -56,7 +61,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
     # The reader splits views over devices, independently of the training's parallelism.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)
-    checkpoint = load_checkpoint(workdir, experiment.template().variables, step)
+    with task("reading the checkpoint"):
+        checkpoint = load_checkpoint(workdir, experiment.template().variables, step)
     step = checkpoint.step
     target = report_folder(workdir, step)
 
@@ -85,9 +91,14 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
 
     def write() -> None:
         try:
-            write_report(workdir, step, evaluation)
+            with task("writing the report"):
+                write_report(workdir, step, evaluation)
         except OSError as error:
             raise UserError(f"--workdir: cannot write {target} ({error})") from error
+        if config.log.wandb:
+            dashboard = WandbWriter(workdir, config.to_dict(), step)
+            read_summary(workdir, step).write(dashboard, step)
+            dashboard.close(failed=False)
 
     run_on_primary(write)
 
@@ -128,6 +139,19 @@ def write_report(workdir: epath.Path, step: int, evaluation: Evaluation) -> None
     for line in answer:
         _log.info("  %s %s: %s", *line)
     _log.info("see %s", folder / "report.html")
+
+
+def read_summary(workdir: epath.Path, step: int) -> ReportSummary:
+    """Return the values of a report and its pictures."""
+    folder = report_folder(workdir, step)
+    report = json.loads((folder / REPORT).read_text())
+    found = {
+        "/".join((metric.key, *keys.values())): value
+        for metric in all_metrics()
+        for keys, value in values(metric, report)
+    }
+    pictures = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    return ReportSummary(found, pictures)
 
 
 def _parts(report: dict[str, Any], curves: bool) -> tuple[list[Part], list[Part]]:

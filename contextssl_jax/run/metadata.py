@@ -75,9 +75,13 @@ def device_summary() -> str:
 
 @functools.cache
 def git_revision() -> str | None:
-    """Return the commit of the code, with "+changes" if files differ; None outside git."""
+    """Return the commit of the code, with "+changes" if files differ; None outside git.
+
+    An installed package may be in a repository that does not have its files.
+    """
     package = Path(__file__).parent.parent
-    commit = _git(package, "rev-parse", "HEAD")
+    is_tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
+    commit = _git(package, "rev-parse", "HEAD") if is_tracked else None
     if commit is None:
         return None
     return commit + ("+changes" if _git(package, "status", "--porcelain", "--", ".") else "")

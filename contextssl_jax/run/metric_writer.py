@@ -1,20 +1,20 @@
-"""Output of metrics: progress bar, console, metrics.jsonl and TensorBoard."""
+"""Output of metrics: progress bar, console, metrics.jsonl and dashboards."""
 
 import json
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
 import jax
 from etils import epath
-from tqdm import tqdm
 
 from contextssl_jax.errors import UserError
-from contextssl_jax.run.tensorboard import TensorBoardWriter
+from contextssl_jax.progress import task
+from contextssl_jax.run.dashboard import Dashboard, ReportSummary
 from contextssl_jax.storage.files import append_text, write_atomic
 from contextssl_jax.storage.paths import error_reason, io_errors
 from contextssl_jax.storage.safe_json import parse_json
@@ -102,7 +102,7 @@ class MetricWriter:
         resumed: bool,
         total_steps: int,
         views_per_step: int,
-        tensorboard: bool,
+        dashboards: Sequence[Dashboard],
         enabled: bool,
     ) -> None:
         """Open the files of a run that starts or resumes at step `start`.
@@ -117,40 +117,34 @@ class MetricWriter:
           resumed: True if the run resumes from a checkpoint; if False, all lines are removed.
           total_steps: number of steps of the whole run.
           views_per_step: number of views in a global batch.
-          tensorboard: True to write TensorBoard event files as well.
+          dashboards: further outputs; they are closed with the writer.
           enabled: True on process 0 only.
         """
         self._enabled = enabled
         self._start, self._total_steps = start, total_steps
         self._views_per_step = views_per_step
         self._file = workdir / "metrics.jsonl"
-        self._tensorboard: TensorBoardWriter | None = None
+        self._dashboards = dashboards
         self._failed: set[str] = set()
-        # A progress bar on a terminal; log lines otherwise, for example in a log file.
-        self._progress = tqdm(
-            total=total_steps,
-            initial=start,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not (enabled and sys.stderr.isatty()),
-        )
+        self._stack = ExitStack()
         if enabled:
             self._file.touch()
             _remove_later_lines(self._file, start if resumed else -1, monitored_step)
-            if tensorboard:
-                self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start)
 
     def __enter__(self) -> "MetricWriter":
+        total = self._total_steps if self._enabled else None
+        training = task("training", total, "steps", self._start, leave=True)
+        self._progress = self._stack.enter_context(training)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.close()
-        if self._tensorboard:
-            self._tensorboard.close()
+        self._stack.close()
+        for dashboard in self._dashboards:
+            dashboard.close(failed=exception[0] is not None)
 
     def advance(self) -> None:
-        """Advance the progress bar by one step."""
-        self._progress.update()
+        """Add a step to the progress."""
+        self._progress.advance()
 
     def write_metrics(self, step: int, means: dict[str, float]) -> None:
         """Write the means, which include the loss, of a window that ends with the step."""
@@ -165,11 +159,13 @@ class MetricWriter:
                 remaining = math.ceil(left * means["step_seconds"])
                 shown["remaining"] = str(timedelta(seconds=remaining))
         self._write(step, means)
-        if self._enabled and self._progress.disable:
+        bar = self._progress.bar  # on a terminal; log lines otherwise, for example in a log file
+        if bar is not None:
+            shown.pop("remaining", None)  # the bar displays it itself
+            bar.set_postfix(shown, refresh=False)
+        elif self._enabled:
             line = "  ".join(f"{name} {value}" for name, value in shown.items())
             _log.info("step %d/%d  %s", step, self._total_steps, line)
-        shown.pop("remaining", None)  # the progress bar shows it itself
-        self._progress.set_postfix(shown, refresh=False)
 
     def write_monitor(self, step: int, values: dict[str, float]) -> None:
         """Write the monitor's kNN accuracy, and its R² by environment, group and context length."""
@@ -191,6 +187,11 @@ class MetricWriter:
             _log.info("  %-14s %s", f"{environment} context" if len(lengths) > 1 else "", line)
             if len(lengths) == 1:  # without a context, all environments have the same values
                 break
+
+    def write_report(self, step: int, summary: ReportSummary) -> None:
+        """Write a report's values and pictures to the dashboards."""
+        for dashboard in self._dashboards:
+            summary.write(dashboard, step)
 
     def try_write(self, name: str, write: Callable[[], Any]) -> None:
         """Write an optional output. If that fails, log a warning once, and continue.
@@ -217,8 +218,8 @@ class MetricWriter:
                     f"{self._file}: cannot write ({error_reason(error)}). Free disk space or check"
                     " the permissions, then run the same command again to resume."
                 ) from error
-        if self._tensorboard:
-            self._tensorboard.write(step, values, time.time())
+        for dashboard in self._dashboards:
+            dashboard.write(step, values, time.time())
 
 
 def _remove_later_lines(file: epath.Path, last_step: int, monitored_step: int) -> None:

@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from contextssl_jax.data.bench3d.lists import Objects, find_lists, read_lists
 from contextssl_jax.data.bench3d.raw import count_views, find_objects
 from contextssl_jax.data.bench3d.shards import (
@@ -32,6 +30,7 @@ from contextssl_jax.data.bench3d.shards import (
 )
 from contextssl_jax.data.bench3d.writing import Job, check_shard, is_written, write_shard
 from contextssl_jax.errors import UserError, expand_home
+from contextssl_jax.progress import task
 
 OBJECTS_PER_SHARD = 256  # about 300 MB of 128 pixels: a minute of work at most
 
@@ -195,14 +194,12 @@ def _workers(processes: int) -> Iterator[Executor | None]:
 def _run(
     workers: Executor | None, work: Callable[[Job], T], jobs: Sequence[Job], description: str
 ) -> list[T]:
-    """Run the jobs with a progress bar; returns the results in any order."""
+    """Run the jobs as a task; return the results in any order."""
     results = []
-    with tqdm(
-        total=sum(len(job.names) for job in jobs), desc=description, unit="object", disable=None
-    ) as bar:
+    with task(description, sum(len(job.names) for job in jobs), "objects") as progress:
         for job, result in _results(workers, work, jobs):
             results.append(result)
-            bar.update(len(job.names))
+            progress.advance(len(job.names))
     return results
 
 

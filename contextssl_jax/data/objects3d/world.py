@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from contextssl_jax.data.dataset import Dataset, DatasetSpec, Record, from_bytes, make_dataset
 from contextssl_jax.data.objects3d.shading import Scene, render
 from contextssl_jax.data.objects3d.shapes import Recipes, Shape, draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
+from contextssl_jax.progress import track
 from contextssl_jax.transforms import Group, ParameterSpace, build_space, sample_parameters
 from contextssl_jax.transforms.base import group_slices
 
@@ -153,8 +153,7 @@ def fill_pool(
     shape = objects.shapes(np.arange(objects.size))
     drawer = jax.jit(lambda *view: jnp.round(255 * draw_image(*view)).astype(jnp.uint8))
     images: list[np.ndarray] = []
-    bar = tqdm(range(0, total, _BATCH), "rendering", unit="batch", disable=None, leave=False)
-    for start in bar:
+    for start in track(range(0, total, _BATCH), "rendering", "batches"):
         rows = np.minimum(np.arange(start, start + _BATCH), total - 1)
         one = Shape(*(leaf[rows // views, 0] for leaf in shape))
         images.append(np.asarray(drawer(one, flat[rows])))
