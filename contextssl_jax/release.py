@@ -29,6 +29,7 @@ from contextssl_jax.evaluation.stored import REPORT, read_report, report_folder
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.interface.card import Card
 from contextssl_jax.interface.loading import build_model
+from contextssl_jax.reports.summary import statements
 from contextssl_jax.run.metadata import read_starts
 from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
 from contextssl_jax.storage.files import reraise_write_errors, write_atomic
@@ -163,7 +164,7 @@ def _model_card(
         provenance=report["provenance"],
         command=command or "unknown",
         first=next(iter(card.groups)),
-        verdicts=[],
+        verdicts=[f"{found.subject} {found.verdict}: {found.text}" for found in statements(report)],
         **described._asdict(),
     )
 

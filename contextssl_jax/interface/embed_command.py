@@ -43,7 +43,7 @@ def embed_folder(argv: Sequence[str]) -> None:
     Raises:
       UserError: an argument is wrong, no image is readable, or the output is not writable.
     """
-    options = _parse(argv)
+    options = parse(argv)
     out, root = (
         Path(expand_home(options.out, "--out")),
         Path(expand_home(options.images, "--images")),
@@ -77,7 +77,12 @@ def embed_folder(argv: Sequence[str]) -> None:
     _log.info("wrote %s embeddings of %s to %s", f"{count:,}", model.card.name, out)
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of --mode=embed.
+
+    Raises:
+      UserError: one is missing or unknown.
+    """
     parser = Parser(
         prog="python -m contextssl_jax.main --mode=embed",
         description=__doc__,

@@ -42,14 +42,7 @@ def export_folder(argv: Sequence[str]) -> None:
     Raises:
       UserError: an argument is wrong, or the output is not writable.
     """
-    parser = Parser(
-        prog="python -m contextssl_jax.main --mode=export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", required=True, help="released name, workdir, folder or file")
-    parser.add_argument("--out", required=True, help="folder to write to")
-    options = parser.parse_args(argv)
+    options = parse(argv)
     folder = Path(expand_home(options.out, "--out"))
     if not is_installed("flatbuffers"):
         raise UserError(
@@ -74,6 +67,22 @@ def export_folder(argv: Sequence[str]) -> None:
         (folder / "README.md").write_text(text)
     size = sum(map(len, artifacts.values())) / 1e6
     _log.info("wrote %s to %s, %.1f MB", " and ".join(artifacts), folder, size)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of --mode=export.
+
+    Raises:
+      UserError: one is missing or unknown.
+    """
+    parser = Parser(
+        prog="python -m contextssl_jax.main --mode=export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, help="released name, workdir, folder or file")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    return parser.parse_args(argv)
 
 
 def export_model(model: Model) -> dict[str, bytes]:
