@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.errors import Parser, UserError
 from contextssl_jax.evaluation.evaluate import build_evaluation
-from contextssl_jax.evaluation.headline import PROBES, headline_figures
+from contextssl_jax.evaluation.headline import headline_figures
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.evaluation.stored import REPORT, read_report, report_folder
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.interface.card import Card
@@ -120,7 +121,8 @@ def release(workdir: str, out: epath.Path, step: int | None, described: Release)
         report = _evaluate_again(saved, report)
     saved = saved._replace(figures=headline_figures(report))
     card = build_model(saved, described.name, batch=1).card
-    text = _model_card(card, saved, report, _command(path), described)
+    starts = read_starts(path)
+    text = _model_card(card, saved, report, starts[0] if starts else {}, described)
     write_model(out, saved, "--out")
     with reraise_write_errors(out, "--out"):
         write_atomic(out / CARD, text)
@@ -147,22 +149,26 @@ def _evaluate_again(saved: SavedModel, before: Mapping[str, Any]) -> dict[str, A
     return report
 
 
-def _command(workdir: epath.Path) -> str:
+def _command(start: Mapping[str, Any]) -> str:
     """Return the command that started a run, without its workdir."""
-    starts = read_starts(workdir)
-    command = starts[0].get("command", []) if starts else []
-    return " ".join(word for word in command if not str(word).startswith("--workdir"))
+    words = (word for word in start.get("command", []) if not word.startswith("--workdir"))
+    return " ".join(words) or "unknown"
 
 
 def _model_card(
-    card: Card, saved: SavedModel, report: Mapping[str, Any], command: str, described: Release
+    card: Card,
+    saved: SavedModel,
+    report: Mapping[str, Any],
+    start: Mapping[str, Any],
+    described: Release,
 ) -> str:
     return _TEMPLATES.get_template("model_card.md").render(
         card=card,
         figures=saved.figures,
         probes=PROBES,
         provenance=report["provenance"],
-        command=command or "unknown",
+        command=_command(start),
+        revision=start.get("git") or "unknown",
         first=next(iter(card.groups)),
         verdicts=[f"{found.subject} {found.verdict}: {found.text}" for found in statements(report)],
         **described._asdict(),

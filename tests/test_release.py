@@ -53,7 +53,7 @@ def test_the_card_states_figures_units_and_command(workdir, tmp_path):
     assert text.startswith("---\nlibrary_name: contextssl-jax\n") and "\nlicense: mit\n" in text
     assert "{" not in text and str(workdir) not in text
     values = [report_r2(workdir, "crop", group) for group in ("crop", "blur")]
-    row = f"| linear probe (Adam) | crop | {values[0]:.3f} | {values[1]:.3f} |"
+    row = f"| linear | crop | {values[0]:.3f} | {values[1]:.3f} |"
     assert row in text
     assert 'cssl.load("mine")' in text and "--config=configs/debug.py" in text
     assert "standard deviation in pixels" in text

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-PROBES = {"linear": "linear probe (Adam)", "ridge_weak": "weakly regularized ridge regression"}
+_PROBES = ("linear", "ridge_strong", "ridge_weak")
 
 
 def headline_figures(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,11 +26,11 @@ def headline_figures(report: Mapping[str, Any]) -> dict[str, Any]:
                 environment: {g: r2[probe]["single"][str(tokens)] for g, r2 in groups.items()}
                 for environment, groups in report["r2"].items()
             }
-            for probe in PROBES
+            for probe in _PROBES
         },
         "r2_features": {
             probe: {g: r2[probe]["single"] for g, r2 in report["r2_features"].items()}
-            for probe in PROBES
+            for probe in _PROBES
         },
         "classes": report.get("accuracy_features", {}).get("linear", {}).get("1.0"),
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from contextssl_jax.evaluation.headline import PROBES
+from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.transforms import Group
 
 
@@ -86,7 +86,7 @@ def _describe(figures: Mapping[str, Any] | None) -> list[str]:
         for group, of_features in figures["r2_features"][probe].items():
             values = [f"{r2[group]:.2f} ({name})" for name, r2 in environments.items()]
             lines.append(
-                f"  {group}, {PROBES.get(probe, probe)}: {', '.join(values)}; features"
+                f"  {group}, {PROBES.get(probe, probe)} probe: {', '.join(values)}; features"
                 f" {of_features:.2f}"
             )
     if figures["classes"] is not None:
