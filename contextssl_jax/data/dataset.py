@@ -41,14 +41,15 @@ class Dataset:
     """A source of records, the space of their transform parameters, and how views are rendered.
 
     `render` takes a record's leaves [N, ...] and transform parameters [N, D] and returns
-    normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] for display.
+    normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] on the
+    host, for display.
     """
 
     name: str
     space: ParameterSpace
     splits: Mapping[str, Split]  # "train" and "test"
     render: Callable[[Record, jax.Array], jax.Array]
-    pixels: Callable[[jax.Array], jax.Array]
+    pixels: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def make_dataset(
         images = draw_image(record, transform_params)
         return (apply_groups(space.all_groups, images, transform_params) - shift) / scale
 
-    def pixels(images: jax.Array) -> jax.Array:
+    def pixels(images: np.ndarray) -> np.ndarray:
         return (images * scale + shift).clip(0, 1)
 
     return Dataset(name, space, splits, render, pixels)

@@ -44,8 +44,8 @@ def find_neighbours(
     m = min(_RECORDS, len(views.indices))
     records = views.part(slice(m))
     v = views.transform_params.shape[1]
-    drawn = jax.jit(dataset.render)(*records.rows(np.arange(m * v)))
-    images = np.asarray(dataset.pixels(drawn)).reshape(m, v, *drawn.shape[1:])
+    drawn = np.asarray(jax.jit(dataset.render)(*records.rows(np.arange(m * v))))
+    images = dataset.pixels(drawn).reshape(m, v, *drawn.shape[1:])
     single = [name for name, observed in conditions.environments.items() if observed.sum() == 1]
     names = list(conditions.environments)
     environments = single or names
