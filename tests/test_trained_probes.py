@@ -92,11 +92,11 @@ def test_classifiers_learn_from_their_own_subset_alone(u):
     x = jnp.asarray(centres[:, labels] + RNG.normal(size=(u, 300, 5)), jnp.float32)
     subsets = [np.arange(300), np.arange(30)]
     training = Training(200, 16, 1e-2)
-    layers = fit_classifiers(KEY, x, jnp.asarray(labels), subsets, training)
+    layers = fit_classifiers(KEY, x, jnp.asarray(labels), subsets, 3, training)
     result = apply_layers(layers, jnp.tile(x, (2, 1, 1))).argmax(axis=-1).reshape(2, u, 300)
     assert ((result == labels).mean(axis=-1) > 0.85).all()
     # What lies outside the second subset changes the first classifier, not the second.
     scrambled = x.at[:, 30:].set(0.0)
-    other = fit_classifiers(KEY, scrambled, jnp.asarray(labels), subsets, training)
+    other = fit_classifiers(KEY, scrambled, jnp.asarray(labels), subsets, 3, training)
     np.testing.assert_allclose(layers[0]["w"][u:], other[0]["w"][u:], atol=1e-6)
     assert np.abs(layers[0]["w"][:u] - other[0]["w"][:u]).max() > 1e-2

@@ -41,16 +41,16 @@ class Dataset:
     """A source of records, the space of their transform parameters, and how views are rendered.
 
     `render` takes a record's leaves [N, ...] and transform parameters [N, D] and returns
-    normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] for display.
-    Images are normalized by the channels' mean and standard deviation, [3] each, in [0, 1].
-    `classes` is the number of classes, 0 if the data set has no labels.
+    normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] for display, as
+    NumPy or JAX arrays. Images are normalized by the channels' mean and standard deviation, [3] each, in
+    [0, 1]. `classes` is the number of classes, 0 if the data set has no labels.
     """
 
     name: str
     space: ParameterSpace
     splits: Mapping[str, Split]  # "train" and "test"
     render: Callable[[Record, jax.Array], jax.Array]
-    pixels: Callable[[jax.Array], jax.Array]
+    pixels: Callable[[Any], Any]
     pixel_mean: np.ndarray
     pixel_std: np.ndarray
     classes: int
@@ -95,7 +95,7 @@ def make_dataset(
         images = draw_image(record, transform_params)
         return (apply_groups(space.all_groups, images, transform_params) - shift) / scale
 
-    def pixels(images: jax.Array) -> jax.Array:
+    def pixels(images: Any) -> Any:
         return (images * scale + shift).clip(0, 1)
 
     labels = splits["train"].labels

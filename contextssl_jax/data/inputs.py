@@ -90,7 +90,7 @@ def images_dataset(config: ConfigDict, statistics: InputStatistics) -> Dataset:
         normalized: jax.Array = (images - mean) / std
         return normalized
 
-    def pixels(images: jax.Array) -> jax.Array:
+    def pixels(images: Any) -> Any:
         return (images * std + mean).clip(0, 1)
 
     return Dataset(

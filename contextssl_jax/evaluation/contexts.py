@@ -90,9 +90,7 @@ class EncodedContexts:
         self._contexts: dict[str, Any] = dict.fromkeys(conditions.environments)
         if conditions.nonzero_lengths:
             features = reader.encode(variables, views)
-            actions = np.asarray(
-                space.actions(views.transform_params[:, 0], views.transform_params[:, 1])
-            )
+            actions = space.actions(views.transform_params[:, 0], views.transform_params[:, 1])
             for name in conditions.environments:
                 observed = self._mask(name, actions)
                 self._contexts[name] = reader.encode_context(variables, features, observed, key)

@@ -100,10 +100,11 @@ def build_evaluation(config: ConfigDict, experiment: Experiment) -> Evaluate:
         neighbours: list[Neighbours] = []
         for draw, pairs in enumerate(track(data.contexts, "evaluation", "contexts")):
             with clock.part("contexts"):
-                context_key = jax.random.fold_in(jax.random.fold_in(key, _CONTEXTS_KEY), draw)
+                context_key = None
+                if options.sparse:
+                    context_key = jax.random.fold_in(jax.random.fold_in(key, _CONTEXTS_KEY), draw)
                 context = EncodedContexts(
-                    *(reader, variables, method.space, conditions, pairs),
-                    context_key if options.sparse else None,
+                    *(reader, variables, method.space, conditions, pairs), context_key
                 )
             with clock.part("embedding"):
                 embeddings = _embed(context, inputs)
@@ -148,7 +149,7 @@ def _embed(context: EncodedContexts, inputs: EvalInputs) -> Embeddings:
     """Return all embeddings under the conditions of one context."""
     z, t = inputs.features, inputs.data.retrieval.transform_params
     sources = np.broadcast_to(z.retrieval[:, :1], z.retrieval.shape)
-    actions = np.asarray(inputs.method.space.actions(t[:, :1], t))
+    actions = inputs.method.space.actions(t[:, :1], t)
     return Embeddings(
         context.view_embeddings(z.fit),
         context.view_embeddings(z.test),

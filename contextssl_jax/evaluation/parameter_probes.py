@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,9 +11,9 @@ from contextssl_jax.evaluation.reader import never_stop
 from contextssl_jax.evaluation.scores import Target, score
 from contextssl_jax.evaluation.trained_probes import (
     Training,
-    apply_layers,
     fit_parameter_probes,
     inputs_of,
+    predict_parameters,
 )
 
 # Display names by key in report.json.
@@ -51,7 +50,7 @@ def probe_scores(
     Returns:
       Scores (see `score`, with U in front) by probe and target.
     """
-    x, x_test = (inputs_of(jnp.asarray(h)) for h in (fit, test))
+    x, x_test = (inputs_of(h) for h in (fit, test))
     scores: Scores = {probe: {} for probe in PROBES}
     penalties = options.weak, options.strong
     for name, target in targets.items():
@@ -62,13 +61,12 @@ def probe_scores(
     check_stop()
     layers = fit_parameter_probes(
         key,
-        jnp.asarray(fit),
-        {name: jnp.asarray(target.fit) for name, target in targets.items()},
+        fit,
+        {name: target.fit for name, target in targets.items()},
         tuple(options.hidden),
         Training.of(options),
     )
-    for probe, by_target in layers.items():
+    for probe, by_target in jax.device_get(predict_parameters(layers, x_test)).items():
         for name, target in targets.items():
-            predicted = np.asarray(apply_layers(by_target[name], x_test[name]))
-            scores[probe][name] = score(target, predicted, groups)
+            scores[probe][name] = score(target, by_target[name], groups)
     return scores

@@ -80,3 +80,30 @@ def knn_accuracy(
 
     # In batches: all m x n cosines at once would not fit into memory.
     return jnp.mean(jax.lax.map(is_correct, (test, labels), batch_size=256))
+
+
+@functools.partial(jax.jit, static_argnames="neighbours")
+def knn_accuracies(
+    bank: jax.Array,
+    bank_labels: jax.Array,
+    test: jax.Array,
+    labels: jax.Array,
+    subsets: Sequence[jax.Array],
+    neighbours: int,
+) -> jax.Array:
+    """Return knn_accuracy with the voters of each of S subsets, [S].
+
+    Args:
+      bank: see knn_accuracy.
+      bank_labels: see knn_accuracy.
+      test: see knn_accuracy.
+      labels: see knn_accuracy.
+      subsets: indices of voters, int [n'] each.
+      neighbours: number of voters, reduced to the number of a subset.
+    """
+    return jnp.stack(
+        [
+            knn_accuracy(bank[s], bank_labels[s], test, labels, min(neighbours, len(s)))
+            for s in subsets
+        ]
+    )

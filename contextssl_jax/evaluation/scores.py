@@ -29,11 +29,8 @@ def probe_targets(space: ParameterSpace, fit: Views, test: Views) -> dict[str, T
         views.transform_params.reshape(-1, views.transform_params.shape[-1])
         for views in (fit, test)
     ]
-    single = (np.asarray(space.standardize(t)) for t in flat)
-    pair = (
-        np.asarray(space.actions(v.transform_params[:, 0], v.transform_params[:, 1]))
-        for v in (fit, test)
-    )
+    single = (space.standardize(t) for t in flat)
+    pair = (space.actions(v.transform_params[:, 0], v.transform_params[:, 1]) for v in (fit, test))
     entries = [f"{group.name} {entry}" for group in space.groups for entry in group.parameter_names]
     actions = [f"{group.name} {entry}" for group in space.groups for entry in group.action_names]
     return {

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from contextssl_jax.evaluation.unoptimized import jit_unoptimized
+
+Array = Any  # a NumPy array on the host, a JAX array on the device
 Layers = list[dict[str, jax.Array]]  # of U probes: w [U, in, out], b [U, 1, out]
 
 
@@ -49,7 +51,7 @@ def apply_layers(layers: Layers, x: jax.Array) -> jax.Array:
     return x
 
 
-def inputs_of(h: jax.Array) -> dict[str, jax.Array]:
+def inputs_of(h: Array) -> dict[str, Array]:
     """Return the inputs of probes by target, from two views' embeddings [U, n, 2, P].
 
     Returns:
@@ -62,9 +64,9 @@ def inputs_of(h: jax.Array) -> dict[str, jax.Array]:
 
 def fit_parameter_probes(
     key: jax.Array,
-    h: jax.Array,
-    targets: Mapping[str, jax.Array],
-    hidden: Sequence[int],
+    h: Array,
+    targets: Mapping[str, Array],
+    hidden: tuple[int, ...],
     training: Training,
 ) -> dict[str, dict[str, Layers]]:
     """Train linear and MLP probes by mean squared error, as the official code does.
@@ -80,21 +82,32 @@ def fit_parameter_probes(
       Layers by probe ("linear", "mlp") and target.
     """
     u, n, _, p = h.shape
-    params: dict[str, dict[str, Layers]] = {}
-    for i, (probe, widths) in enumerate((("linear", ()), ("mlp", tuple(hidden)))):
-        params[probe] = {
+    inputs = {"single": p, "pair": 2 * p}
+    sizes = tuple((target, inputs[target], t.shape[1]) for target, t in targets.items())
+    params = _init_parameter_probes(key, u, sizes, hidden)
+    order = epochs(jax.random.fold_in(key, 4), n, training)
+    return _fit_parameters(params, order, h, targets, training.learning_rate)
+
+
+@functools.partial(jit_unoptimized, static_argnums=(1, 2, 3))
+def _init_parameter_probes(
+    key: jax.Array, probes: int, sizes: tuple[tuple[str, int, int], ...], hidden: tuple[int, ...]
+) -> dict[str, dict[str, Layers]]:
+    """Draw the layers of U probes by probe and target; sizes are (target, inputs, outputs)."""
+    return {
+        probe: {
             target: init_layers(
                 jax.random.fold_in(key, 2 * i + (target == "pair")),
-                u,
-                (p * (1 + (target == "pair")), *widths, t.shape[1]),
+                probes,
+                (before, *widths, after),
             )
-            for target, t in targets.items()
+            for target, before, after in sizes
         }
-    order = epochs(jax.random.fold_in(key, 4), n, training)
-    return _fit_parameters(params, order, h, dict(targets), training.learning_rate)
+        for i, (probe, widths) in enumerate((("linear", ()), ("mlp", hidden)))
+    }
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(jit_unoptimized, static_argnums=(1, 2))
 def epochs(key: jax.Array, n: int, training: Training) -> jax.Array:
     """Draw the records of each step, each of n records once per epoch, int [steps, batch]."""
     needed = training.steps * training.batch
@@ -105,8 +118,10 @@ def epochs(key: jax.Array, n: int, training: Training) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=4)
 def _fit_parameters(
-    params: Any, order: jax.Array, h: jax.Array, targets: dict[str, jax.Array], rate: float
+    params: Any, order: jax.Array, h: jax.Array, targets: Mapping[str, jax.Array], rate: float
 ) -> Any:
+    # With JAX_DISABLE_JIT, the arguments are NumPy arrays, which traced indices cannot index.
+    h, targets = jnp.asarray(h), jax.tree.map(jnp.asarray, targets)
     n = h.shape[1]
     by_record = {name: t.reshape(n, -1, t.shape[-1]) for name, t in targets.items()}
 
@@ -123,11 +138,28 @@ def _fit_parameters(
     return _minimize(loss, params, order, rate)
 
 
+@jax.jit
+def predict_parameters(
+    probes: Mapping[str, Mapping[str, Layers]], inputs: Mapping[str, jax.Array]
+) -> dict[str, dict[str, jax.Array]]:
+    """Return the predictions of fitted probes, [U, n, out] by probe and target.
+
+    Args:
+      probes: from fit_parameter_probes.
+      inputs: by target, see inputs_of.
+    """
+    return {
+        probe: {target: apply_layers(layers, inputs[target]) for target, layers in by.items()}
+        for probe, by in probes.items()
+    }
+
+
 def fit_classifiers(
     key: jax.Array,
     x: jax.Array,
-    labels: jax.Array,
-    subsets: Sequence[np.ndarray],
+    labels: Array,
+    subsets: Sequence[Array],
+    classes: int,
     training: Training,
 ) -> Layers:
     """Train linear classifiers by cross-entropy on several subsets of the labels at once.
@@ -137,28 +169,39 @@ def fit_classifiers(
       x: vectors under U conditions, standardized, [U, n, D].
       labels: int [n], classes from 0.
       subsets: indices of the vectors that each of S classifiers is fitted on.
+      classes: number of classes.
       training: steps of Adam.
 
     Returns:
       Layers of S U probes, those of the first subset first.
     """
-    classes = int(labels.max()) + 1
-    layers = init_layers(key, len(subsets) * len(x), (x.shape[-1], classes))
-    order = jnp.stack(
-        [
-            jnp.asarray(subset)[epochs(jax.random.fold_in(key, 1 + i), len(subset), training)]
-            for i, subset in enumerate(subsets)
-        ],
-        axis=1,
-    )
-    fitted: Layers = _fit_classifiers(layers, order, x, labels, training.learning_rate)
+    layers = _init_classifiers(key, len(subsets) * len(x), x.shape[-1], classes)
+    orders = [
+        epochs(jax.random.fold_in(key, 1 + i), len(subset), training)
+        for i, subset in enumerate(subsets)
+    ]
+    fitted: Layers = _fit_classifiers(layers, orders, subsets, x, labels, training.learning_rate)
     return fitted
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@functools.partial(jit_unoptimized, static_argnums=(1, 2, 3))
+def _init_classifiers(key: jax.Array, probes: int, entries: int, classes: int) -> Layers:
+    return init_layers(key, probes, (entries, classes))
+
+
+@functools.partial(jax.jit, static_argnums=5)
 def _fit_classifiers(
-    layers: Layers, order: jax.Array, x: jax.Array, labels: jax.Array, rate: float
+    layers: Layers,
+    orders: Sequence[jax.Array],
+    subsets: Sequence[jax.Array],
+    x: jax.Array,
+    labels: jax.Array,
+    rate: float,
 ) -> Layers:
+    # With JAX_DISABLE_JIT, the arguments are NumPy arrays, which traced indices cannot index.
+    labels, subsets = jax.tree.map(jnp.asarray, (labels, subsets))
+    order = jnp.stack([rows[o] for rows, o in zip(subsets, orders, strict=True)], axis=1)
+
     def loss(layers: Layers, rows: jax.Array) -> jax.Array:
         u, subsets = len(x), len(rows)
         inputs = x[:, rows].swapaxes(0, 1).reshape(subsets * u, -1, x.shape[-1])
@@ -168,6 +211,20 @@ def _fit_classifiers(
 
     fitted: Layers = _minimize(loss, layers, order, rate)
     return fitted
+
+
+@jax.jit
+def classifier_accuracies(layers: Layers, x: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the accuracies of S U classifiers, [S, U].
+
+    Args:
+      layers: from fit_classifiers.
+      x: vectors under U conditions, standardized as those that they are fitted on, [U, m, D].
+      labels: int [m].
+    """
+    subsets = len(layers[0]["w"]) // len(x)
+    predicted = apply_layers(layers, jnp.tile(x, (subsets, 1, 1))).argmax(axis=-1)
+    return jnp.mean(predicted == labels, axis=1).reshape(subsets, -1)
 
 
 def _minimize(loss: Any, params: Any, order: jax.Array, rate: float) -> Any:

@@ -1,6 +1,6 @@
 """Example pairs of a data set, for demonstrations: images and what happened between them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -95,12 +95,9 @@ def _options(source: Model | str) -> ConfigDict:
 
 def _render(dataset: Dataset, views: Views) -> np.ndarray:
     """Render all views, uint8 [K, 2, H, W, 3]."""
-
-    @jax.jit
-    def render(record: Any, params: jax.Array) -> jax.Array:
-        return (255 * dataset.pixels(dataset.render(record, params))).round().astype(np.uint8)
-
+    render = jax.jit(dataset.render)
     rows = np.arange(-(-views.total // _BATCH) * _BATCH).clip(max=views.total - 1)
     batches = [render(*views.rows(batch)) for batch in rows.reshape(-1, _BATCH)]
-    images = np.concatenate(jax.device_get(batches))[: views.total]
+    pixels = dataset.pixels(np.concatenate(jax.device_get(batches))[: views.total])
+    images = (255 * pixels).round().astype(np.uint8)
     return images.reshape(-1, 2, *images.shape[1:])

@@ -123,10 +123,14 @@ class ParameterSpace:
         """Standardize parameters [..., >= T] by the statistics, [..., T]."""
         return (transform_params[..., : len(self.param_mean)] - self.param_mean) / self.param_std
 
-    def actions(self, t_x: Array, t_y: Array) -> jax.Array:
-        """Return the standardized action from parameters t_x to t_y, [..., >= T] -> [..., A]."""
+    def actions(self, t_x: Array, t_y: Array) -> Array:
+        """Return the standardized action from parameters t_x to t_y, [..., >= T] -> [..., A].
+
+        Computed by NumPy for NumPy arrays, and by JAX for JAX arrays.
+        """
+        numpy = jnp if isinstance(t_x, jax.Array) or isinstance(t_y, jax.Array) else np
         raw = _relative(
-            self.groups, _conditioned(self.groups, t_x), _conditioned(self.groups, t_y), jnp
+            self.groups, _conditioned(self.groups, t_x), _conditioned(self.groups, t_y), numpy
         )
         return (raw - self.action_mean) / self.action_std
 
@@ -140,4 +144,4 @@ def _relative(groups: Sequence[Group], t_x: Array, t_y: Array, numpy: Any) -> Ar
         group.relative(t_x[..., entries], t_y[..., entries])
         for group, entries in zip(groups, group_slices(groups), strict=True)
     ]
-    return numpy.concatenate(actions, axis=-1)
+    return numpy.concatenate(actions, axis=-1, dtype=np.float32)

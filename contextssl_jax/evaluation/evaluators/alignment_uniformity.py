@@ -53,14 +53,18 @@ def uniformity(h: jax.Array) -> jax.Array:
 
 def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
     """Return both values of the test views by environment, name and length."""
-    one_condition = jax.jit(lambda h: (alignment(h), uniformity(h.reshape(-1, h.shape[-1]))))
-    pairs = np.asarray([jax.device_get(one_condition(h)) for h in embeddings.test])
+    pairs = np.asarray([jax.device_get(_one_condition(h)) for h in embeddings.test])
     values = dict(zip(_NAMES, pairs.T, strict=True))
     conditions = inputs.conditions
     tree = nest(
         lambda e, name: conditions.by_length(e, values[name]), conditions.environments, _NAMES
     )
     return {"alignment_uniformity": tree}
+
+
+@jax.jit
+def _one_condition(h: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return alignment(h), uniformity(h.reshape(-1, h.shape[-1]))
 
 
 def _normalize(h: jax.Array) -> jax.Array:

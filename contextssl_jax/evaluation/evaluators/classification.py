@@ -1,9 +1,8 @@
 """Accuracy of classes: linear and kNN probes of features and embeddings, also with few labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from contextssl_jax.evaluation.evaluators.base import (
@@ -20,9 +19,13 @@ from contextssl_jax.evaluation.evaluators.base import (
     describe_views,
     map_tree,
 )
-from contextssl_jax.evaluation.probes import knn_accuracy, standardize
+from contextssl_jax.evaluation.probes import knn_accuracies, standardize
 from contextssl_jax.evaluation.reader import never_stop
-from contextssl_jax.evaluation.trained_probes import Training, apply_layers, fit_classifiers
+from contextssl_jax.evaluation.trained_probes import (
+    Training,
+    classifier_accuracies,
+    fit_classifiers,
+)
 from contextssl_jax.evaluation.views import Views
 
 FRACTIONS = (1.0, 0.1, 0.01)  # of the labels
@@ -108,21 +111,15 @@ def accuracies(
       Accuracy [U] by probe ("linear", "knn") and fraction of the labels ("1.0", "0.1", "0.01").
     """
     subsets = [few_labels(fit_labels, fraction) for fraction in FRACTIONS]
-    x, scale, mean = standardize(jnp.asarray(fit))
-    layers = fit_classifiers(key, x, jnp.asarray(fit_labels), subsets, training)
-    x = jnp.tile((test - mean) / scale, (len(FRACTIONS), 1, 1))
-    predicted = apply_layers(layers, x).argmax(axis=-1)
-    linear = np.asarray(jnp.mean(predicted == labels, axis=1)).reshape(len(FRACTIONS), -1)
+    x, scale, mean = jax.jit(standardize)(fit)
+    layers = fit_classifiers(key, x, fit_labels, subsets, int(fit_labels.max()) + 1, training)
+    scaled = (test - np.asarray(mean)) / np.asarray(scale)
+    linear = np.asarray(classifier_accuracies(layers, scaled, labels))
     knn = []
-    for s in subsets:
+    for bank, queries in zip(fit, test, strict=True):
         check_stop()
-        knn.append(
-            [
-                float(knn_accuracy(bank[s], fit_labels[s], query, labels, min(neighbours, len(s))))
-                for bank, query in zip(fit, test, strict=True)
-            ]
-        )
-    return {"linear": _by_fraction(linear), "knn": _by_fraction(np.asarray(knn))}
+        knn.append(knn_accuracies(bank, fit_labels, queries, labels, subsets, neighbours))
+    return {"linear": _by_fraction(linear), "knn": _by_fraction(np.stack(knn, axis=-1))}
 
 
 def few_labels(labels: np.ndarray, fraction: float) -> np.ndarray:
@@ -131,7 +128,7 @@ def few_labels(labels: np.ndarray, fraction: float) -> np.ndarray:
     return np.sort(np.concatenate([i[: int(np.ceil(fraction * len(i)))] for i in indices]))
 
 
-def _by_fraction(values: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+def _by_fraction(values: np.ndarray) -> dict[str, np.ndarray]:
     return {str(fraction): value for fraction, value in zip(FRACTIONS, values, strict=True)}
 
 

@@ -1,5 +1,6 @@
 """Retrieval: the rank of an action's target among its record's views, by distance from z_r."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -56,18 +57,18 @@ def score_conditions(
       Scores [E, C] by name; see score_ranks.
     """
     candidates = bank.shape[2] - int(exclude_source)
-    rank = jax.jit(rank_targets, static_argnums=2)
     shape = len(conditions.environments), len(conditions.lengths)
     scores: dict[str, np.ndarray] = {}
     for e, environment in enumerate(conditions.environments):
         for c, length in enumerate(conditions.lengths):
             row = bank[conditions.row(environment, length)]
-            ahead, tied = jax.device_get(rank(queries[e, c], row, exclude_source))
+            ahead, tied = jax.device_get(rank_targets(queries[e, c], row, exclude_source))
             for name, value in score_ranks(ahead, tied, candidates).items():
                 scores.setdefault(name, np.zeros(shape))[e, c] = value
     return scores
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def rank_targets(
     queries: jax.Array, bank: jax.Array, exclude_source: bool
 ) -> tuple[jax.Array, jax.Array]:
