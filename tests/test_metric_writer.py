@@ -1,13 +1,18 @@
 """Log lines are means over their steps, across resumes; lines of repeated steps are removed."""
 
+import io
 import json
 import math
 
 import jax.numpy as jnp
 import pytest
 from etils import epath
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
+from contextssl_jax.run.dashboard import ReportSummary
 from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
+from contextssl_jax.run.tensorboard import TensorBoardWriter
 
 
 def metrics(loss: float, r2: float = 0.5) -> dict:
@@ -135,3 +140,27 @@ def test_the_remaining_time_is_shown_once_enough_steps_are_measured(tmp_path, ca
     early, later = caplog.messages
     assert "remaining" not in early
     assert later.endswith("remaining 0:00:01")  # 20 steps of 0.01 s, rounded up
+
+
+def test_tensorboard_has_the_values_and_pictures_of_a_report(tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(picture, "PNG")
+    board = TensorBoardWriter(epath.Path(tmp_path), 0)
+    summary = ReportSummary({"r2/crop": 0.25}, {"adaptation": picture.getvalue()})
+    summary.write(board, 5)
+    board.close(failed=False)
+    (file,) = tmp_path.iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # records: size, checksum of it, event, checksum
+        size = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    values = [(event.step, value) for event in events for value in event.summary.value]
+    assert [(step, value.tag) for step, value in values] == [
+        (5, "report/r2/crop"),
+        (5, "report/adaptation"),
+    ]
+    assert values[0][1].simple_value == 0.25
+    image = values[1][1].image
+    assert (image.width, image.height) == (8, 4)
+    assert image.encoded_image_string == picture.getvalue()
