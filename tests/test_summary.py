@@ -104,7 +104,11 @@ def test_several_contexts_have_deviations():
 def test_a_method_without_contexts_has_values_and_no_verdict():
     made = report({"a+b": {"a": 0.35, "b": -0.001}}, lengths=(0,), features=0.67)
     a, b, _ = statements(made)
-    assert a == ("a", "uses no context", ".35 from embeddings, .67 from the encoder's features.")
-    assert b.text.startswith(".00 from embeddings")
+    assert a == (
+        "a",
+        "without contexts",
+        "R² .35 from embeddings, .67 from the encoder's features.",
+    )
+    assert b.text.startswith("R² .00 from embeddings")
     (values,) = explanation(made)
     assert "context" not in values

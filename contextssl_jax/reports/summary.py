@@ -92,8 +92,8 @@ def _statement(report: Report, group: str) -> Statement:
         (length,) = map(str, p["lengths"])
         first = next(iter(report["r2"]))
         value = _value(report, "r2", (first, group, _PROBE, _TARGET, length))
-        text = f"{value} from embeddings, {_decimal(features)} from the encoder's features."
-        return Statement(group, "uses no context", text)
+        text = f"R² {value} from embeddings, {_decimal(features)} from the encoder's features."
+        return Statement(group, "without contexts", text)
     length, environments = str(p["lengths"][-1]), report["r2"]
     if group not in report["adaptivity"]:
         alone = "is not compared"
