@@ -42,8 +42,8 @@ class Dataset:
 
     `render` takes a record's leaves [N, ...] and transform parameters [N, D] and returns
     normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] for display, as
-    NumPy or JAX arrays. Images are normalized by the channels' mean and standard deviation, [3] each, in
-    [0, 1]. `classes` is the number of classes, 0 if the data set has no labels.
+    NumPy or JAX arrays. Images are normalized by the channels' mean and standard deviation, [3]
+    each, in [0, 1]. `classes` is the number of classes, 0 if the data set has no labels.
     """
 
     name: str
