@@ -1,11 +1,14 @@
 """What a user needs to know of a model: its data, groups, units, sizes and figures."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.transforms import Group
+
+_WIDTH = 79  # characters of a printed line
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,11 @@ class Card:
                 f"  action ({', '.join(group.action)}): {group.action_units}",
                 f"  parameters ({', '.join(group.parameters)}): {group.param_units}",
             ]
-        return "\n".join([*lines, *_describe(self.figures)])
+        wrapped = (
+            textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+            for line in [*lines, *_describe(self.figures)]
+        )
+        return "\n".join(wrapped)
 
 
 def describe_group(group: Group) -> GroupCard:
