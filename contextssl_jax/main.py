@@ -85,10 +85,10 @@ def main(argv: Sequence[str]) -> int:
     for library in ("absl", "asyncio"):  # the errors that they log are raised as well
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        for mode, tool in TOOLS.items():
-            if f"--mode={mode}" in argv[1:]:
-                tool([argument for argument in argv[1:] if argument != f"--mode={mode}"])
-                return 0
+        mode, rest = _split_mode(argv[1:])
+        if mode in TOOLS:
+            TOOLS[mode](rest)
+            return 0
         if asks_for_help(argv):
             print(help_text(argv, {**MODES, **TOOLS}), flush=True)
             return 0
@@ -124,6 +124,17 @@ def main(argv: Sequence[str]) -> int:
         print("stopped", file=sys.stderr)
         return _INTERRUPTED
     return 0
+
+
+def _split_mode(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the value of --mode, which may be the next argument, and the other arguments."""
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--mode", "-mode"):
+            after = i + 1 if equals else i + 2
+            value = value if equals else "".join(arguments[i + 1 : after])
+            return value, [*arguments[:i], *arguments[after:]]
+    return None, list(arguments)
 
 
 def _run(command: Command) -> None:

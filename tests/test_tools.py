@@ -153,7 +153,7 @@ np.savez("results.npz", features=features, embeddings=np.stack(results))
 
 
 def test_an_export_runs_without_the_package(folder, tmp_path):
-    assert run("--mode=export", f"--model={folder / 'model'}", f"--out={tmp_path}") == 0
+    assert run("--mode", "export", f"--model={folder / 'model'}", f"--out={tmp_path}") == 0
     text = (tmp_path / "README.md").read_text()
     assert "features [N, 32]" in text and "{{" not in text
     model = cssl.load(folder / "model")
