@@ -7,8 +7,7 @@ from ml_collections import ConfigDict
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import Experiment
-from contextssl_jax.run.metadata import read_starts
-from contextssl_jax.run.numerics import check_numerics
+from contextssl_jax.run.metadata import check_recorded_numerics
 from contextssl_jax.run.workdir import Changes, check_workdir
 from contextssl_jax.step import TrainState, build_schedule, warmup_steps
 from contextssl_jax.storage.paths import resolve_path
@@ -21,11 +20,10 @@ def check_resume(folder: str, config: ConfigDict) -> Changes:
     """Check that the folder is empty or a run that can be resumed, and return changed options.
 
     Raises:
-      UserError: see `check_workdir` and `check_numerics`.
+      UserError: see `check_workdir` and `check_recorded_numerics`.
     """
     changes = check_workdir(folder, config)
-    if starts := read_starts(resolve_path(folder, "--workdir")):
-        check_numerics(folder, starts[0].get("numerics"))
+    check_recorded_numerics(resolve_path(folder, "--workdir"))
     return changes
 
 

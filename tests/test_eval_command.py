@@ -118,6 +118,17 @@ def test_a_mistake_is_one_line_and_changes_nothing(arguments, message, trained, 
     assert files(trained) == before
 
 
+def test_other_types_than_the_run_are_named(copied, capsys):
+    """They are no damage of its checkpoints."""
+    file = copied / "starts.jsonl"
+    start = json.loads(file.read_text())
+    start["numerics"]["JAX_ENABLE_X64"] = True
+    file.write_text(json.dumps(start) + "\n")
+    assert run(*QUICK, *SMALL, "--mode=eval", f"--workdir={copied}") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: JAX_ENABLE_X64: was True when the run in") and "\n" not in error
+
+
 def test_an_unwritable_folder_is_an_error_before_the_work(copied, capsys):
     shutil.rmtree(copied / "eval")
     (copied / "eval").write_text("in the way")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from etils import epath
 from running import (
     STEPS,
     assert_close_run,
@@ -27,6 +28,7 @@ from running import (
 from contextssl_jax.distributed.launchers import Launch, detect_launch
 from contextssl_jax.distributed.waiting import describe_waiting, log_waiting
 from contextssl_jax.errors import UserError
+from launch.finished import is_finished
 
 ALL_STEPS = ("--config.checkpoint.keep=1000",)
 SMALL = (  # most of the time of a report is the compilation of its probes
@@ -122,6 +124,17 @@ def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     step = int(re.search(r"stopped at step (\d+)", logs[0]).group(1))
     assert steps(tmp_path) == [step]
     assert int(state_at(tmp_path, step)["['step']"]) == step
+
+
+def test_signal_to_one_process_stops_both_within_a_report(tmp_path):
+    options = ("--config.train.steps=4", "--config.train.warmup_steps=2", "--config.eval.every=4")
+    run = start(tmp_path, *options, "--config.monitor.every=0", *SMALL, processes=2)
+    wait_for(lambda: steps(tmp_path) == [4], run)  # the report follows
+    run[1].send_signal(signal.SIGTERM)
+    logs = end(run)
+    assert [process.returncode for process in run] == [0, 0], logs
+    assert "stopped at step 4 of 4" in logs[0] and not (tmp_path / "eval").exists()
+    assert not is_finished(epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -17,7 +17,7 @@ from contextssl_jax.data.staging import stage_folder
 from contextssl_jax.errors import UserError
 from contextssl_jax.reports import comparison
 from contextssl_jax.run import lock
-from contextssl_jax.run.checkpoint import _list_steps
+from contextssl_jax.run.checkpoint import _list_steps, load_checkpoint
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.storage.files import append_text
 from contextssl_jax.storage.paths import list_folder, move_folder, resolve_path
@@ -57,6 +57,23 @@ def test_run_with_a_remote_workdir(store, capsys, tmp_path):
     assert store.objects["run/curves.png"][0].startswith(b"\x89PNG")
     assert store.objects["run/checkpoints/4/commit_success.txt"]
     assert not list(tmp_path.iterdir())
+
+
+def test_local_run_that_is_copied_to_a_bucket_is_read_and_resumed(
+    store, tmp_path, capsys, monkeypatch
+):
+    # Orbax asks Google's client for the kind of the bucket; None has no folders.
+    bucket = "orbax.checkpoint._src.path.gcs_utils.get_bucket"
+    monkeypatch.setattr(bucket, lambda name: None, raising=False)
+    assert run(*QUICK, f"--workdir={tmp_path / 'run'}") == 0
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            store.put(str(path.relative_to(tmp_path)), path.read_bytes())
+    step, variables = load_checkpoint(epath.Path("gs://bucket/run"), None, None)
+    assert step == 4 and "encoder" in variables["params"]
+    assert run(*QUICK, "--config.train.steps=6", "--workdir=gs://bucket/run") == 0
+    assert "from step 4 of 6" in capsys.readouterr().err
+    assert json.loads(store.objects["run/checkpoints.json"][0]) == {"steps": [4, 6]}
 
 
 def test_remote_reports_are_compared(store, capsys):

@@ -3,6 +3,7 @@
 import json
 import logging
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from contextssl_jax.reports.summary import explanation, statements
 from contextssl_jax.reports.tables import describe_source, tables
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.run.dashboard import ReportSummary
+from contextssl_jax.run.metadata import check_recorded_numerics
 from contextssl_jax.run.wandb import WandbWriter
 from contextssl_jax.run.workdir import check_same_run
 from contextssl_jax.storage.paths import resolve_path
@@ -54,10 +56,12 @@ def evaluate_checkpoint(config: ConfigDict, folder: str, step: int | None) -> No
       step: of the checkpoint; None for the newest.
 
     Raises:
-      UserError: no such checkpoint, a checkpoint of another config, or a wrong option.
+      UserError: no such checkpoint, a checkpoint of another config, a wrong option, or settings of
+        JAX under which random numbers or types are not those of the run.
     """
     run_on_primary(lambda: check_same_run(folder, config))
     workdir = resolve_path(folder, "--workdir")
+    run_on_primary(partial(check_recorded_numerics, workdir))
     # The reader splits views over devices, independently of the training's parallelism.
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     run = build_evaluation(config, experiment)

@@ -15,7 +15,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from contextssl_jax.run.numerics import numerics
+from contextssl_jax.run.numerics import check_numerics, numerics
 from contextssl_jax.run.workdir import fingerprint
 from contextssl_jax.storage.files import append_text
 from contextssl_jax.storage.safe_json import read_json_lines
@@ -63,6 +63,16 @@ def append_run_metadata(workdir: epath.Path, metadata: dict[str, Any]) -> None:
 def read_starts(workdir: epath.Path) -> list[dict[str, Any]]:
     """Return the metadata of all starts, oldest first, without damaged lines."""
     return read_json_lines(workdir / _NAME)
+
+
+def check_recorded_numerics(workdir: epath.Path) -> None:
+    """Compare the settings of JAX and XLA with those of the run's first start; see check_numerics.
+
+    Raises:
+      UserError: random numbers or types would be different ones.
+    """
+    if starts := read_starts(workdir):
+        check_numerics(str(workdir), starts[0].get("numerics"))
 
 
 def device_summary() -> str:
