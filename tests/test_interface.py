@@ -24,7 +24,8 @@ from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.interface.batches import Batches
 from contextssl_jax.interface.loading import build_model
 from contextssl_jax.interface.samples import _render
-from contextssl_jax.weights.names import flatten_variables
+from contextssl_jax.methods import METHODS
+from contextssl_jax.weights.names import flatten_variables, to_float32
 from contextssl_jax.weights.saved_model import SavedModel, write_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -43,9 +44,11 @@ def options(kind: str) -> ConfigDict:
         config.environments = ("rotation", "color")
     if kind == "official units":
         config.model.standardize_actions = config.loss.standardize_targets = False
-    if kind == "simclr":
-        config.method = "simclr"
-        config.model.projector.widths = (8, 6)
+    if kind in METHODS:
+        config.method = kind
+        predictor = "hypernetwork" if kind == "sie" else "linear"
+        config.model.projector.update(widths=(8, 6), predictor=predictor)
+        config.supervised.update(group="crop", shift=4)
     return config
 
 
@@ -204,6 +207,19 @@ def test_a_method_without_contexts_embeds_and_says_so():
         model.context(images, images)
     with pytest.raises(ValueError, match="predicts nothing"):
         model.predict(model.embed(images))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_rebuilt_without_its_data_set(method):
+    config = options(method)
+    experiment = build_experiment(config)
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape), experiment.init_shapes().variables)
+    statistics = input_statistics(experiment.dataset).to_json()
+    options_json = json.loads(to_json(config))
+    saved = SavedModel(options_json, 0, to_float32(flatten_variables(variables)), statistics)
+    model = build_model(saved, method, 16)
+    z = model.embed(np.zeros((2, 16, 16, 3), np.uint8), blur=[0.1, 0.2])
+    assert z.shape == (2, model.card.embedding)
 
 
 IMAGES = np.zeros((3, 16, 16, 3))

@@ -124,7 +124,7 @@ def user_errors_as_value_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).removeprefix("--")) from error
 
 
 def _find(path: str) -> epath.Path:
