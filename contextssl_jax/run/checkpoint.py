@@ -86,7 +86,8 @@ class Checkpoints:
         try:
             self._manager.close()  # waits for a save in progress
         except Exception as failure:  # Orbax and TensorStore raise many types
-            if error is None:  # otherwise, the error that ends the run is raised
+            # A full disk may first fail another file; the checkpoint matters more to the user.
+            if error is None or isinstance(error, UserError):
                 raise self._save_error(None, failure) from failure
 
     def steps(self) -> list[int]:
