@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from ml_collections import ConfigDict
 
 from contextssl_jax.distributed.parallel import Parallel
@@ -30,6 +29,7 @@ from contextssl_jax.evaluation.stored import REPORT, read_report, report_folder
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.interface.card import Card
 from contextssl_jax.interface.loading import build_model
+from contextssl_jax.interface.pages import render_page
 from contextssl_jax.reports.summary import statements
 from contextssl_jax.run.metadata import read_starts
 from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
@@ -42,12 +42,6 @@ _log = logging.getLogger("contextssl_jax.release")
 CARD = "README.md"
 _TOLERANCE = 0.005  # by which rounding the weights may change a figure
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": jnp.bfloat16}
-_TEMPLATES = Environment(
-    loader=PackageLoader("contextssl_jax.interface"),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-    autoescape=False,  # Markdown
-)
 
 
 class Release(NamedTuple):
@@ -161,7 +155,8 @@ def _model_card(
     start: Mapping[str, Any],
     described: Release,
 ) -> str:
-    return _TEMPLATES.get_template("model_card.md").render(
+    return render_page(
+        "model_card.md",
         card=card,
         figures=saved.figures,
         probes=PROBES,

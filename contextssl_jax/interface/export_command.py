@@ -14,23 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from contextssl_jax.errors import Parser, UserError, expand_home
-from contextssl_jax.interface.loading import load
+from contextssl_jax.interface.loading import load_option
 from contextssl_jax.interface.model import Model
+from contextssl_jax.interface.pages import render_page
 from contextssl_jax.models.precision import with_precision
 from contextssl_jax.storage.files import reraise_write_errors
 from contextssl_jax.storage.paths import is_installed
 
 _log = logging.getLogger(__name__)
 PLATFORMS = ("cpu", "cuda", "tpu")
-_TEMPLATES = Environment(
-    loader=PackageLoader("contextssl_jax.interface"),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-    autoescape=False,  # Markdown
-)
 
 
 def export_folder(argv: Sequence[str]) -> None:
@@ -49,13 +43,11 @@ def export_folder(argv: Sequence[str]) -> None:
             "--mode=export: requires flatbuffers, which is not installed. Run: pip install"
             " 'contextssl-jax[export]'"
         )
-    try:
-        model = load(options.model)
-    except ValueError as error:
-        raise UserError(f"--model: {str(error).removeprefix('path: ')}") from error
+    model = load_option(options.model)
     artifacts = export_model(model)
     card = model.card
-    text = _TEMPLATES.get_template("exported.md").render(
+    text = render_page(
+        "exported.md",
         card=card,
         platforms=PLATFORMS,
         entries=sum(len(group.action) for group in card.groups.values()),

@@ -66,6 +66,18 @@ def load(
         return build_model(saved, Path(path).name, batch)
 
 
+def load_option(model: str, batch: int = 256) -> Model:
+    """Load the model of a command's option --model; see `load`.
+
+    Raises:
+      UserError: there is no such model, or it is not readable.
+    """
+    try:
+        return load(model, batch=batch)
+    except ValueError as error:
+        raise UserError(f"--model: {str(error).removeprefix('path: ')}") from error
+
+
 def released_models() -> tuple[str, ...]:
     """Return the names of the models that come with this package."""
     folders = _RELEASED.iterdir() if _RELEASED.is_dir() else ()
