@@ -33,7 +33,7 @@ class InputStatistics(NamedTuple):
 def input_statistics(dataset: Dataset) -> InputStatistics:
     """Return the statistics of a data set; draws one view of it."""
     record, transform_params = dataset.splits["train"].draw(
-        np.random.default_rng(0), np.arange(1), 2
+        np.random.default_rng((0, 0)), np.arange(1), 2
     )
     view = jax.tree.map(lambda leaf: leaf[:, 0], (record, transform_params))
     space = dataset.space
