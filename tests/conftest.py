@@ -1,5 +1,6 @@
-"""Fixtures: four CPU devices, a compilation cache, recorded outputs of reference code."""
+"""Fixtures: four CPU devices, quick compilation, recorded outputs of reference code."""
 
+import importlib.metadata
 import os
 import signal
 import tempfile
@@ -12,19 +13,24 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # Under nohup, subprocesses would ignore SIGHUP too. A handler is not inherited.
     signal.signal(signal.SIGHUP, lambda number, frame: None)
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Without a cache, most of the time is spent on compiling the same small programs again. The workers
-# of pytest-xdist inherit the folder of the process that starts them.
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+# Most of the time is compilation of small programs that run for a few steps. Subprocesses inherit
+# these settings, which take a third of the time, and workers of pytest-xdist the cache too.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+os.environ["XLA_FLAGS"] = ""
+if importlib.metadata.version("jax") < "0.11":  # later versions may not have the flags
+    os.environ["XLA_FLAGS"] = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
@@ -45,14 +51,6 @@ def recorded() -> Callable[[str], dict[str, np.ndarray]]:
             return dict(file)
 
     return read
-
-
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Compile with few optimizations, in a module whose programs run for a few steps only."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

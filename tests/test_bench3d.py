@@ -22,8 +22,6 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.main import main
 from contextssl_jax.transforms import build_space
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SIDE = 16
 TRAINING = ("--config=configs/3diebench_rotation_color.py", f"--config.bench3d.side={SIDE}",
             "--config.data.contexts=2", "--config.data.pairs=4", "--config.model.dtype=float32",

@@ -44,9 +44,6 @@ def blocks(page: Path, language: str) -> list[tuple[str | None, str]]:
     return re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @pytest.fixture(autouse=True)
 def registries(monkeypatch):
     """Remove what an example registers, and its module, after the test."""

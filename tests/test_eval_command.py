@@ -9,11 +9,10 @@ import pytest
 from contextssl_jax.main import main
 from contextssl_jax.run.checksums import _checksum
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 QUICK = ("--config=configs/debug.py", "--config.train.steps=6", "--config.train.warmup_steps=2",
          "--config.monitor.every=0", "--config.checkpoint.every=3", "--config.data.contexts=3",
-         "--config.log.every=3", "--config.log.tensorboard=False")  # fmt: skip
+         "--config.log.every=3", "--config.log.tensorboard=False",
+         "--config.model.transformer.blocks=1")  # fmt: skip
 SMALL = ("--config.eval.lengths=(0,4)", "--config.eval.environments=('crop','blur')",
          "--config.eval.probe.steps=5", "--config.eval.fit_records=40",
          "--config.eval.test_records=20", "--config.eval.images=30",

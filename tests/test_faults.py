@@ -10,20 +10,19 @@ import jax
 import numpy as np
 import pytest
 from running import STEPS, assert_same_run, end, finish, start, steps, wait_for
+from tiny import QUICK, run
 
 from contextssl_jax.config import parse_command_line, to_json
 from contextssl_jax.data import DATASETS
 from contextssl_jax.data.dataset import DatasetSpec
 from contextssl_jax.data.synthetic import build as build_synthetic
 from contextssl_jax.errors import UserError, reraise_out_of_memory
-from contextssl_jax.main import main
 
 # A mount in a namespace that ends with the process, if the system permits it.
 MOUNT = ("unshare", "--map-root-user", "--mount", "sh", "-c")
 SMALL_DISK = 'mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec "$@"'
 
 NO_MONITOR = ("--config.monitor.every=0", "--config.log.tensorboard=False")
-QUICK = ("main", "--config=configs/debug.py", *NO_MONITOR, "--config.train.parallel=jit")
 TWO_STEPS = ("--config.train.warmup_steps=0", "--config.train.steps=2")
 
 
@@ -33,10 +32,6 @@ def can_mount(folder: Path) -> bool:
     except OSError:
         return False
     return mounted.returncode == 0
-
-
-def run(*options: str) -> int:
-    return main([*QUICK, *options])
 
 
 def test_second_run_on_a_workdir_is_rejected_and_the_first_continues(tmp_path):
@@ -87,7 +82,8 @@ class NonFiniteSplit:
 
     def draw(self, rng, indices, views):
         record, transform_params = self._split.draw(rng, indices, views)
-        if rng.bit_generator.seed_seq.entropy[-1] >= self._first:  # the number of the context
+        # The last number of a batch's seed is that of the context.
+        if np.atleast_1d(rng.bit_generator.seed_seq.entropy)[-1] >= self._first:
             transform_params = transform_params.copy()
             transform_params[0, 0, 0] = np.inf
         return record, transform_params
@@ -101,7 +97,7 @@ def test_error_names_a_non_finite_batch(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(DATASETS, "synthetic", DatasetSpec(build))
     options = ("--config.checkpoint.every=10", "--config.data.contexts=4")
-    assert run(*options, f"--workdir={tmp_path}", "--config.train.steps=40") == 2
+    assert run(*QUICK, *options, f"--workdir={tmp_path}", "--config.train.steps=40") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: step 31: ") and "The last checkpoint is step 30" in line
     assert "The batch of step 31 is not finite either: transform_params of context 0" in line
@@ -109,7 +105,7 @@ def test_error_names_a_non_finite_batch(tmp_path, monkeypatch, capsys):
 
 
 def test_error_of_a_diverged_loss_suggests_a_smaller_learning_rate(tmp_path, capsys):
-    assert run("--config.train.learning_rate=1e30", f"--workdir={tmp_path}") == 2
+    assert run(*QUICK, "--config.train.learning_rate=1e30", f"--workdir={tmp_path}") == 2
     error = capsys.readouterr().err
     assert "is finite. Try a smaller --config.train.learning_rate" in error
 
@@ -119,7 +115,7 @@ def test_out_of_memory_error_names_the_options_to_change(tmp_path, monkeypatch, 
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
     monkeypatch.setattr("contextssl_jax.experiment.train_step", out_of_memory)
-    assert run(f"--workdir={tmp_path}") == 2
+    assert run(*QUICK, f"--workdir={tmp_path}") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "out of memory" in line
     assert "data.contexts" in line and "accumulate_steps" in line and "remat" in line
@@ -142,9 +138,10 @@ def test_only_out_of_memory_errors_are_reraised():
 def test_failed_optional_output_warns_once(tmp_path, capsys, output, warning):
     options = ("--config.log.tensorboard=True", "--config.log.every=1", "--config.eval.every=1")
     command = [*QUICK, *options, f"--workdir={tmp_path}", *TWO_STEPS]
-    (tmp_path / "config.json").write_text(to_json(parse_command_line(command, ("train",)).config))
+    config = parse_command_line(["main", *command], ("train",)).config
+    (tmp_path / "config.json").write_text(to_json(config))
     (tmp_path / output).write_text("a file instead of a folder")
-    assert main(command) == 0
+    assert run(*command) == 0
     assert capsys.readouterr().err.count(warning) == 1
     assert steps(tmp_path)[-1] == 2
     other = {"tensorboard": "eval", "eval": "tensorboard"}[output]
@@ -153,7 +150,7 @@ def test_failed_optional_output_warns_once(tmp_path, capsys, output, warning):
 
 def test_metadata_of_each_start_is_recorded(tmp_path):
     for _ in range(2):  # the second start has no steps left, and is recorded too
-        assert run(*TWO_STEPS, f"--workdir={tmp_path}") == 0
+        assert run(*QUICK, *TWO_STEPS, f"--workdir={tmp_path}") == 0
     first, second = map(json.loads, (tmp_path / "starts.jsonl").read_text().splitlines())
     assert first["command"][:3] == ["python", "-m", "contextssl_jax.main"]
     assert "--config.train.steps=2" in first["command"] and first["seed"] == 0
@@ -163,20 +160,20 @@ def test_metadata_of_each_start_is_recorded(tmp_path):
 
 
 def test_changed_data_set_is_rejected(tmp_path, capsys):
-    assert run(*TWO_STEPS, f"--workdir={tmp_path}") == 0
+    assert run(*QUICK, *TWO_STEPS, f"--workdir={tmp_path}") == 0
     saved = json.loads((tmp_path / "data.json").read_text())
     saved["train"]["records"] += 1
     (tmp_path / "data.json").write_text(json.dumps(saved))
-    assert run(*TWO_STEPS, f"--workdir={tmp_path}") == 2
+    assert run(*QUICK, *TWO_STEPS, f"--workdir={tmp_path}") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "the data set has changed" in line and "257 records" in line
     (tmp_path / "data.json").write_text("{")
-    assert run(*TWO_STEPS, f"--workdir={tmp_path}") == 2
+    assert run(*QUICK, *TWO_STEPS, f"--workdir={tmp_path}") == 2
     assert "data.json: damaged" in capsys.readouterr().err
 
 
 def test_deterministic_sets_the_compiler_flag_and_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    assert run(*TWO_STEPS, "--deterministic", f"--workdir={tmp_path}") == 0
+    assert run(*QUICK, *TWO_STEPS, "--deterministic", f"--workdir={tmp_path}") == 0
     assert os.environ["XLA_FLAGS"].endswith("device_count=4 --xla_gpu_deterministic_ops=true")
     assert json.loads((tmp_path / "starts.jsonl").read_text())["deterministic"]

@@ -18,8 +18,6 @@ from contextssl_jax.data.folder import build, class_labels, find_images, is_in_t
 from contextssl_jax.data.image_files import find_image_files, read_image, read_images
 from contextssl_jax.data.images import channel_statistics, rgb, square
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 OWN = (
     "--config=configs/own_images.py",
     *TINY,

@@ -28,9 +28,6 @@ QUICK = ("--config=configs/debug.py", "--config.train.steps=2", "--config.train.
 ONE_DEVICE = "--config.train.parallel=jit"
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def weights(workdir: Path, step: int) -> dict[str, np.ndarray]:
     return flatten_variables(load_checkpoint(epath.Path(workdir), None, step).state)
 

@@ -28,8 +28,6 @@ from contextssl_jax.methods import METHODS
 from contextssl_jax.weights.names import flatten_variables, to_float32
 from contextssl_jax.weights.saved_model import SavedModel, write_model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SCALE = 1.5  # of random weights, so that the context matters
 
 

@@ -27,9 +27,6 @@ OPTIONS = (*SIE, "--config.monitor.every=2", "--config.monitor.fit_views=20",
 TIMES = ("step_seconds", "data_wait", "views_per_second")
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def lines(workdir) -> list[dict]:
     read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in read]

@@ -16,8 +16,6 @@ from contextssl_jax.main import MODES
 from contextssl_jax.run.workdir import check_workdir
 from contextssl_jax.step import build_schedule
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 DEBUG = "--config=configs/debug.py"
 QUICK = ("--config.train.steps=6", "--config.train.warmup_steps=2", "--config.log.every=3",
          "--config.monitor.every=0", "--config.checkpoint.every=3",

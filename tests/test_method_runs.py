@@ -15,16 +15,13 @@ from contextssl_jax.config import parse_command_line
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.run.checkpoint import load_checkpoint
 
-SMALL = (*QUICK, "--config.data.pairs=4", "--config.model.transformer.blocks=1",
+SMALL = (*QUICK, "--config.data.pairs=4",
          "--config.eval.probe.hidden=(4,)",
          "--config.eval.batch=32", "--config.eval.images=10")  # fmt: skip
 SIE = (*SMALL, "--config.method=sie", "--config.model.projector.widths=(8,8,6)",
        "--config.model.projector.predictor=hypernetwork")  # fmt: skip
 REPORTED = "--config.eval.every=4"
 PICTURES = {"adaptation.png", "neighbours.png", "curves.png"}
-
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def state_of(workdir, step):

@@ -12,8 +12,6 @@ from configs import base
 from contextssl_jax.data import DATASETS
 from contextssl_jax.transforms.base import group_slices
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TRAINING = ("--config=configs/objects3d_rotation_blur.py",
             *(option for option in TINY if "eval.environments" not in option),
             "--config.objects3d.side=16", "--config.objects3d.train=40",

@@ -8,8 +8,6 @@ from contextssl_jax.evaluation.contexts import Conditions
 from contextssl_jax.evaluation.views import draw_views
 from contextssl_jax.experiment import build_experiment
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONDITIONS = Conditions(
     {"crop": np.array([True, False]), "none": np.array([False, False])}, lengths=(0, 4)
 )

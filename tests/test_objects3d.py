@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from quick import compiled
 from scipy.spatial.transform import Rotation
+from tiny import QUICK, run
 
 from configs import base
 from contextssl_jax.data.objects3d import shading, tracing, world
 from contextssl_jax.data.objects3d.shapes import PARTS, RADIUS, Shape, draw_instances, draw_recipes
 from contextssl_jax.errors import UserError
-from contextssl_jax.main import main
 
 CLASSES = 24
 RECIPES = draw_recipes(CLASSES)
@@ -339,7 +339,6 @@ def test_more_views_than_the_pool_has():
         draw(world.build(options(objects3d__pool=2)), views=3)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("pool", [0, 2])
 def test_a_run_trains_and_reports(tmp_path, pool):
     steps = [f"--config.{name}=2" for name in ("train.steps", "log.every", "eval.every")]
@@ -347,12 +346,11 @@ def test_a_run_trains_and_reports(tmp_path, pool):
             "objects3d.test": 80, "objects3d.pool": pool, "groups": "('rotation','color')",
             "unconditioned_transforms": "('light',)",
             "environments": "('rotation','color')"}  # fmt: skip
-    few = ["--config.train.warmup_steps=1", "--config.eval.probe.steps=5",
-           "--config.monitor.every=0", "--config.train.parallel=jit"]  # fmt: skip
+    few = ["--config.train.warmup_steps=1", "--config.eval.environments=('rotation','color')"]
     flags = [f"--config.{name}={value}" for name, value in data.items()]
     workdir = tmp_path / "run"
-    arguments = ["main", "--config=configs/debug.py", f"--workdir={workdir}", *steps, *few, *flags]
-    assert main(arguments) == 0
+    quick = [option for option in QUICK if "environments" not in option]
+    assert run(*quick, f"--workdir={workdir}", *steps, *few, *flags) == 0
     report = json.loads((workdir / "eval" / "2" / "report.json").read_text())
     assert set(report["adaptivity"]) == {"rotation", "color"}
     assert set(report["accuracy_features"]) == {"linear", "knn"}

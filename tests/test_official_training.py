@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import compiled
 
 from configs import bench3d
 from contextssl_jax.data.contexts import ContextBatch
@@ -31,6 +30,7 @@ from contextssl_jax.step import TrainState, build_optimizer
 from contextssl_jax.transforms import build_space
 
 STEPS, CONTEXTS, PAIRS, SIDE = 4, 4, 8, 32
+OPTIMIZED = {"xla_backend_optimization_level": 1}  # a step takes a fifth of the time
 NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
@@ -205,7 +205,7 @@ def take_steps(record: dict[str, np.ndarray], starts: Sequence[TrainState] | Non
         states += [state] if starts is None else []
         placed = experiment.parallel.replicate((state, experiment.key_data))
         arguments = placed[0], experiment.parallel.shard(batch), placed[1]
-        step = step or compiled(experiment.step, *arguments)
+        step = step or experiment.step.lower(*arguments).compile(OPTIMIZED)
         state, found = jax.device_get(step(*arguments))
         metrics.append({name: float(value) for name, value in found.items()})
         states += [] if starts is None else [state]
@@ -312,7 +312,7 @@ def test_actions_features_embeddings_and_predictions_of_the_first_step(record, e
         h = normalize(interleave(*both)).reshape(len(features), -1)
         return features, h, method.predict(variables, h).transform_params
 
-    found = compiled(forward, variables, batch)(variables, batch)
+    found = jax.jit(forward)(variables, batch)
     for name, value in zip(("features_1", "embeddings_1", "told_1"), found, strict=True):
         atol = 1e-5 * np.abs(record[name]).max()
         np.testing.assert_allclose(value, record[name], atol=atol, err_msg=name)

@@ -13,8 +13,6 @@ from tiny import TINY, run
 from contextssl_jax.data import DATASETS
 from contextssl_jax.transforms import GROUPS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PATH = "configs/own_group.py"
 QUICK = (f"--config={PATH}", *(option for option in TINY if "eval.environments" not in option),
          "--config.data.name=synthetic", "--config.synthetic.train=40",

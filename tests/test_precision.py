@@ -15,8 +15,6 @@ from contextssl_jax.experiment import build_experiment
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.resnet import BasicBlock, ResNet
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch) -> None:

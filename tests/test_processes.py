@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 from etils import epath
 from running import (
-    STEPS,
     assert_close_run,
     assert_same_run,
     end,
     finish,
     free_port,
-    kill,
     start,
     state_at,
     steps,
@@ -30,13 +28,18 @@ from contextssl_jax.distributed.waiting import describe_waiting, log_waiting
 from contextssl_jax.errors import UserError
 from launch.finished import is_finished
 
-ALL_STEPS = ("--config.checkpoint.keep=1000",)
+STEPS = 21
+TRAINING = (
+    f"--config.train.steps={STEPS}",
+    "--config.monitor.every=10",
+    "--config.checkpoint.keep=1000",
+)
 SMALL = (  # most of the time of a report is the compilation of its probes
     "--config.eval.environments=('crop','blur')",
     "--config.eval.lengths=(0,4)",
     "--config.eval.probe.steps=20",
 )
-REPORT = ("--config.eval.every=60", *SMALL)
+REPORT = (f"--config.eval.every={STEPS}", *SMALL)
 
 
 def report_of(workdir: Path) -> dict:
@@ -56,7 +59,7 @@ def assert_same_figures(one, other, where: str = "") -> None:
 def one(tmp_path_factory) -> Path:
     """One process with four devices."""
     workdir = tmp_path_factory.mktemp("one") / "run"
-    finish(workdir, *ALL_STEPS, *REPORT, devices=4)
+    finish(workdir, *TRAINING, *REPORT, devices=4)
     return workdir
 
 
@@ -64,7 +67,7 @@ def one(tmp_path_factory) -> Path:
 def two(tmp_path_factory) -> Path:
     """Two processes with two devices each."""
     workdir = tmp_path_factory.mktemp("two") / "run"
-    finish(workdir, *ALL_STEPS, *REPORT, processes=2, devices=2)
+    finish(workdir, *TRAINING, *REPORT, processes=2, devices=2)
     return workdir
 
 
@@ -72,7 +75,7 @@ def test_two_processes_train_as_one(one, two):
     assert steps(one) == steps(two)
     # At the first save, Adam's moments are sums of few gradients, so the tolerance is small.
     assert_close_run(two, one, step=steps(one)[0], rtol=1e-5)
-    assert_close_run(two, one)
+    assert_close_run(two, one, STEPS)
 
 
 def test_both_processes_write_each_checkpoint(two):
@@ -95,7 +98,7 @@ def test_evaluation_of_one_checkpoint_does_not_depend_on_processes(
 ):
     shutil.copytree(one, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "eval")
-    finish(tmp_path, "--mode=eval", *SMALL, processes=processes, devices=devices)
+    finish(tmp_path, "--mode=eval", *TRAINING, *SMALL, processes=processes, devices=devices)
     found, expected = report_of(tmp_path), report_of(one)
     del found["provenance"], expected["provenance"]
     assert_same_figures(found, expected)
@@ -108,22 +111,9 @@ def test_run_resumes_with_another_number_of_processes(request, one, tmp_path, be
     for step in steps(tmp_path):
         if step > middle:
             shutil.rmtree(tmp_path / "checkpoints" / str(step))
-    log = finish(tmp_path, *ALL_STEPS, processes=after, devices=1)
+    log = finish(tmp_path, *TRAINING, processes=after, devices=1)
     assert f"from step {middle} of" in log and f"{STEPS} is missing" in log
-    assert_close_run(tmp_path, one)
-
-
-def test_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
-    options = ("--config.checkpoint.every=1000", "--config.monitor.every=0")
-    run = start(tmp_path, *options, processes=2)
-    file = tmp_path / "metrics.jsonl"
-    wait_for(lambda: file.exists() and file.read_text().count("\n") > 2, run)
-    run[1].send_signal(signal.SIGTERM)
-    logs = end(run)
-    assert [process.returncode for process in run] == [0, 0], logs
-    step = int(re.search(r"stopped at step (\d+)", logs[0]).group(1))
-    assert steps(tmp_path) == [step]
-    assert int(state_at(tmp_path, step)["['step']"]) == step
+    assert_close_run(tmp_path, one, STEPS)
 
 
 def test_signal_to_one_process_stops_both_within_a_report(tmp_path):
@@ -137,19 +127,21 @@ def test_signal_to_one_process_stops_both_within_a_report(tmp_path):
     assert not is_finished(epath.Path(tmp_path))
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_process_exits_and_names_the_killed_one(tmp_path, lost):
+def test_process_exits_and_names_the_killed_one(tmp_path):
     options = ("--config.train.parallel=shard_map", "--config.monitor.every=0")
-    run = start(tmp_path, *options, processes=2)
-    wait_for(lambda: bool(steps(tmp_path)), run)
-    run[lost].kill()
-    logs = end(run)
-    assert run[1 - lost].returncode not in (0, None)
-    if run[1 - lost].returncode == 1:  # otherwise the runtime has aborted it first
-        name = rf"error: lost process {lost} \(\S+, process id {run[lost].pid}\)\. Run the same"
-        assert re.search(name, logs[1 - lost]), logs
-    step = steps(tmp_path)[-1]
-    assert f"from step {step} of" in finish(tmp_path, *options, processes=2)
+    before: list[int] = []
+    for lost in (0, 1):
+        run = start(tmp_path, *options, processes=2)
+        wait_for(lambda before=before: steps(tmp_path) != before, run)
+        run[lost].kill()
+        logs = end(run)
+        assert run[1 - lost].returncode not in (0, None)
+        if run[1 - lost].returncode == 1:  # otherwise the runtime has aborted it first
+            name = rf"error: lost process {lost} \(\S+, process id {run[lost].pid}\)\. Run the same"
+            assert re.search(name, logs[1 - lost]), logs
+        if before:  # the run of which a process was killed has resumed
+            assert f"from step {before[-1]} of" in logs[0]
+        before = steps(tmp_path)
 
 
 def test_user_error_of_process_0_ends_both_and_is_printed_once(tmp_path):
@@ -162,8 +154,8 @@ def test_user_error_of_process_0_ends_both_and_is_printed_once(tmp_path):
 
 
 def test_runs_on_the_same_devices_are_bit_identical(tmp_path, one):
-    finish(tmp_path, *ALL_STEPS, devices=4)
-    assert_same_run(tmp_path, one)
+    finish(tmp_path, *TRAINING, devices=4)
+    assert_same_run(tmp_path, one, STEPS)
 
 
 STEP = {
@@ -274,11 +266,14 @@ def test_incomplete_launch_variables_raise():
         detect_launch({"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "a:1"}, False)
 
 
-def test_processes_connect_with_the_variables_of_slurm_past_a_proxy(tmp_path, monkeypatch):
+def test_processes_of_slurm_connect_past_a_proxy_and_a_signal_to_one_stops_both(
+    tmp_path, monkeypatch
+):
     # Only the variables that srun sets, and a proxy that does not exist.
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     number = str(int(time.time()))
+    options = ("--config.checkpoint.every=1000", "--config.monitor.every=0")
     run = []
     for i in range(2):
         for name, value in {
@@ -290,10 +285,14 @@ def test_processes_connect_with_the_variables_of_slurm_past_a_proxy(tmp_path, mo
             "SLURM_LOCALID": str(i),
         }.items():
             monkeypatch.setenv(name, value)
-        run += start(tmp_path, "--config.monitor.every=0")
-    wait_for(lambda: bool(steps(tmp_path)), run)
-    run[0].send_signal(signal.SIGTERM)
+        run += start(tmp_path, *options)
+    file = tmp_path / "metrics.jsonl"
+    wait_for(lambda: file.exists() and file.read_text().count("\n") > 2, run)
+    run[1].send_signal(signal.SIGTERM)
     logs = end(run)
     assert [process.returncode for process in run] == [0, 0], logs
     assert "2 processes" in logs[0] and "proxy" not in logs[0] + logs[1]
-    kill(run)
+    # Both have saved the same step.
+    step = int(re.search(r"stopped at step (\d+)", logs[0]).group(1))
+    assert steps(tmp_path) == [step]
+    assert int(state_at(tmp_path, step)["['step']"]) == step

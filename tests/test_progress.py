@@ -88,7 +88,7 @@ def test_an_exception_ends_the_tasks():
     assert progress._heartbeat._tasks == []
 
 
-def test_every_phase_of_a_run_is_a_task(quick_compilation, monkeypatch, tmp_path):
+def test_every_phase_of_a_run_is_a_task(monkeypatch, tmp_path):
     """The parts that can take minutes, by what a line would say."""
     began: list[str] = []
     begin = progress._Heartbeat.begin

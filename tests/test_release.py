@@ -10,8 +10,6 @@ import contextssl_jax as cssl
 from contextssl_jax import release
 from tests.tiny import QUICK, run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:

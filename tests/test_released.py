@@ -11,8 +11,6 @@ from contextssl_jax.evaluation.probes import ridge_predict
 from contextssl_jax.evaluation.scores import r2_per_entry
 from contextssl_jax.interface.loading import read_released
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GROUPS = {"objects3d-small": ("rotation", "color"), "cifar10-small": ("crop", "blur")}
 FIT, TEST, SEED = 700, 300, 5  # records, two views each
 

@@ -26,8 +26,6 @@ from contextssl_jax.run.lock import Lock, _machine_id
 from contextssl_jax.run.metric_writer import _remove_later_lines
 from contextssl_jax.run.workdir import acquire_workdir
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROOT = Path(__file__).parent.parent
 # Modules and functions that create objects from data or execute code.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",

@@ -22,8 +22,6 @@ from contextssl_jax.run.lock import Lock
 from contextssl_jax.storage.files import append_text
 from contextssl_jax.storage.paths import list_folder, move_folder, resolve_path
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def served():

@@ -384,7 +384,7 @@ def test_a_killed_sweep_resumes_and_ends_with_its_page(tmp_path, monkeypatch):
     file, work = tmp_path / "tiny.py", tmp_path / "work"
     file.write_text(TINY)
     command = [sys.executable, "-m", "launch.sweep", f"--sweep={file}", f"--workdir={work}"]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     first, second = list_runs(load_sweep(str(file)), epath.Path(work), (3,))
     started = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -10,8 +10,6 @@ from tiny import TINY, run
 
 from contextssl_jax.data.tfds_images import build
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = ("--config=configs/tfds_images.py", *TINY, "--config.tfds.name=small")
 IMAGE = {"image": tfds.features.Image()}
 LABELLED = {**IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}

@@ -16,8 +16,6 @@ from contextssl_jax.interface import embed_command
 from contextssl_jax.weights.saved_model import write_model
 from tests.tiny import run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:

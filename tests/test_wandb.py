@@ -13,8 +13,6 @@ from tiny import QUICK, run
 
 from contextssl_jax.run.wandb import WandbWriter
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TRAIN = (*QUICK, "--config.eval.every=4", "--config.log.wandb=True")
 
 

@@ -6,7 +6,8 @@ from contextssl_jax.main import main
 QUICK = ("--config=configs/debug.py", "--config.train.steps=4", "--config.train.warmup_steps=2",
          "--config.monitor.every=0", "--config.checkpoint.every=2", "--config.data.contexts=2",
          "--config.log.every=2", "--config.log.tensorboard=False",
-         "--config.train.parallel=jit", "--config.eval.lengths=(0,4)",
+         "--config.model.transformer.blocks=1", "--config.train.parallel=jit",
+         "--config.eval.lengths=(0,4)",
          "--config.eval.environments=('crop','blur')", "--config.eval.probe.steps=5",
          "--config.eval.fit_records=40", "--config.eval.test_records=20",
          "--config.eval.images=30", "--config.eval.retrieval.records=3")  # fmt: skip
