@@ -151,7 +151,7 @@ def _write_chunks(
                 with new.open("wb") as opened:
                     np.savez(opened, names=own, reasons=reasons, embeddings=embeddings)
                 new.replace(file)
-            with np.load(file) as chunk:
+            with np.load(file, allow_pickle=False) as chunk:
                 for name, reason in zip(own, chunk["reasons"].tolist(), strict=True):
                     if reason:
                         unreadable.setdefault(reason, []).append(name)
@@ -164,7 +164,7 @@ def _merge(folder: Path, out: Path, entries: int) -> int:
     files = sorted(folder.glob("*.npz"))
     paths: list[str] = []
     for file in files:
-        with np.load(file) as chunk:
+        with np.load(file, allow_pickle=False) as chunk:
             paths += chunk["names"][chunk["reasons"] == ""].tolist()
     if not paths:
         shutil.rmtree(folder)
@@ -177,7 +177,7 @@ def _merge(folder: Path, out: Path, entries: int) -> int:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(paths), entries)}
             np.lib.format.write_array_header_1_0(member, header)
             for file in files:
-                with np.load(file) as chunk:
+                with np.load(file, allow_pickle=False) as chunk:
                     member.write(chunk["embeddings"].astype("<f4").tobytes())
     new.replace(out)
     shutil.rmtree(folder)
