@@ -67,8 +67,8 @@ def test_local_run_that_is_copied_to_a_bucket_is_read_and_resumed(
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file():
             store.put(str(path.relative_to(tmp_path)), path.read_bytes())
-    step, variables = load_checkpoint(epath.Path("gs://bucket/run"), None, None)
-    assert step == 4 and "encoder" in variables["params"]
+    loaded = load_checkpoint(epath.Path("gs://bucket/run"), None, None)
+    assert loaded.step == 4 and "encoder" in loaded.state["params"]
     assert run(*QUICK, "--config.train.steps=6", "--workdir=gs://bucket/run") == 0
     assert "from step 4 of 6" in capsys.readouterr().err
     assert json.loads(store.objects["run/checkpoints.json"][0]) == {"steps": [4, 6]}

@@ -30,7 +30,7 @@ def installed(tmp_path_factory) -> Path:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True)
     (wheel,) = folder.glob("*.whl")
-    assert wheel.stat().st_size < 1e6
+    assert wheel.stat().st_size < 8e6  # of which the released models take 6
     options = ("--no-index", "--no-deps", "--no-compile", "--disable-pip-version-check", "-q")
     install = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder / "site")]
     subprocess.run([*install, str(wheel)], check=True)
