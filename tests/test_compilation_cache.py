@@ -49,7 +49,7 @@ def test_further_seeds_compile_nothing(tmp_path):
     events: Counter = Counter()
     jax.monitoring.register_event_listener(lambda name, **kwargs: events.update([name]))
     missed = []
-    for seed in (101, 102, 103):
+    for seed in (101, 102):
         jax.clear_caches()
         before = events["/jax/compilation_cache/cache_misses"]
         options = ("--config.data.pairs=5", "--config.monitor.every=4", "--config.eval.every=4")
@@ -57,7 +57,7 @@ def test_further_seeds_compile_nothing(tmp_path):
             run(*QUICK, *options, f"--config.seed={seed}", f"--workdir={tmp_path / str(seed)}") == 0
         )
         missed.append(events["/jax/compilation_cache/cache_misses"] - before)
-    assert missed[0] > 2 and missed[1:] == [0, 0]
+    assert missed[0] > 2 and missed[1] == 0
     one, other = (state_of(tmp_path / str(seed)) for seed in (101, 102))
     assert any((a != b).any() for a, b in zip(one, other, strict=True))
 

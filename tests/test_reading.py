@@ -112,7 +112,8 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
                 mask = pair_mask(length + 2)[None, None]
                 params = {"params": variables["params"]["transformer"]}
                 full = method.modules["transformer"].apply(params, tokens, mask)[0, -2]
-                np.testing.assert_allclose(h, full / np.linalg.norm(full), atol=2e-5)
+                # Of a few layers, and divided by its norm.
+                np.testing.assert_allclose(h, full / np.linalg.norm(full), atol=1e-4)
 
 
 def test_length_zero_depends_on_no_context(experiment, variables):

@@ -376,7 +376,7 @@ def get_sweep():
         "train.steps": 8, "train.warmup_steps": 1, "checkpoint.every": 1, "monitor.every": 0,
         "log.tensorboard": False, "model.transformer.blocks": 1, "eval.lengths": (0, 2),
         "eval.environments": ("crop",), "eval.probe.steps": 2, "eval.fit_records": 16,
-        "eval.test_records": 16, "eval.images": 16})
+        "eval.test_records": 16, "eval.images": 16, "data.contexts": 2, "data.pairs": 4})
 """
 
 

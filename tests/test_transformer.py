@@ -60,11 +60,16 @@ def small(tokens: int = 12) -> tuple[dict, jax.Array, Cache]:
     return variables, x, SMALL.apply(variables, x, pair_mask(tokens)[None], method="prefix")
 
 
+def assert_rounding(found: np.ndarray, expected: np.ndarray) -> None:
+    """Assert that outputs of a few layers differ by rounding of the largest."""
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_full_pass_is_the_official_one(recorded):
     record = recorded("transformer")
     x = tokens_of(record["features"], record["actions"]).reshape(2, 16, -1)
     h = OFFICIAL.apply(official_variables(record), x, pair_mask(16)[None, None])
-    np.testing.assert_allclose(h.reshape(32, -1), record["full_output"], atol=1e-5)
+    assert_rounding(h.reshape(32, -1), record["full_output"])
 
 
 def test_cached_queries_are_the_official_ones(recorded):
@@ -74,7 +79,7 @@ def test_cached_queries_are_the_official_ones(recorded):
     queries = np.concatenate([record["query_features"], record["query_actions"]], axis=1)
     for length, name in ((int(record["context_tokens"]), "cached"), (0, "no_context")):
         h = OFFICIAL.apply(variables, queries, cache, first(length, cache), method="query")
-        np.testing.assert_allclose(h, record[f"{name}_output"], atol=1e-5)
+        assert_rounding(h, record[f"{name}_output"])
 
 
 @pytest.mark.parametrize("length", [0, 2, 6, 12])
