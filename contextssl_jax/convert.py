@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from contextssl_jax.config import parse_command_line, to_json
 from contextssl_jax.data.inputs import input_statistics
 from contextssl_jax.distributed.parallel import Parallel
-from contextssl_jax.errors import Parser, UserError
+from contextssl_jax.errors import Parser, UserError, run_command
 from contextssl_jax.experiment import Experiment, build_experiment
 from contextssl_jax.planning.dummy_datasets import dummy_dataset
 from contextssl_jax.run.checkpoint import (
@@ -56,15 +56,7 @@ _CONFIG = "3diebench_rotation_color"
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit status, 2 for a user error."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that it logs are raised too
-    try:
-        _run(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(_run, argv)
 
 
 def _run(argv: Sequence[str]) -> None:

@@ -4,8 +4,10 @@ Imports only the standard library, so that launch/ works on a machine without JA
 """
 
 import argparse
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
@@ -26,6 +28,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UserError with argparse's message."""
         raise UserError(message.removeprefix("argument "))
+
+
+def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    """Run a command line whose messages are those of this package.
+
+    Args:
+      command: takes the command line, including the program's name.
+      argv: the command line.
+
+    Returns:
+      The exit status: 0 for success, 2 for a user error, of which one line is printed.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that it logs are raised too
+    try:
+        command(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def lookup(table: Mapping[str, T], name: str, option: str) -> T:

@@ -87,6 +87,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         mode, rest = _split_mode(argv[1:])
         if mode in TOOLS:
+            _use_compilation_cache(True)
             TOOLS[mode](rest)
             return 0
         if asks_for_help(argv):
@@ -107,9 +108,8 @@ def main(argv: Sequence[str]) -> int:
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
         from contextssl_jax.distributed.processes import join_processes
-        from contextssl_jax.run.compilation_cache import enable_compilation_cache
 
-        enable_compilation_cache(command.compilation_cache, os.environ)
+        _use_compilation_cache(command.compilation_cache)
         monitor = join_processes() if command.mode != "plan" else None
         if monitor is not None:
             _run_distributed(monitor, command)
@@ -124,6 +124,12 @@ def main(argv: Sequence[str]) -> int:
         print("stopped", file=sys.stderr)
         return _INTERRUPTED
     return 0
+
+
+def _use_compilation_cache(enabled: bool) -> None:
+    from contextssl_jax.run.compilation_cache import enable_compilation_cache
+
+    enable_compilation_cache(enabled, os.environ)
 
 
 def _split_mode(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

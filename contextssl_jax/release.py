@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from contextssl_jax.distributed.parallel import Parallel
-from contextssl_jax.errors import Parser, UserError
+from contextssl_jax.errors import Parser, UserError, run_command
 from contextssl_jax.evaluation.evaluate import build_evaluation
 from contextssl_jax.evaluation.headline import headline_figures
 from contextssl_jax.evaluation.parameter_probes import PROBES
@@ -55,32 +55,28 @@ class Release(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit status, 2 for a user error."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that it logs are raised too
-    try:
-        parser = Parser(
-            prog="python -m contextssl_jax.release",
-            description=__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.add_argument("workdir", metavar="WORKDIR", help="of a run that has a report")
-        parser.add_argument("--out", required=True, help="folder to write to")
-        parser.add_argument("--step", type=int, help="checkpoint of WORKDIR; default: the newest")
-        parser.add_argument("--name", help="of the model; default: the name of the folder")
-        parser.add_argument("--dtype", choices=list(_DTYPES), default="float32")
-        parser.add_argument("--license", help="identifier, such as apache-2.0")
-        parser.add_argument("--limit", action="append", default=[], help="a sentence on limits")
-        options = parser.parse_args(argv[1:])
-        out = resolve_path(options.out, "--out")
-        described = Release(
-            options.name or out.name, options.dtype, options.license, tuple(options.limit)
-        )
-        release(options.workdir, out, options.step, described)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(_run, argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m contextssl_jax.release",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workdir", metavar="WORKDIR", help="of a run that has a report")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--step", type=int, help="checkpoint of WORKDIR; default: the newest")
+    parser.add_argument("--name", help="of the model; default: the name of the folder")
+    parser.add_argument("--dtype", choices=list(_DTYPES), default="float32")
+    parser.add_argument("--license", help="identifier, such as apache-2.0")
+    parser.add_argument("--limit", action="append", default=[], help="a sentence on limits")
+    options = parser.parse_args(argv[1:])
+    out = resolve_path(options.out, "--out")
+    described = Release(
+        options.name or out.name, options.dtype, options.license, tuple(options.limit)
+    )
+    release(options.workdir, out, options.step, described)
 
 
 def release(workdir: str, out: epath.Path, step: int | None, described: Release) -> None:

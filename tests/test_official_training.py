@@ -150,7 +150,7 @@ def build_recorded_experiment(config, masks: jax.Array, batch: ContextBatch) -> 
 
     space = build_space(config, SIDE, scenes=True)
     dataset = Dataset(
-        *("recorded", space, {"train": Views()}, lambda record, t: record, np.asarray),
+        *("recorded", space, {"train": Views()}, lambda record, t: record),
         *(np.zeros(3), np.ones(3), 0),
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,6 @@ import pytest
 import contextssl_jax as cssl
 from contextssl_jax.evaluation.probes import ridge_predict
 from contextssl_jax.evaluation.scores import r2_per_entry
-from contextssl_jax.interface.loading import read_released
 
 GROUPS = {"objects3d-small": ("rotation", "color"), "cifar10-small": ("crop", "blur")}
 FIT, TEST, SEED = 700, 300, 5  # records, two views each
@@ -25,7 +24,7 @@ def test_files_are_small_and_the_card_states_what_the_file_does(name):
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert sizes.keys() == {"model.safetensors", "config.json", "README.md"}
     assert sizes["model.safetensors"] < 5e6
-    card, text = read_released(name).figures, (folder / "README.md").read_text()
+    card, text = cssl.load(name).card.figures, (folder / "README.md").read_text()
     for r2 in card["r2"]["linear"].values():
         assert " | ".join(f"{r2[group]:.3f}" for group in GROUPS[name]) in text
     assert "revision | unknown" not in text and "license: apache-2.0" in text

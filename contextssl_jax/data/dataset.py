@@ -41,19 +41,22 @@ class Dataset:
     """A source of records, the space of their transform parameters, and how views are rendered.
 
     `render` takes a record's leaves [N, ...] and transform parameters [N, D] and returns
-    normalized images, float32 [N, H, W, 3]; `pixels` maps these back to [0, 1] for display, as
-    NumPy or JAX arrays. Images are normalized by the channels' mean and standard deviation, [3]
-    each, in [0, 1]. `classes` is the number of classes, 0 if the data set has no labels.
+    normalized images, float32 [N, H, W, 3]. Images are normalized by the channels' mean and
+    standard deviation, [3] each, in [0, 1]. `classes` is the number of classes, 0 if the data set
+    has no labels.
     """
 
     name: str
     space: ParameterSpace
     splits: Mapping[str, Split]  # "train" and "test"
     render: Callable[[Record, jax.Array], jax.Array]
-    pixels: Callable[[Any], Any]
     pixel_mean: np.ndarray
     pixel_std: np.ndarray
     classes: int
+
+    def pixels(self, images: Any) -> Any:
+        """Map normalized images, a NumPy or JAX array, back to [0, 1] for display."""
+        return (images * self.pixel_std + self.pixel_mean).clip(0, 1)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,9 @@ def make_dataset(
         images = draw_image(record, transform_params)
         return (apply_groups(space.all_groups, images, transform_params) - shift) / scale
 
-    def pixels(images: Any) -> Any:
-        return (images * scale + shift).clip(0, 1)
-
     labels = splits["train"].labels
     classes = 0 if labels is None else int(labels.max()) + 1
-    return Dataset(name, space, splits, render, pixels, shift, scale, classes)
+    return Dataset(name, space, splits, render, shift, scale, classes)
 
 
 def from_bytes(record: Record, transform_params: jax.Array) -> jax.Array:

@@ -90,9 +90,4 @@ def images_dataset(config: ConfigDict, statistics: InputStatistics) -> Dataset:
         normalized: jax.Array = (images - mean) / std
         return normalized
 
-    def pixels(images: Any) -> Any:
-        return (images * std + mean).clip(0, 1)
-
-    return Dataset(
-        *(config.data.name, space, {}, render, pixels, mean, std), int(statistics.classes)
-    )
+    return Dataset(config.data.name, space, {}, render, mean, std, int(statistics.classes))

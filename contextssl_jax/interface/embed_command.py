@@ -23,7 +23,7 @@ import numpy as np
 
 from contextssl_jax.data.image_files import describe_skipped, find_image_files, read_image
 from contextssl_jax.errors import Parser, UserError, expand_home
-from contextssl_jax.interface.loading import load_option
+from contextssl_jax.interface.loading import load_model
 from contextssl_jax.interface.model import Context, Model
 from contextssl_jax.interface.pairs_file import read_context
 from contextssl_jax.progress import task
@@ -58,7 +58,7 @@ def embed_folder(argv: Sequence[str]) -> None:
         raise UserError(f"--images: cannot read {root} ({error.strerror}).") from error
     if not names:
         raise UserError(f"--images: no images in {root}. Use a folder of images.")
-    model = load_option(options.model, options.batch)
+    model = load_model(options.model, None, options.batch, "--model")
     context = read_context(model, options.context) if options.context else None
     length = options.length
     if length is not None and not 0 <= length <= (context.tokens if context else 0):

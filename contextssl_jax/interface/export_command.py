@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from contextssl_jax.errors import Parser, UserError, expand_home
-from contextssl_jax.interface.loading import load_option
+from contextssl_jax.interface.loading import load_model
 from contextssl_jax.interface.model import Model
 from contextssl_jax.interface.pages import render_page
 from contextssl_jax.models.precision import with_precision
@@ -43,7 +43,7 @@ def export_folder(argv: Sequence[str]) -> None:
             "--mode=export: requires flatbuffers, which is not installed. Run: pip install"
             " 'contextssl-jax[export]'"
         )
-    model = load_option(options.model)
+    model = load_model(options.model, None, 1, "--model")
     artifacts = export_model(model)
     card = model.card
     text = render_page(

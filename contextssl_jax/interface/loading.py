@@ -21,7 +21,7 @@ from contextssl_jax.interface.model import Model
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method
 from contextssl_jax.run.compilation_cache import enable_compilation_cache
-from contextssl_jax.run.trained_model import read_trained_model
+from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
 from contextssl_jax.storage.paths import resolve_path
 from contextssl_jax.weights.names import (
     check_tensors,
@@ -59,23 +59,26 @@ def load(
     with user_errors_as_value_errors():
         if compilation_cache and jax.config.values["jax_compilation_cache_dir"] is None:
             enable_compilation_cache(True, os.environ)
-        found = _find(str(path))
-        saved = read_trained_model(found, step, "path")
-        if saved.figures is None:
-            saved = saved._replace(figures=_figures(found, saved.step))
-        return build_model(saved, Path(path).name, batch)
+        return load_model(str(path), step, batch, "path")
 
 
-def load_option(model: str, batch: int = 256) -> Model:
-    """Load the model of a command's option --model; see `load`.
+def load_model(path: str, step: int | None, batch: int, option: str) -> Model:
+    """Load a trained model for a command; see `load`.
+
+    Args:
+      path: see `load`.
+      step: see `load`.
+      batch: at least 1.
+      option: the option that sets the path, for error messages.
 
     Raises:
       UserError: there is no such model, or it is not readable.
     """
-    try:
-        return load(model, batch=batch)
-    except ValueError as error:
-        raise UserError(f"--model: {str(error).removeprefix('path: ')}") from error
+    found = _find(path, option)
+    saved = read_trained_model(found, step, option)
+    if saved.figures is None:
+        saved = saved._replace(figures=_figures(found, saved.step))
+    return build_model(saved, Path(path).name, batch, option)
 
 
 def released_models() -> tuple[str, ...]:
@@ -84,32 +87,33 @@ def released_models() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in folders if folder.is_dir()))
 
 
-def read_released(name: str) -> SavedModel:
-    """Return a released model, of `released_models`."""
-    return read_trained_model(epath.Path(_RELEASED / name), None, "path")
+def released_config(name: str) -> ConfigDict:
+    """Return the options of a released model, of `released_models`."""
+    return ConfigDict(read_workdir_config(epath.Path(_RELEASED / name), "source"))
 
 
-def build_model(saved: SavedModel, name: str, batch: int) -> Model:
+def build_model(saved: SavedModel, name: str, batch: int, option: str = "path") -> Model:
     """Build a model.
 
     Args:
       saved: options, weights and statistics.
       name: for its card.
       batch: images of the largest batch.
+      option: the option that sets the model, for error messages.
 
     Raises:
       UserError: the weights do not fit the options, or a group or method is unknown.
     """
     config = ConfigDict(saved.config)
-    dataset = images_dataset(config, parse_statistics(saved.statistics, f"path: {name}"))
+    dataset = images_dataset(config, parse_statistics(saved.statistics, f"{option}: {name}"))
     config.model.dtype = config.eval.dtype
-    method = lookup(METHODS, config.method, "path: method")(config, dataset, None)
+    method = lookup(METHODS, config.method, f"{option}: method")(config, dataset, None)
     side = int(np.asarray(saved.statistics["image_size"]))
     shapes, features = _shapes(method, side)
     check_tensors(
         saved.variables,
         shapes,
-        f"path: {name}",
+        f"{option}: {name}",
         "Use the version that trained it, or restore both config and weights from one run",
     )
     variables = unflatten_variables(to_float32(saved.variables))
@@ -139,14 +143,14 @@ def user_errors_as_value_errors() -> Iterator[None]:
         raise ValueError(str(error).removeprefix("--")) from error
 
 
-def _find(path: str) -> epath.Path:
+def _find(path: str, option: str) -> epath.Path:
     """Return the folder or file of a path, or that of a released model."""
     if path in released_models():
         return epath.Path(_RELEASED / path)
-    found = resolve_path(path, "path")
+    found = resolve_path(path, option)
     if not found.exists():
         names = ", ".join(released_models()) or "none"
-        raise UserError(f"path: {path} does not exist, and is no released model ({names}).")
+        raise UserError(f"{option}: {path} does not exist, and is no released model ({names}).")
     return found
 
 

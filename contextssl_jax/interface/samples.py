@@ -12,7 +12,7 @@ from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.evaluation.views import Views, draw_views
 from contextssl_jax.interface.checks import split_groups
 from contextssl_jax.interface.loading import (
-    read_released,
+    released_config,
     released_models,
     user_errors_as_value_errors,
 )
@@ -83,8 +83,7 @@ def _options(source: Model | str) -> ConfigDict:
     if isinstance(source, Model):
         config = ConfigDict(source.config)
     else:
-        found = [ConfigDict(read_released(name).config) for name in released_models()]
-        known = {config.data.name: config for config in found}
+        known = {c.data.name: c for c in map(released_config, released_models())}
         if source not in known:
             raise UserError(f"source: {source!r} is none of {', '.join(known)}. Pass a model.")
         config = known[source]
