@@ -13,26 +13,36 @@ import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from tiny import run as run_here
 
 from configs import debug
 from contextssl_jax.experiment import build_experiment
 from contextssl_jax.run.checkpoint import load_checkpoint
 
-STEPS = 60
+STEPS = 45
 MODEL = {"model.transformer.blocks": 1}  # most of the time of these short runs is tracing
 OPTIONS = (
     f"--config.train.steps={STEPS}",
     "--config.checkpoint.every=7",  # not a multiple of the 5 steps that a log line averages
-    "--config.monitor.every=20",
+    "--config.monitor.every=15",
+    "--config.monitor.fit_views=20",
+    "--config.monitor.test_views=10",
     "--config.log.tensorboard=False",
     *(f"--config.{name}={value}" for name, value in MODEL.items()),
 )
+# For bits that are those of `finish_here`, with as many devices as this process has.
+HERE = {"devices": 4, "parallel": "jit"}
 HANGING = 600  # seconds without the expected event, on any machine under any load
 TIMES = ("step_seconds", "data_wait", "views_per_second")
 
 
 def start(
-    workdir: Path, *options: str, processes: int = 1, devices: int = 1, limits: Sequence[str] = ()
+    workdir: Path,
+    *options: str,
+    processes: int = 1,
+    devices: int = 1,
+    parallel: str = "auto",
+    limits: Sequence[str] = (),
 ) -> list[subprocess.Popen]:
     """Start a run.
 
@@ -41,6 +51,7 @@ def start(
       *options: arguments of the command.
       processes: number of processes.
       devices: number of CPU devices of each process.
+      parallel: `train.parallel`.
       limits: command that runs the command, to limit its resources.
     """
     command = [*limits, sys.executable, "-m", "contextssl_jax.main", "--config=configs/debug.py"]
@@ -51,7 +62,13 @@ def start(
         environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
     return [
         subprocess.Popen(
-            [*command, *OPTIONS, *options, f"--workdir={workdir}"],
+            [
+                *command,
+                *OPTIONS,
+                f"--config.train.parallel={parallel}",
+                *options,
+                f"--workdir={workdir}",
+            ],
             env=environment | ({"JAX_PROCESS_ID": str(i)} if processes > 1 else {}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -77,6 +94,20 @@ def finish(workdir: Path, *options: str, processes: int = 1, devices: int = 1) -
     logs = end(run)
     assert [process.returncode for process in run] == [0] * processes, logs
     return logs[0]
+
+
+def finish_here(workdir: Path, *options: str, parallel: str = "jit") -> None:
+    """Run to completion in this process, which takes less time than one of its own.
+
+    Args:
+      workdir: the workdir of the run.
+      *options: arguments of the command.
+      parallel: "jit" for one device, otherwise all devices of this process.
+    """
+    mode = f"--config.train.parallel={parallel}"
+    assert (
+        run_here("--config=configs/debug.py", *OPTIONS, *options, mode, f"--workdir={workdir}") == 0
+    )
 
 
 def kill(run: Sequence[subprocess.Popen]) -> None:

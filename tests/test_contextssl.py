@@ -115,6 +115,8 @@ def test_the_loss_is_infonce_plus_lambda_times_the_predictors_error(config):
 def test_the_loss_falls_on_a_fixed_batch(config, negatives):
     config.loss.negatives = negatives
     config.mask.probability = 0.5
+    config.data.pairs = 4
+    config.model.transformer.blocks = 1
     method, variables, batch = prepare(config)
     optimizer = optax.adam(3e-3)
 

@@ -1,5 +1,7 @@
 """Encoders: torchvision's ResNet-18 to the padding, running statistics, the patch encoder."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,12 @@ def recorded_weights(variables: dict, seed: int) -> dict:
     return new
 
 
+def train(model, variables: dict, images: jax.Array):
+    """Return features in training mode, and the updated statistics."""
+    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    return jax.jit(apply)(variables, images)
+
+
 def test_resnet18_is_torchvisions(recorded):
     record = recorded("resnet")
     model = ResNet((2, 2, 2, 2), BasicBlock, stem="imagenet")
@@ -78,8 +86,8 @@ def test_resnet18_is_torchvisions(recorded):
 def test_running_statistics_move_by_a_tenth():
     model = ResNet((1,), BasicBlock, width=4)
     images = 3 + jax.random.normal(KEY, (8, 8, 8, 3))
-    variables = model.init(KEY, images)
-    _, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    variables = jax.jit(model.init)(KEY, images)
+    _, updated = train(model, variables, images)
     kernel = variables["params"]["conv1"]["kernel"]
     y = jax.lax.conv_general_dilated(
         images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -141,17 +149,17 @@ def test_resnets_have_the_published_size(name, parameters):
 def test_patch_encoder_keeps_no_state_and_ignores_the_batch():
     model = PatchEncoder(patch=4, widths=(8, 16), blocks=1, features=32)
     images = jax.random.normal(KEY, (4, 16, 16, 3))
-    variables = model.init(KEY, images)
+    variables = jax.jit(model.init)(KEY, images)
     assert set(variables) == {"params"}
-    z = model.apply(variables, images, train=True)
+    z, _ = train(model, variables, images)
     assert z.shape == (4, 32) and z.dtype == jnp.float32
-    np.testing.assert_allclose(z[:1], model.apply(variables, images[:1]), atol=1e-5)
+    np.testing.assert_allclose(z[:1], jax.jit(model.apply)(variables, images[:1]), atol=1e-5)
 
 
 def test_patch_stem_encodes_each_patch_independently():
     model = PatchEncoder(patch=4, widths=(8, 16), blocks=0, features=32)
     images = jax.random.normal(KEY, (1, 16, 16, 3))
-    variables = model.init(KEY, images)
+    variables = jax.jit(model.init)(KEY, images)
     _, captured = model.apply(variables, images, capture_intermediates=True)
     stem = captured["intermediates"]["Dense_0"]["__call__"][0]
     patch = images[0, 4:8, 8:12].reshape(-1)
@@ -166,8 +174,8 @@ def test_bfloat16_keeps_parameters_statistics_and_features_float32(name):
     config.resnet.width = 4
     model = ENCODERS[name](config, None)
     images = jax.random.normal(KEY, (2, 16, 16, 3))
-    variables = model.init(KEY, images)
-    z, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    variables = jax.jit(model.init)(KEY, images)
+    z, updated = train(model, variables, images)
     assert z.dtype == jnp.float32
     leaves = jax.tree.leaves((variables, updated))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from running import STEPS, assert_same_run, end, finish, start, steps, wait_for
+from running import HERE, STEPS, assert_same_run, end, finish_here, start, steps, wait_for
 from tiny import QUICK, run
 
 from contextssl_jax.config import parse_command_line, to_json
@@ -49,7 +49,7 @@ def test_second_run_on_a_workdir_is_rejected_and_the_first_continues(tmp_path):
     assert not (tmp_path / "lock.json").exists()
 
 
-def test_full_disk_ends_the_run_with_an_error(tmp_path):
+def test_full_disk_ends_the_run_with_an_error(tmp_path, capsys):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     if not can_mount(disk):
@@ -61,16 +61,17 @@ def test_full_disk_ends_the_run_with_an_error(tmp_path):
     )
     options = ("--config.checkpoint.keep=100", *NO_MONITOR)
     limits = (*MOUNT, script, str(disk), str(kept))
-    process = start(disk / "run", *options, limits=limits)
+    process = start(disk / "run", *options, **HERE, limits=limits)
     (log,) = end(process)
     assert process[0].returncode == 2, log
     (line,) = [line for line in log.splitlines() if line.startswith("error")]
     assert "cannot save" in line and "No space left" in line and "Traceback" not in log
     last = steps(kept)[-1]
     assert f"The last checkpoint is step {last}" in line and last < STEPS
-    assert f"from step {last} of" in finish(kept, *options)
+    finish_here(kept, *options)
+    assert f"from step {last} of" in capsys.readouterr().err
     whole = tmp_path / "whole"
-    finish(whole, *options)
+    finish_here(whole, *options)
     assert_same_run(kept, whole)
 
 

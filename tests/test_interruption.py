@@ -12,6 +12,7 @@ from etils import epath
 from test_method_runs import SIE, state_of
 from tiny import run
 
+from contextssl_jax import progress
 from contextssl_jax.distributed import processes
 from contextssl_jax.distributed.processes import Interrupted, interrupter, stop_signals
 from contextssl_jax.evaluation import monitor
@@ -88,10 +89,35 @@ def test_a_report_and_a_monitor_are_left_and_made_by_the_next_start(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    assert run(*OPTIONS, f"--workdir={workdir}") == 0
-    return workdir
+def whole(tmp_path_factory):
+    """A run that is not interrupted, and the names of its tasks in the order of their starts."""
+    workdir, began = tmp_path_factory.mktemp("undisturbed"), []
+    begin = progress._Heartbeat.begin
+
+    def record(self, running):
+        began.append(str(running).partition(":")[0])
+        begin(self, running)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress._Heartbeat, "begin", record)
+        assert run(*OPTIONS, f"--workdir={workdir}") == 0
+    return workdir, began
+
+
+@pytest.fixture
+def undisturbed(whole):
+    return whole[0]
+
+
+def test_every_phase_of_a_run_is_a_task(whole):
+    """The parts that can take minutes, by what a line would say."""
+    _, began = whole
+    assert began[0] == "working"
+    assert {
+        *("preparing the data set", "initializing the model", "training", "monitor", "encoding"),
+        *("compiling the train step", "evaluation", "embedding", "writing the report"),
+        *("reading the checkpoint", "saving the checkpoint"),
+    } <= set(began)
 
 
 def test_several_processes_stop_at_the_same_call(monkeypatch):

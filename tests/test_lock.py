@@ -82,7 +82,8 @@ def test_lock_is_released_after_an_exception(workdir):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}', "null"])
-def test_invalid_lock_file_is_taken_over(workdir, text):
+def test_invalid_lock_file_is_taken_over(workdir, monkeypatch, text):
+    monkeypatch.setattr(module, "_WRITE_TIME", 0.01)
     (workdir / "lock.json").write_text(text)
     with Lock(workdir):
         pass
@@ -90,13 +91,14 @@ def test_invalid_lock_file_is_taken_over(workdir, text):
 
 @pytest.mark.parametrize("beats", [True, False])
 def test_lock_of_another_machine_is_valid_while_its_heartbeat_changes(workdir, monkeypatch, beats):
-    monkeypatch.setattr(module, "_HEARTBEAT_TIMEOUT", 3.0)
+    monkeypatch.setattr(module, "_HEARTBEAT_TIMEOUT", 60.0 if beats else 0.3)
+    monkeypatch.setattr(module, "_HEARTBEAT_CHECK", 0.05)
     held = {"host": "far", "process": 1, "since": "then", "machine": "other", "token": "t"}
     file = workdir / "lock.json"
     file.write_text(json.dumps(held | {"beat": 1}))
 
     def beat() -> None:
-        time.sleep(1.5)
+        time.sleep(0.2)
         file.write_text(json.dumps(held | {"beat": 2}))
 
     thread = threading.Thread(target=beat)

@@ -24,7 +24,9 @@ QUICK = ("--config.train.steps=6", "--config.train.warmup_steps=2", "--config.lo
 
 def test_run_writes_its_files(tmp_path, capsys):
     workdir = tmp_path / "run"
-    arguments = (DEBUG, *QUICK, "--config.monitor.every=3", f"--workdir={os.path.relpath(workdir)}")
+    small = ("--config.model.transformer.blocks=1", "--config.monitor.every=3",
+             "--config.monitor.fit_views=20", "--config.monitor.test_views=10")  # fmt: skip
+    arguments = (DEBUG, *QUICK, *small, f"--workdir={os.path.relpath(workdir)}")
     assert run(*arguments) == 0
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     training = [line for line in lines if "loss" in line]

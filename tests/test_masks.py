@@ -75,8 +75,8 @@ def gradients(hide_own_x: bool) -> np.ndarray:
     model = ContextTransformer(width=16, blocks=3, heads=2, outputs=8)
     tokens = jax.random.normal(jax.random.key(0), (1, 12, 5))
     masks = draw((0,), environments=1, hide_own_x=hide_own_x, probability=0.2)[:, :, 0]
-    variables = model.init(jax.random.key(1), tokens, masks)
-    jacobian = jax.jacrev(lambda x: model.apply(variables, x, masks))(tokens)
+    variables = jax.jit(model.init)(jax.random.key(1), tokens, masks)
+    jacobian = jax.jit(jax.jacrev(lambda x: model.apply(variables, x, masks)))(tokens)
     return np.abs(np.asarray(jacobian)).sum(axis=(0, 2, 3, 5))
 
 

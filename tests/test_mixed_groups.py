@@ -72,7 +72,7 @@ def test_a_pool_has_the_same_scenes_with_image_groups():
 
 
 def test_objects3d_trains_and_evaluates(tmp_path):
-    train_and_evaluate(tmp_path)
+    train_and_evaluate(tmp_path, "--config.monitor.every=0")
 
 
 def test_3diebench_trains_and_evaluates(tmp_path):

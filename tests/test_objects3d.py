@@ -339,11 +339,11 @@ def test_more_views_than_the_pool_has():
         draw(world.build(options(objects3d__pool=2)), views=3)
 
 
-@pytest.mark.parametrize("pool", [0, 2])
-def test_a_run_trains_and_reports(tmp_path, pool):
+def test_a_run_trains_and_reports(tmp_path):
+    """With a fresh rendering of each view; that of the wheel's test is with a pool."""
     steps = [f"--config.{name}=2" for name in ("train.steps", "log.every", "eval.every")]
     data = {"data.name": "objects3d", "objects3d.side": 16, "objects3d.train": 160,
-            "objects3d.test": 80, "objects3d.pool": pool, "groups": "('rotation','color')",
+            "objects3d.test": 80, "objects3d.pool": 0, "groups": "('rotation','color')",
             "unconditioned_transforms": "('light',)",
             "environments": "('rotation','color')"}  # fmt: skip
     few = ["--config.train.warmup_steps=1", "--config.eval.environments=('rotation','color')"]

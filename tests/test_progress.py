@@ -7,7 +7,6 @@ import threading
 
 import pytest
 from running import HANGING
-from tiny import QUICK, run
 
 from contextssl_jax import progress
 from contextssl_jax.progress import task, track
@@ -86,25 +85,3 @@ def test_an_exception_ends_the_tasks():
         for _ in track("ab", "inner", "letters"):
             raise KeyError
     assert progress._heartbeat._tasks == []
-
-
-def test_every_phase_of_a_run_is_a_task(monkeypatch, tmp_path):
-    """The parts that can take minutes, by what a line would say."""
-    began: list[str] = []
-    begin = progress._Heartbeat.begin
-
-    def record(self, running):
-        began.append(str(running).partition(":")[0])
-        begin(self, running)
-
-    monkeypatch.setattr(progress._Heartbeat, "begin", record)
-    monitored = [option.replace("monitor.every=0", "monitor.every=4") for option in QUICK]
-    small = ("--config.monitor.fit_views=20", "--config.monitor.test_views=8")
-    arguments = (*monitored, *small, "--config.eval.every=4", f"--workdir={tmp_path / 'run'}")
-    assert run(*arguments) == 0
-    assert began[0] == "working"
-    assert {
-        *("preparing the data set", "initializing the model", "training", "monitor", "encoding"),
-        *("compiling the train step", "evaluation", "embedding", "writing the report"),
-        *("reading the checkpoint", "saving the checkpoint"),
-    } <= set(began)

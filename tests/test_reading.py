@@ -89,6 +89,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
     contexts, z, pairs, views = read(experiment, variables, CONDITIONS)
     method, space = experiment.method, experiment.dataset.space
     scales = action_scales(space, debug.get_config().model)
+    transformer = jax.jit(method.modules["transformer"].apply)
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(5, 2, 5)).astype(np.float32)
     plain, requested = contexts.view_embeddings(z), contexts.predicted_targets(z, actions)
@@ -111,7 +112,7 @@ def test_every_condition_is_a_full_pass_over_its_context(experiment, variables):
                 )
                 mask = pair_mask(length + 2)[None, None]
                 params = {"params": variables["params"]["transformer"]}
-                full = method.modules["transformer"].apply(params, tokens, mask)[0, -2]
+                full = transformer(params, tokens, mask)[0, -2]
                 # Of a few layers, and divided by its norm.
                 np.testing.assert_allclose(h, full / np.linalg.norm(full), atol=1e-4)
 

@@ -376,7 +376,9 @@ def get_sweep():
         "train.steps": 8, "train.warmup_steps": 1, "checkpoint.every": 1, "monitor.every": 0,
         "log.tensorboard": False, "model.transformer.blocks": 1, "eval.lengths": (0, 2),
         "eval.environments": ("crop",), "eval.probe.steps": 2, "eval.fit_records": 16,
-        "eval.test_records": 16, "eval.images": 16, "data.contexts": 2, "data.pairs": 4})
+        "eval.test_records": 16, "eval.images": 16, "eval.batch": 16, "eval.probe.hidden": (4,),
+        "eval.retrieval.records": 2, "eval.retrieval.views": 5, "eval.draws": 1,
+        "data.contexts": 2, "data.pairs": 4})
 """
 
 

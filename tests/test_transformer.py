@@ -1,5 +1,7 @@
 """The transformer is the official one, and a cached context is the context."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,12 +54,22 @@ OFFICIAL = ContextTransformer(width=64, blocks=2, heads=4, outputs=32)
 SMALL = ContextTransformer(width=32, blocks=3, heads=2, outputs=8)
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
+def apply(model: ContextTransformer, variables: dict, *inputs, method: str = "__call__"):
+    return model.apply(variables, *inputs, method=method)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init(model: ContextTransformer, x: jax.Array) -> dict:
+    return model.init(KEY, x, pair_mask(x.shape[1])[None, None])
+
+
 def small(tokens: int = 12) -> tuple[dict, jax.Array, Cache]:
     """Variables, a context [tokens, 7], and its cache. Weights are large enough to matter."""
     x = jax.random.normal(KEY, (tokens, 7))
-    variables = SMALL.init(KEY, x[None], pair_mask(tokens)[None, None])
+    variables = init(SMALL, x[None])
     variables = jax.tree.map(lambda leaf: 5 * leaf, variables)
-    return variables, x, SMALL.apply(variables, x, pair_mask(tokens)[None], method="prefix")
+    return variables, x, apply(SMALL, variables, x, pair_mask(tokens)[None], method="prefix")
 
 
 def assert_rounding(found: np.ndarray, expected: np.ndarray) -> None:
@@ -68,17 +80,17 @@ def assert_rounding(found: np.ndarray, expected: np.ndarray) -> None:
 def test_full_pass_is_the_official_one(recorded):
     record = recorded("transformer")
     x = tokens_of(record["features"], record["actions"]).reshape(2, 16, -1)
-    h = OFFICIAL.apply(official_variables(record), x, pair_mask(16)[None, None])
+    h = apply(OFFICIAL, official_variables(record), x, pair_mask(16)[None, None])
     assert_rounding(h.reshape(32, -1), record["full_output"])
 
 
 def test_cached_queries_are_the_official_ones(recorded):
     record, variables = recorded("transformer"), official_variables(recorded("transformer"))
     context = tokens_of(record["context_features"], record["context_actions"])
-    cache = OFFICIAL.apply(variables, context, pair_mask(16)[None], method="prefix")
+    cache = apply(OFFICIAL, variables, context, pair_mask(16)[None], method="prefix")
     queries = np.concatenate([record["query_features"], record["query_actions"]], axis=1)
     for length, name in ((int(record["context_tokens"]), "cached"), (0, "no_context")):
-        h = OFFICIAL.apply(variables, queries, cache, first(length, cache), method="query")
+        h = apply(OFFICIAL, variables, queries, cache, first(length, cache), method="query")
         assert_rounding(h, record[f"{name}_output"])
 
 
@@ -86,11 +98,11 @@ def test_cached_queries_are_the_official_ones(recorded):
 def test_a_cached_query_is_the_last_x_token_of_a_full_pass(length):
     variables, context, cache = small()
     queries = jax.random.normal(jax.random.key(1), (4, 7))
-    h = SMALL.apply(variables, queries, cache, first(length, cache), method="query")
+    h = apply(SMALL, variables, queries, cache, first(length, cache), method="query")
     for query, cached in zip(queries, h, strict=True):
         sequence = jnp.concatenate([context[:length], query[None]])[None]
         mask = pair_mask(14)[: length + 1, : length + 1][None, None]
-        full = SMALL.apply(variables, sequence, mask)[0, -1]
+        full = apply(SMALL, variables, sequence, mask)[0, -1]
         np.testing.assert_allclose(cached, full, atol=2e-5)
 
 
@@ -98,8 +110,10 @@ def test_length_zero_does_not_depend_on_the_context():
     variables, _, cache = small()
     queries = jax.random.normal(jax.random.key(1), (4, 7))
     other = jax.tree.map(lambda leaf: leaf + 1, cache)
-    none = [SMALL.apply(variables, queries, c, first(0, c), method="query") for c in (cache, other)]
-    two = [SMALL.apply(variables, queries, c, first(2, c), method="query") for c in (cache, other)]
+    none = [
+        apply(SMALL, variables, queries, c, first(0, c), method="query") for c in (cache, other)
+    ]
+    two = [apply(SMALL, variables, queries, c, first(2, c), method="query") for c in (cache, other)]
     np.testing.assert_array_equal(*none)
     assert np.abs(two[0] - two[1]).max() > 1e-3
 
@@ -107,19 +121,19 @@ def test_length_zero_does_not_depend_on_the_context():
 def test_only_the_mask_distinguishes_positions():
     model = ContextTransformer(width=32, blocks=1, heads=2, outputs=8)
     x = jax.random.normal(KEY, (1, 9, 7))
-    variables = jax.tree.map(lambda v: 5 * v, model.init(KEY, x, pair_mask(9)[None, None]))
+    variables = jax.tree.map(lambda v: 5 * v, init(model, x))
     shuffled = x.at[:, :8].set(x[:, [4, 5, 0, 1, 6, 7, 2, 3]])  # earlier pairs in another order
-    h = [model.apply(variables, v, pair_mask(9)[None, None])[0, -1] for v in (x, shuffled)]
+    h = [apply(model, variables, v, pair_mask(9)[None, None])[0, -1] for v in (x, shuffled)]
     np.testing.assert_allclose(*h, atol=1e-5)
 
 
 def test_bfloat16_keeps_parameters_and_embeddings_float32():
     model = ContextTransformer(width=32, blocks=2, heads=2, outputs=8, dtype=jnp.bfloat16)
     x = jax.random.normal(KEY, (2, 8, 7))
-    variables = model.init(KEY, x, pair_mask(8)[None, None])
+    variables = init(model, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    half = model.apply(variables, x, pair_mask(8)[None, None])
-    full = ContextTransformer(32, 2, 2, 8).apply(variables, x, pair_mask(8)[None, None])
+    half = apply(model, variables, x, pair_mask(8)[None, None])
+    full = apply(ContextTransformer(32, 2, 2, 8), variables, x, pair_mask(8)[None, None])
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, full, atol=0.02)
 
@@ -127,7 +141,7 @@ def test_bfloat16_keeps_parameters_and_embeddings_float32():
 def test_initial_weights_are_the_official_laws():
     model = ContextTransformer(width=256, blocks=3, heads=4, outputs=64)
     x = jnp.zeros((1, 2, 40))
-    params = model.init(KEY, x, pair_mask(2)[None, None])["params"]
+    params = init(model, x)["params"]
     block = params["layers_1"]
     for leaf, deviation in (
         (params["read_in"]["kernel"], 0.02),

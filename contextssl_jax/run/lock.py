@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _NAME = "lock.json"
 _HEARTBEAT_INTERVAL = 10.0  # seconds
 _HEARTBEAT_TIMEOUT = 35.0  # seconds without a heartbeat until a lock of another machine is stale
+_HEARTBEAT_CHECK = 1.0  # seconds between two checks for a heartbeat
+_WRITE_TIME = 0.5  # seconds that another process may take to write a lock file
 
 
 class Lock:
@@ -158,7 +160,7 @@ def _read_lock(file: epath.Path) -> dict[str, Any] | None:
             return None
         except (ValueError, AttributeError):  # another process may be writing it
             pass
-        time.sleep(0.5)
+        time.sleep(_WRITE_TIME)
     return None
 
 
@@ -168,7 +170,7 @@ def _is_alive(file: epath.Path, held: dict[str, Any]) -> bool:
     _log.info("%s: locked by %s; waiting for its heartbeat", file.parent, _describe(held))
     deadline = time.monotonic() + _HEARTBEAT_TIMEOUT
     while time.monotonic() < deadline:
-        time.sleep(1)
+        time.sleep(_HEARTBEAT_CHECK)
         now = _read_lock(file)
         if now != held:
             return now is not None
