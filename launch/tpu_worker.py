@@ -2,17 +2,18 @@
 
 In the home folder, contextssl/<commit>/ contains the code of a commit and its environment.
 contextssl/ also contains files of the newest run: log, lock (locked while the run is live), mark
-(an identifier of the run), pid and status.
+(an identifier of the run), pid, status, and stopped (on worker 0, if the user has stopped it).
 """
 
 import shlex
 from collections.abc import Sequence
 
-# Prints "worker <host> ", then "none", "live <mark>", "ended <status>" or "interrupted" (for
-# example by a reboot), then the last line of the log.
+# Prints "worker <host> ", then "none", "live <mark>", "stopped <status>", "ended <status>" or
+# "interrupted" (for example by a reboot), then the last line of the log.
 STATUS = """\
 cd ~/contextssl 2>/dev/null || { echo "worker $(hostname) none"; exit; }
 if ! flock --nonblock lock true; then state="live $(cat mark)"
+elif [ -e stopped ]; then state="stopped $(cat status)"
 elif [ -e status ]; then state="ended $(cat status)"
 elif [ -e mark ]; then state=interrupted
 else state=none
@@ -24,6 +25,7 @@ LOG = "tail -n 100 -F ~/contextssl/log"
 
 STOP = """\
 cd ~/contextssl 2>/dev/null && ! flock --nonblock lock true || { echo 'no run is live'; exit; }
+touch stopped
 kill -TERM "$(cat pid)" && echo 'saving and stopping; check with: status'
 """
 
@@ -78,7 +80,6 @@ def start(commit: str, mark: str, arguments: Sequence[str]) -> str:
     """
     command = shlex.join([".venv/bin/python", "-m", "contextssl_jax.main", *arguments])
     run = f"""\
-rm -f ../status ../pid
 echo {mark} >../mark
 echo {shlex.quote(f"$ {command}  # commit {commit}")}
 PYTHONUNBUFFERED=1 {command} &
@@ -88,5 +89,22 @@ echo $? >../status
 """
     return f"""\
 cd ~/contextssl/{commit} && [ -e .installed ] || {{ echo "$(hostname): install first"; exit 1; }}
+flock --nonblock ../lock rm -f ../status ../pid ../stopped
 setsid nohup flock --nonblock ../lock sh -c {shlex.quote(run)} >>../log 2>&1 </dev/null &
+"""
+
+
+def is_finished(commit: str, workdir: str) -> str:
+    """Return a script that prints "worker <host> finished" or "worker <host> interrupted".
+
+    It fails if neither is certain.
+
+    Args:
+      commit: an installed commit.
+      workdir: workdir of a run that has ended with status 0.
+    """
+    return f"""\
+cd ~/contextssl/{commit} && .venv/bin/python -m launch.finished {shlex.quote(workdir)}
+case $? in 0) state=finished ;; 3) state=interrupted ;; *) exit 1 ;; esac
+echo "worker $(hostname) $state"
 """

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,34 +17,46 @@ from launch import tpu_worker
 
 _REPOSITORY = Path(__file__).parent.parent
 
-# The file "state" contains the state of the slice. A worker is a home folder. A command for ssh is
-# split at spaces, as gcloud does, and run by a shell in that folder, as sshd does.
+# The file "state" contains the state of the slice, "request" that of its queued resource, and
+# "coming" one line for each pair of states that follow, one at each look; "-" is none. A worker is
+# a home folder. A command for ssh is split at spaces, as gcloud does, and run by a shell in that
+# folder, as sshd does.
 _GCLOUD = """
 import json, os, shutil, subprocess, sys
 place = os.environ["PLACE"]
 argv = sys.argv[1:]
 with open(f"{place}/calls", "a") as calls: calls.write(json.dumps(argv) + "\\n")
-assert argv[:3] == ["compute", "tpus", "tpu-vm"], argv
-verb, given = argv[3], argv[4:]
+assert argv[:2] == ["compute", "tpus"], argv
+group, verb, given = argv[2], argv[3], argv[4:]
 flags = dict(one.partition("=")[::2] for one in given if one.startswith("--"))
 names = [one for one in given if not one.startswith("--")]
 assert flags["--zone"] == "zone-a"
-state = f"{place}/state"
+state, request, coming = f"{place}/state", f"{place}/request", f"{place}/coming"
+def write(file, text):
+    if text != "-": open(file, "w").write(text)
+    elif os.path.exists(file): os.remove(file)
+def advance():
+    lines = open(coming).read().splitlines() if os.path.exists(coming) else ["ACTIVE READY"]
+    for file, text in zip([request, state], lines[0].split(" ")): write(file, text)
+    if lines[1:]: open(coming, "w").write("\\n".join(lines[1:]))
 def workers():
     there = [int(one[6:]) for one in os.listdir(place) if one.startswith("worker")]
     return sorted(there) if flags["--worker"] == "all" else [int(flags["--worker"])]
 if verb == "describe":
     if os.path.exists(f"{place}/offline"): sys.exit("ERROR: (gcloud) Unable to connect")
-    if not os.path.exists(state):
-        sys.exit("ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource was not found")
-    print(open(state).read())
-elif verb == "create":
-    assert not os.path.exists(state)
-    open(state, "w").write("READY")
+    if group == "tpu-vm" and os.path.exists(coming) and os.path.exists(request): advance()
+    file = state if group == "tpu-vm" else request
+    if not os.path.exists(file): sys.exit("ERROR: (gcloud) NOT_FOUND: Resource was not found")
+    print(open(file).read())
+elif (group, verb) == ("queued-resources", "create"):
+    assert not os.path.exists(state) and not os.path.exists(request)
+    assert flags["--node-id"] == "pod"
+    advance()
 elif verb == "delete":
-    assert flags.keys() >= {"--quiet"}
-    os.remove(state)
-elif verb == "start": open(state, "w").write("READY")
+    assert ("--force" in flags) == (group == "queued-resources") == os.path.exists(request)
+    assert "--quiet" in flags
+    for file in request, state: write(file, "-")
+elif verb == "start": write(state, "READY")
 elif verb == "scp":
     file, destination = names
     assert destination == "pod:"
@@ -77,12 +90,19 @@ signal.signal(signal.SIGTERM, lambda *_: got.append(1))
 home = pathlib.Path.home()
 with open(home / "started", "a") as file: file.write(json.dumps([os.getpid(), sys.argv[1:]]) + "\\n")
 print("at work", flush=True)
+if (home / "exit").exists(): sys.exit(int((home / "exit").read_text()))
 while not got: time.sleep(0.01)
 print("saved", flush=True)
 """  # noqa: E501
 
+_FINISHED = """
+import pathlib, sys
+assert sys.argv[1:] == ["gs://bucket/run"]
+sys.exit(0 if (pathlib.Path.home() / "finished").exists() else 3)
+"""
+
 _RUN = ["--config=a.py", "--workdir=gs://bucket/run"]
-_CREATE = ["--type=v5litepod-16", "--version=v2-alpha-tpuv5-lite"]
+_CREATE = ["--type=v5litepod-16"]
 _NASTY = [
     '--config.a=it\'s "here"',
     "--config.b=$HOME `ls` $(ls) \\ \\\\ *",
@@ -103,6 +123,8 @@ def place(tmp_path):
     (tmp_path / "clone" / "contextssl_jax").mkdir(parents=True)
     (tmp_path / "clone" / "contextssl_jax" / "__init__.py").touch()
     (tmp_path / "clone" / "contextssl_jax" / "main.py").write_text(_MAIN)
+    (tmp_path / "clone" / "launch").mkdir()
+    (tmp_path / "clone" / "launch" / "finished.py").write_text(_FINISHED)
     for name in ("bin", "tools", "worker0", "worker1"):
         (tmp_path / name).mkdir()
     files = {
@@ -140,7 +162,7 @@ def commit(place, *first: str) -> None:
             subprocess.run([*git, *command], cwd=place / "clone", check=True)
 
 
-def pod(place, step: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess:
+def launch(place, step: str, *arguments: str, **options) -> subprocess.Popen:
     environment = os.environ | {
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
         "PLACE": str(place),
@@ -149,15 +171,20 @@ def pod(place, step: str, *arguments: str, typed: str = "") -> subprocess.Comple
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = [sys.executable, "-m", "launch.tpu_pod", step, "--name=pod", "--zone=zone-a"]
-    return subprocess.run(
-        [*command, *arguments],
+    return subprocess.Popen(
+        [*command, "--poll=0.05", *arguments],
         cwd=place / "clone",
         env=environment,
-        input=typed,
-        capture_output=True,
         text=True,
-        timeout=HANGING,
+        **options,
     )
+
+
+def pod(place, step: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = launch(place, step, *arguments, **pipes)
+    stdout, stderr = process.communicate(typed, timeout=HANGING)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def done(found: subprocess.CompletedProcess) -> str:
@@ -166,17 +193,18 @@ def done(found: subprocess.CompletedProcess) -> str:
 
 
 def calls(place) -> list[list[str]]:
-    """Return the verbs and flags of the gcloud calls since the last call of this function."""
+    """Return the group, verb and flags of the gcloud calls since the last call of this function."""
     file = place / "calls"
     if not file.exists():
         return []
-    found = [json.loads(line)[3:] for line in file.read_text().splitlines()]
+    found = [json.loads(line)[2:] for line in file.read_text().splitlines()]
     file.unlink()
     return found
 
 
 def verbs(place) -> list[str]:
-    return [call[0] for call in calls(place)]
+    """Return the verbs of `calls`, those for queued resources after a Q."""
+    return ["Q" * (group == "queued-resources") + verb for group, verb, *_ in calls(place)]
 
 
 def started(place) -> list[tuple[int, list[str]]]:
@@ -201,6 +229,14 @@ def until(condition) -> None:
     raise AssertionError("timeout")
 
 
+def lose_workers(place) -> None:
+    """Kill all processes of the workers and delete their files, as a preemption does."""
+    for one in (pid for i in range(2) for pid in processes_below(place / f"worker{i}")):
+        os.kill(one, signal.SIGKILL)
+    for i in range(2):
+        shutil.rmtree(place / f"worker{i}" / "contextssl")
+
+
 def ready(place) -> None:
     """Create the slice, install the commit, and clear the calls."""
     done(pod(place, "create", *_CREATE))
@@ -208,32 +244,81 @@ def ready(place) -> None:
     calls(place)
 
 
-def test_create_is_idempotent(place):
-    done(pod(place, "create", *_CREATE, "--project=p", "--create-option=--spot"))
+def test_create_requests_a_slice_once(place):
+    options = ["--spot", "--valid-until-duration=6h", "--create-option=--internal-ips"]
+    done(pod(place, "create", *_CREATE, "--project=p", *options))
     where = ["--zone=zone-a", "--project=p", "pod"]
-    options = ["--accelerator-type=v5litepod-16", "--version=v2-alpha-tpuv5-lite", "--spot"]
+    kind = ["--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"]
+    values = "--format=value(state.state,state.failedData.error.message)"
+    given = ["--spot", "--valid-until-duration=6h", "--internal-ips"]
+    slice_state = ["tpu-vm", "describe", *where, "--format=value(state)"]
     assert calls(place) == [
-        ["describe", *where, "--format=value(state)"],
-        ["create", *where, *options],
+        slice_state,
+        ["queued-resources", "describe", *where, values],
+        ["queued-resources", "create", *where, "--node-id=pod", *kind, *given],
+        slice_state,
     ]
-    assert done(pod(place, "create", *_CREATE)) == "pod exists\n"
+    assert done(pod(place, "create", *_CREATE)) == "pod is READY\n"
     assert verbs(place) == ["describe"]
 
 
 @pytest.mark.parametrize(
-    "state, expected",
+    "accelerator, runtime",
     [
-        ("PREEMPTED", ["describe", "delete", "create"]),
-        ("TERMINATED", ["describe", "delete", "create"]),
-        ("STOPPED", ["describe", "start"]),
-        ("CREATING", ["describe"]),
+        ("v4-32", "tpu-ubuntu2204-base"),
+        ("v5p-16", "v2-alpha-tpuv5"),
+        ("v6e-8", "v2-alpha-tpuv6e"),
     ],
 )
-def test_create_by_state(place, state, expected):
-    (place / "state").write_text(state)
-    found = pod(place, "create", *_CREATE)
-    assert verbs(place) == expected
-    assert found.returncode == (2 if state == "CREATING" else 0)
+def test_runtime_version_follows_from_the_type(place, accelerator, runtime):
+    given = [f"--type={accelerator}", "--dry-run"]
+    assert f"--runtime-version={runtime}\n" in done(pod(place, "create", *given))
+    assert "--runtime-version=own --reserved" in done(
+        pod(place, "create", *given, "--version=own", "--reserved")
+    )
+
+
+def test_create_waits_for_capacity(place):
+    states = ["WAITING_FOR_RESOURCES -", "WAITING_FOR_RESOURCES -", "PROVISIONING CREATING"]
+    (place / "coming").write_text("\n".join([*states, "ACTIVE READY"]))
+    shown = done(pod(place, "create", *_CREATE))
+    assert shown == "pod: WAITING_FOR_RESOURCES\npod: CREATING\npod is READY\n"
+    looks = ["describe", "Qdescribe"]
+    assert verbs(place) == [*looks, "Qcreate", *looks, *looks, "describe"]
+
+
+@pytest.mark.parametrize(
+    "request_state, state, expected",
+    [
+        ("ACTIVE", "PREEMPTED", ["Qdelete", "Qcreate"]),
+        ("SUSPENDED", "-", ["Qdelete", "Qcreate"]),
+        ("FAILED", "-", ["Qdelete", "Qcreate"]),  # of an earlier command
+        ("-", "TERMINATED", ["delete", "Qcreate"]),  # not created by this launcher
+        ("ACTIVE", "STOPPED", ["start"]),
+    ],
+)
+def test_create_by_state(place, request_state, state, expected):
+    for name, text in ("request", request_state), ("state", state):
+        if text != "-":
+            (place / name).write_text(text)
+    done(pod(place, "create", *_CREATE))
+    assert verbs(place) == ["describe", "Qdescribe", *expected, "describe"]
+
+
+def test_preempted_slice_is_deleted_when_its_request_is_suspended(place):
+    (place / "request").write_text("ACTIVE")
+    states = ["SUSPENDING PREEMPTED", "SUSPENDED -", "ACTIVE READY"]
+    (place / "coming").write_text("\n".join(states))
+    done(pod(place, "create", *_CREATE))
+    looks = ["describe", "Qdescribe"]
+    assert verbs(place) == [*looks, *looks, "Qdelete", "Qcreate", "describe"]
+
+
+def test_failed_request_is_an_error_with_its_reason(place):
+    (place / "coming").write_text("FAILED\tThe_valid-until_time_has_passed -\n")
+    found = pod(place, "create", *_CREATE, "--valid-until-duration=1s")
+    assert found.returncode == 2 and verbs(place).count("Qcreate") == 1
+    assert "error: pod: its request has failed: The_valid-until_time_has_passed." in found.stderr
 
 
 @pytest.mark.parametrize("step", ["create", "delete", "status", "resume"])
@@ -306,30 +391,95 @@ def test_stop_saves_and_resume_continues(place):
     until(lambda: not alive(first))
     assert alive(second)  # the emulated main does not forward the signal
     os.kill(second, signal.SIGTERM)
-    until(lambda: "w-0: ended 0 saved\nw-1: ended 0 saved\n" in done(pod(place, "status")))
+    until(lambda: "w-0: stopped 0 saved\nw-1: ended 0 saved\n" in done(pod(place, "status")))
     assert "no run is live" in done(pod(place, "stop"))
     calls(place)
     done(pod(place, "resume", *_CREATE, *_RUN))
-    assert verbs(place) == [
-        "describe",
-        "ssh",
-        "ssh",
-        "ssh",
-    ]  # only run is necessary
+    assert verbs(place) == ["describe", "ssh", "ssh", "ssh"]  # only run is necessary
     until(lambda: len(started(place)) == 4)
     # The status of the previous run is removed.
-    assert not list(place.glob("worker*/contextssl/status"))
+    assert not list(place.glob("worker*/contextssl/st[ao]*"))
 
 
 def test_resume_after_a_preemption_recreates_the_slice(place):
     ready(place)
     (place / "state").write_text("PREEMPTED")
-    for i in range(2):
-        subprocess.run(["rm", "-r", place / f"worker{i}" / "contextssl"], check=True)
+    lose_workers(place)
     done(pod(place, "resume", *_CREATE, *_RUN))
-    expected = ["describe", "delete", "create", "ssh", "scp", "ssh", "ssh", "ssh"]
+    looks = ["describe", "Qdescribe"]
+    expected = [*looks, "Qdelete", "Qcreate", "describe", "ssh", "scp", "ssh", "ssh", "ssh"]
     assert verbs(place) == expected
     until(lambda: len(started(place)) == 2)
+
+
+def test_supervise_resumes_after_a_preemption_until_the_run_is_finished(place):
+    with open(place / "output", "w") as output:
+        given = [*_CREATE, "--spot", *_RUN, "--delete-finished"]
+        process = launch(place, "supervise", *given, stdin=subprocess.DEVNULL, stdout=output)
+    until(lambda: len(started(place)) == 2)
+    (place / "clone" / "new").touch()
+    commit(place)  # is not installed after the preemption
+    (place / "state").write_text("PREEMPTED")
+    (place / "request").write_text("SUSPENDING")
+    until(lambda: "pod: PREEMPTED" in (place / "output").read_text())
+    lose_workers(place)
+    (place / "request").write_text("SUSPENDED")
+    until(lambda: len(started(place)) == 4)
+    assert not list(place.glob("worker*/contextssl/*/new"))
+    for pid, _ in started(place)[1::2]:  # as before maintenance
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: len(started(place)) == 6)
+    (place / "worker0" / "finished").touch()
+    for pid, _ in started(place):
+        if alive(pid):
+            os.kill(pid, signal.SIGTERM)
+    assert process.wait(HANGING) == 0
+    assert "gs://bucket/run is finished" in (place / "output").read_text()
+    assert not (place / "request").exists() and not (place / "state").exists()
+    assert [verb for verb in verbs(place) if verb in ("Qcreate", "Qdelete")] == [
+        *("Qcreate", "Qdelete"),  # the preemption
+        *("Qcreate", "Qdelete"),  # the end
+    ]
+
+
+def test_supervise_ends_when_the_user_stops_the_run(place):
+    ready(place)
+    with open(place / "output", "w") as output:
+        process = launch(place, "supervise", *_RUN, stdin=subprocess.DEVNULL, stdout=output)
+    until(lambda: len(started(place)) == 2)
+    done(pod(place, "stop"))
+    os.kill(started(place)[1][0], signal.SIGTERM)
+    assert process.wait(HANGING) == 0
+    assert "gs://bucket/run is stopped" in (place / "output").read_text()
+    assert len(started(place)) == 2
+
+
+@pytest.mark.parametrize("status, restarts", [(2, 0), (1, 3)])
+def test_supervise_restarts_a_failed_run_a_few_times(place, status, restarts):
+    ready(place)
+    for i in range(2):
+        (place / f"worker{i}" / "exit").write_text(str(status))
+    found = pod(place, "supervise", *_RUN)
+    assert found.returncode == 2 and found.stdout.count("failed: resuming") == restarts
+    message = "the run has failed again" if restarts else "the run has a user error"
+    assert f"error: pod: {message}" in found.stderr
+
+
+def test_supervise_prints_its_commands_in_a_dry_run(place):
+    given = [*_CREATE, *_RUN, "--delete-finished", "--dry-run"]
+    dry = done(pod(place, "supervise", *given)).splitlines()
+    assert not calls(place)
+    words = [line.split() for line in dry if line.startswith("gcloud")]
+    found = [
+        "Q" * (group == "queued-resources") + verb for *_, group, verb in (w[:5] for w in words)
+    ]
+    assert found == [
+        *("describe", "Qdescribe", "Qcreate", "describe"),
+        *("ssh", "scp", "ssh"),  # install
+        *("ssh", "ssh"),  # run
+        *("ssh", "ssh"),  # whether it has ended and is finished
+        *("Qdescribe", "Qdelete"),
+    ]
 
 
 def test_status_of_a_killed_worker_is_interrupted(place):
@@ -382,16 +532,19 @@ def test_log_follows_worker_0(place):
 
 def test_delete_requires_confirmation(place):
     assert done(pod(place, "delete")) == "pod does not exist\n"
-    (place / "state").write_text("READY")
+    assert verbs(place) == ["describe", "Qdescribe"]
+    done(pod(place, "create", *_CREATE))
     for typed in ("", "y\n", "po\n"):
         found = pod(place, "delete", typed=typed)
         assert found.returncode == 2 and "not deleted" in found.stderr
         assert (place / "state").exists()
     done(pod(place, "delete", typed="pod\n"))
-    assert not (place / "state").exists()
-    (place / "state").write_text("READY")
+    assert not (place / "state").exists() and not (place / "request").exists()
+    (place / "request").write_text("WAITING_FOR_RESOURCES")
+    shown = done(pod(place, "status"))
+    assert shown == "pod: no slice, request WAITING_FOR_RESOURCES\n"
     done(pod(place, "delete", "--yes"))
-    assert not (place / "state").exists()
+    assert not (place / "request").exists()
 
 
 @pytest.mark.parametrize(
@@ -418,7 +571,7 @@ def test_dry_run_prints_the_commands_without_running_them(place, step, given):
     words = shlex.split(dry, comments=True)
     begins = [i for i, word in enumerate(words) if word in ("gcloud", "git")]
     printed = [words[i:j] for i, j in zip(begins, [*begins[1:], None], strict=True)]
-    assert [one[4:] for one in printed if one[0] == "gcloud"] == calls(place)
+    assert [one[3:] for one in printed if one[0] == "gcloud"] == calls(place)
     assert sum(one[0] == "git" for one in printed) == (step in ("install", "resume"))
 
 
@@ -431,7 +584,15 @@ def test_dry_run_prints_the_commands_without_running_them(place, step, given):
         (["status", "--name=a", "--zone=b", "--config=c"], "--config=c: unknown flag of status"),
         (["run", "--name=a", "--zone=b"], "--config: missing. Specify a path that all workers"),
         (["run", "--name=a", "--zone=b", "--config=c"], "--workdir: missing"),
-        (["create", "--name=a", "--zone=b", "--dry-run"], "--type, --version: missing"),
+        (["create", "--name=a", "--zone=b", "--dry-run"], "--type: missing"),
+        (["create", "--name=a", "--zone=b", "--type=v9-8", "--dry-run"], "--version: no default"),
+        (["create", "--name=a", "--zone=b", "--spot", "--reserved"], "--reserved: not allowed"),
+        (["create", "--name=a", "--zone=b", "--poll=0"], "--poll: not positive"),
+        (["supervise", "--name=a", "--zone=b", "--workdir=c"], "--workdir: not in a bucket"),
+        (
+            ["supervise", "--name=a", "--zone=b", "--workdir=gs://c", "--mode=eval"],
+            "--mode: supervise resumes training only",
+        ),
         (["create", "--name"], "--name: expected one argument"),
     ],
 )
