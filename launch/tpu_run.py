@@ -9,6 +9,7 @@ from pathlib import Path
 
 from contextssl_jax.errors import UserError
 from launch import tpu_worker
+from launch.arguments import flag_value, is_training
 from launch.tpu_queue import acquire, create
 from launch.tpu_slice import Pod, UnreachableError
 
@@ -38,7 +39,7 @@ def install(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> 
 def run(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Start contextssl_jax.main on all workers, unless it is running with the same arguments."""
     for flag, example in ("--config", "configs/quickstart.py"), ("--workdir", "gs://bucket/run"):
-        if _value(arguments, flag) is None:
+        if flag_value(arguments, flag) is None:
             raise UserError(
                 f"{flag}: missing. Specify a path that all workers can access, such as"
                 f" {flag}={example}."
@@ -72,13 +73,13 @@ def supervise(pod: Pod, options: argparse.Namespace, arguments: Sequence[str]) -
     Raises:
       UserError: the run has a user error, fails repeatedly, or the slice stays unreachable.
     """
-    workdir = _value(arguments, "--workdir") or ""
+    workdir = flag_value(arguments, "--workdir") or ""
     if "://" not in workdir:
         raise UserError(
             "--workdir: not in a bucket, and would be lost with the slice. Specify one, such as"
             " --workdir=gs://bucket/run."
         )
-    if _value(arguments, "--mode") not in (None, "train"):
+    if not is_training(arguments):
         raise UserError("--mode: supervise resumes training only. Remove it, or use run.")
     commit = _commit(options)  # the same one after an interruption, whatever HEAD is then
     options = argparse.Namespace(**vars(options) | {"commit": commit})
@@ -135,15 +136,6 @@ def _outcome(pod: Pod, commit: str, workdir: str) -> str:
     pod.print_condition("if the run has ended with status 0")
     answers = pod.query_workers(tpu_worker.is_finished(commit, workdir), workers="0")
     return answers.popitem()[1][0] if answers else "finished"
-
-
-def _value(arguments: Sequence[str], flag: str) -> str | None:
-    """Return the value of a flag of main, written --flag=VALUE or --flag VALUE."""
-    for i, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == flag:
-            return value if equals else "".join(arguments[i + 1 : i + 2])
-    return None
 
 
 def _commit(options: argparse.Namespace) -> str:
