@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from running import HANGING
 
-from launch import tpu_worker
+from launch import tpu_pod, tpu_worker
 
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -270,12 +270,12 @@ def test_create_requests_a_slice_once(place):
         ("v6e-8", "v2-alpha-tpuv6e"),
     ],
 )
-def test_runtime_version_follows_from_the_type(place, accelerator, runtime):
-    given = [f"--type={accelerator}", "--dry-run"]
-    assert f"--runtime-version={runtime}\n" in done(pod(place, "create", *given))
-    assert "--runtime-version=own --reserved" in done(
-        pod(place, "create", *given, "--version=own", "--reserved")
-    )
+def test_runtime_version_follows_from_the_type(capsys, accelerator, runtime):
+    given = ["", "create", "--name=a", "--zone=b", "--dry-run", f"--type={accelerator}"]
+    assert tpu_pod.main(given) == 0
+    assert f"--runtime-version={runtime}\n" in capsys.readouterr().out
+    assert tpu_pod.main([*given, "--version=own", "--reserved"]) == 0
+    assert "--runtime-version=own --reserved\n" in capsys.readouterr().out
 
 
 def test_create_waits_for_capacity(place):
@@ -449,9 +449,9 @@ def test_supervise_ends_when_the_user_stops_the_run(place):
     until(lambda: len(started(place)) == 2)
     done(pod(place, "stop"))
     os.kill(started(place)[1][0], signal.SIGTERM)
-    assert process.wait(HANGING) == 0
+    until(lambda: process.poll() is not None or len(started(place)) > 2)
+    assert process.poll() == 0 and len(started(place)) == 2
     assert "gs://bucket/run is stopped" in (place / "output").read_text()
-    assert len(started(place)) == 2
 
 
 @pytest.mark.parametrize("status, restarts", [(2, 0), (1, 3)])
@@ -596,13 +596,9 @@ def test_dry_run_prints_the_commands_without_running_them(place, step, given):
         (["create", "--name"], "--name: expected one argument"),
     ],
 )
-def test_invalid_flag_is_a_one_line_error(place, arguments, message):
-    found = subprocess.run(
-        [sys.executable, "-m", "launch.tpu_pod", *arguments],
-        cwd=_REPOSITORY,
-        env=os.environ | {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "PLACE": str(place)},
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 2 and not (place / "calls").exists()
-    assert found.stderr.startswith(f"error: {message}") and found.stderr.count("\n") == 1
+def test_invalid_flag_is_a_one_line_error(place, monkeypatch, capsys, arguments, message):
+    monkeypatch.setenv("PATH", str(place / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("PLACE", str(place))
+    assert tpu_pod.main(["", *arguments]) == 2 and not (place / "calls").exists()
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {message}") and shown.count("\n") == 1
