@@ -25,6 +25,7 @@ class Command(NamedTuple):
     step: int | None  # checkpoint to evaluate
     deterministic: bool  # bit-identical results on the same devices
     compilation_cache: bool  # keep compiled programs on disk
+    profile: str | None  # steps to trace, START:STOP
     argv: tuple[str, ...]  # the unparsed command line
     devices: int | None  # number of devices in a plan; see planning.plan
     utilisation: float | None
@@ -33,7 +34,7 @@ class Command(NamedTuple):
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
     """Parse --config, --config.x=y, --workdir, --mode, --step, --deterministic,
-    --compilation_cache and plan flags.
+    --compilation_cache, --profile and plan flags.
 
     Args:
       argv: the command line, including the program's name.
@@ -71,6 +72,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
         step=values.step,
         deterministic=values.deterministic,
         compilation_cache=values.compilation_cache,
+        profile=values.profile,
         argv=tuple(argv),
         devices=values.devices,
         utilisation=values.utilisation,
@@ -110,6 +112,9 @@ def define_flags(modes: Sequence[str]) -> flags.FlagValues:
         True,
         "keep compiled programs on disk; --nocompilation_cache does not",
         flag_values=values,
+    )
+    flags.DEFINE_string(
+        "profile", None, "START:STOP, steps of training to trace", flag_values=values
     )
     return values
 

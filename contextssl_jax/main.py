@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 def _train(command: Command) -> None:
     """Train, from the newest checkpoint if there is one; write metrics, checkpoints and reports."""
     from contextssl_jax.run.metadata import collect_metadata
+    from contextssl_jax.run.step_trace import parse_steps
     from contextssl_jax.train import train
 
     metadata = partial(collect_metadata, command.config, command.argv, command.deterministic)
-    train(command.config, command.workdir, metadata)
+    train(command.config, command.workdir, metadata, parse_steps(command.profile))
 
 
 def _evaluate(command: Command) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -36,10 +35,12 @@ from contextssl_jax.run.checkpoint import (
     initial_host_data,
 )
 from contextssl_jax.run.dashboard import open_dashboards
+from contextssl_jax.run.finite import NonFiniteError, check_finite, explain_batch
 from contextssl_jax.run.initial_weights import InitialWeights, load_initial_weights
 from contextssl_jax.run.lock import Lock
 from contextssl_jax.run.metadata import append_run_metadata
-from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
+from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter
+from contextssl_jax.run.step_trace import StepTrace
 from contextssl_jax.run.workdir import Changes, acquire_workdir, mark_interrupted
 from contextssl_jax.step import TrainState
 from contextssl_jax.storage.paths import resolve_path
@@ -47,13 +48,19 @@ from contextssl_jax.storage.paths import resolve_path
 _log = logging.getLogger(__name__)
 
 
-def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[str, Any]]) -> None:
+def train(
+    config: ConfigDict,
+    folder: str,
+    collect_metadata: Callable[[], dict[str, Any]],
+    traced_steps: range = range(0),
+) -> None:
     """Train the config's model in a folder, resuming from its newest checkpoint.
 
     Args:
       config: the options of the run.
       folder: the workdir of the run.
       collect_metadata: returns the metadata of this start. Called on process 0 only.
+      traced_steps: steps of which process 0 writes a profiler's trace.
 
     Raises:
       UserError: an option is invalid, the folder belongs to another run or is in use, a checkpoint
@@ -79,19 +86,21 @@ def train(config: ConfigDict, folder: str, collect_metadata: Callable[[], dict[s
             append_run_metadata(workdir, collect_metadata() | source | {"changes": changes})
 
         run_on_primary(acquire)
+        steps = traced_steps if jax.process_index() == 0 else range(0)
+        trace = stack.enter_context(StepTrace(workdir, steps))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         try:
             with reraise_out_of_memory(memory_advice(config, experiment, template)):
                 _training_loop(
                     *(config, workdir, lock, experiment, run_monitor, evaluate, checkpoints),
-                    *(template, initial_weights, changes),
+                    *(template, initial_weights, changes, trace),
                 )
         except NonFiniteError as error:
             checkpoints.wait()
             saved = checkpoints.steps()
             last = f"The last checkpoint is step {saved[-1]}" if saved else "There is no checkpoint"
             raise UserError(
-                f"{error}. {last}. {_explain_non_finite(experiment, error.step)}"
+                f"{error}. {last}. {explain_batch(error.step, experiment.batches[error.step - 1])}"
             ) from error
 
 
@@ -106,6 +115,7 @@ def _training_loop(
     template: TrainState,
     initial_weights: InitialWeights | None,
     changes: Changes,
+    trace: StepTrace,
 ) -> None:
     """Monitor, save, evaluate and train, in that order, until the last step or a stop signal."""
     parallel, total_steps = experiment.parallel, config.train.steps
@@ -119,6 +129,7 @@ def _training_loop(
     # The key "looked" of the host data is the last monitored step.
     step, monitored_step = initial.step, initial.host["looked"]
     window = MetricWindow(initial.host["window"])
+    unwritten: int | None = None  # step whose line of metrics is due
     _log_start(config, experiment, initial)
     log_schedule(config.train, changes, initial.step)
     state, key_data = parallel.replicate((initial.state, experiment.key_data))
@@ -128,15 +139,22 @@ def _training_loop(
     del restored, initial, template  # free the host's copies of the state
     writer = _build_writer(config, workdir, step, monitored_step, resumed)
 
+    def write_line() -> None:
+        nonlocal unwritten
+        if unwritten is not None:
+            writer.write_metrics(unwritten, window.pop_means(unwritten))
+            unwritten = None
+
     def save() -> None:
+        write_line()
         if lock:
             lock.check()
         host_data = {
             **{"batches": step, "window": window.fetch(), "looked": monitored_step},
             "inputs": statistics,
         }
+        check_finite(step, parallel.local_copy(state))
         host_state = parallel.fetch(state)
-        _check_finite(step, host_state)
         checkpoints.save(Checkpoint(step, host_state, host_data), parallel.fully_replicated(state))
 
     def write(step: int, evaluation: Evaluation) -> None:
@@ -152,6 +170,7 @@ def _training_loop(
             is_last = step == total_steps
             if run_monitor and monitored_step != step:
                 if is_last or step % config.monitor.every == 0:
+                    write_line()
                     window.fetch()  # a non-finite loss raises here, with the step that caused it
                     try:
                         with task("monitor"):
@@ -165,6 +184,7 @@ def _training_loop(
                 save()
             if evaluate and step and (is_last or step % config.eval.every == 0):
                 if not run_on_primary(partial(report_exists, workdir, step)):
+                    write_line()
                     try:
                         check_stop()
                         made = evaluate(parallel.local_copy(state.variables), step, check_stop)
@@ -177,14 +197,19 @@ def _training_loop(
             start = time.perf_counter()
             batch = next(batches)
             data_wait = time.perf_counter() - start
-            with nullcontext() if compiled else task("compiling the train step"):
+            compiling = nullcontext() if compiled else task("compiling the train step")
+            with compiling, trace.step(step + 1):
                 state, metrics = experiment.step(state, parallel.shard(batch), key_data)
             step += 1
             # The first step includes compilation, so its time is not recorded.
             window.add(step, metrics, start if compiled else math.nan, data_wait)
+            trace.finish(step, metrics)
             compiled = True
+            # A line is written while the device computes the step after it, so that the device
+            # does not wait for the host.
+            write_line()
             if step % config.log.every == 0:
-                writer.write_metrics(step, window.pop_means())
+                unwritten = step
             writer.advance()
         with task("saving the checkpoint"):
             checkpoints.wait()
@@ -229,13 +254,6 @@ def _check_host_data(restored: Checkpoint, total_steps: int, workdir: epath.Path
         )
 
 
-def _check_finite(step: int, state: TrainState) -> None:
-    """Raise NonFiniteError if the state has a value that is not finite."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if not np.isfinite(leaf).all():
-            raise NonFiniteError(step, f"state{jax.tree_util.keystr(path)}", math.nan)
-
-
 def _build_writer(
     config: ConfigDict, workdir: epath.Path, step: int, monitored_step: int, resumed: bool
 ) -> MetricWriter:
@@ -249,23 +267,6 @@ def _build_writer(
         views_per_step=2 * config.data.contexts * config.data.pairs,
         dashboards=open_dashboards(config, workdir, step) if is_primary else (),
         enabled=is_primary,
-    )
-
-
-def _explain_non_finite(experiment: Experiment, step: int) -> str:
-    """Return whether the batch of a step is the cause of a non-finite loss, and what to do."""
-    batch = experiment.batches[step - 1]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-        if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
-            context = np.argwhere(~np.isfinite(leaf))[0][0]
-            return (
-                f"The batch of step {step} is not finite either:"
-                f" {jax.tree_util.keystr(path).strip('.')} of context {context}. Fix the data and"
-                " use a different --workdir."
-            )
-    return (
-        f"The batch of step {step} is finite. Try a smaller --config.train.learning_rate or"
-        " --config.train.clip with a different --workdir."
     )
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from contextssl_jax.run.dashboard import ReportSummary
-from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter, NonFiniteError
+from contextssl_jax.run.finite import NonFiniteError
+from contextssl_jax.run.metric_writer import MetricWindow, MetricWriter
 from contextssl_jax.run.tensorboard import TensorBoardWriter
 
 
@@ -41,6 +42,14 @@ def test_window_returns_means_over_valid_steps():
     assert "step_seconds" not in means  # the times of all steps are excluded
     window.add(4, metrics(7), start=0.0, data_wait=0)
     assert window.pop_means()["loss"] == 7
+
+
+def test_earlier_steps_are_averaged_without_the_newest():
+    window = MetricWindow([])
+    for step, loss in enumerate((1, 3, 50), start=1):
+        window.add(step, metrics(loss), start=math.nan, data_wait=0)
+    assert window.pop_means(2)["loss"] == 2
+    assert [step["loss"] for step in window.fetch()] == [50]
 
 
 def test_resumed_window_has_the_same_means():

@@ -15,20 +15,13 @@ from etils import epath
 from contextssl_jax.errors import UserError
 from contextssl_jax.progress import task
 from contextssl_jax.run.dashboard import Dashboard, ReportSummary
+from contextssl_jax.run.finite import NonFiniteError
 from contextssl_jax.storage.files import append_text, write_atomic
 from contextssl_jax.storage.paths import error_reason, io_errors
 from contextssl_jax.storage.safe_json import parse_json
 
 _log = logging.getLogger(__name__)
 _MIN_MEASURED = 10  # steps after which the remaining time is shown
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss, a gradient or the state is not finite. `step` is the first such step."""
-
-    def __init__(self, step: int, name: str, value: float) -> None:
-        super().__init__(f"step {step}: {name} is {value}")
-        self.step = step
 
 
 class MetricWindow:
@@ -61,29 +54,41 @@ class MetricWindow:
         times = {"step_seconds": time.perf_counter() - start, "data_wait": data_wait}
         self._device.append((step, metrics, times))
 
-    def fetch(self) -> list[dict[str, float]]:
+    def fetch(self, last: int | None = None) -> list[dict[str, float]]:
         """Fetch the metrics from the device, and return those of all steps of the window.
+
+        Args:
+          last: the last step to fetch and return; None for the newest.
 
         Raises:
           NonFiniteError: the loss or the gradient of a step is not finite.
         """
+        due = [entry for entry in self._device if last is None or entry[0] <= last]
+        waits = len(due) == len(self._device) > 0  # for the newest step
         start = time.perf_counter()
-        fetched = jax.device_get([metrics for _, metrics, _ in self._device])
+        fetched = jax.device_get([metrics for _, metrics, _ in due])
         fetch_seconds = time.perf_counter() - start
-        for (step, _, times), metrics in zip(self._device, fetched, strict=True):
+        for (step, _, times), metrics in zip(due, fetched, strict=True):
             values = {name: float(value.reshape(-1)[0]) for name, value in metrics.items()}
             for name in ("loss", "gradient_norm"):
                 if not math.isfinite(values[name]):
                     raise NonFiniteError(step, name, values[name])
             self._host.append(values | times)
-        if self._device:  # the fetch waited for the newest step
+        if waits:
             self._host[-1]["step_seconds"] += fetch_seconds
-        self._device = []
+        del self._device[: len(due)]
         return list(self._host)  # a copy, since an asynchronous save may still use it
 
-    def pop_means(self) -> dict[str, float]:
-        """Return the mean of each metric over its non-NaN values, and clear the window."""
-        steps = self.fetch()
+    def pop_means(self, last: int | None = None) -> dict[str, float]:
+        """Return the mean of each metric over its non-NaN values, and remove the steps.
+
+        Args:
+          last: the last step to average and remove; None for the newest.
+
+        Raises:
+          NonFiniteError: the loss or the gradient of a step is not finite.
+        """
+        steps = self.fetch(last)
         self._host = []
         columns = {name: [step[name] for step in steps] for name in steps[0]}
         valid = {k: [v for v in column if not math.isnan(v)] for k, column in columns.items()}
