@@ -10,34 +10,50 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.data.contexts import read_batches
 from contextssl_jax.errors import UserError
-from contextssl_jax.experiment import build_experiment
-
-_WINDOWS, _SECONDS = 7, 2.0
+from contextssl_jax.experiment import Experiment, build_experiment
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure the data pipeline of the command line's config."""
     try:
         config = parse_command_line(argv, ("train",)).config
-        data = config.data
-        batches = build_experiment(config).batches
+        experiment = build_experiment(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    reader = read_batches(batches, 0, data.threads, data.prefetch)
+    print(json.dumps(measure_pipeline(config, experiment)))
+    return 0
+
+
+def measure_pipeline(
+    config: ConfigDict, experiment: Experiment, windows: int = 7, seconds: float = 2.0
+) -> dict[str, Any]:
+    """Return the median throughput of the pipeline over some time windows, by name.
+
+    Args:
+      config: the options.
+      experiment: that of the config.
+      windows: number of time windows.
+      seconds: length of each.
+    """
+    data = config.data
+    reader = read_batches(experiment.batches, 0, data.threads, data.prefetch)
     next(reader)
     rates = []
-    for _ in range(_WINDOWS):
+    for _ in range(windows):
         start, pairs = time.perf_counter(), 0
-        while time.perf_counter() - start < _SECONDS:
+        while time.perf_counter() - start < seconds:
             next(reader)
             pairs += data.contexts * data.pairs
         rates.append(pairs / (time.perf_counter() - start))
-    result = {
+    return {
         "pairs_per_second": round(statistics.median(rates)),
         "range": [round(min(rates)), round(max(rates))],
         "data": data.name,
@@ -45,8 +61,6 @@ def main(argv: Sequence[str]) -> int:
         "pairs": data.pairs,
         "threads": data.threads,
     }
-    print(json.dumps(result))
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.errors import UserError
-from contextssl_jax.experiment import build_experiment
+from contextssl_jax.experiment import Experiment, build_experiment
 
-_STEPS, _WARM_UP = 7, 2
+_WARM_UP = 2
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,10 +31,23 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    state, key_data = experiment.parallel.replicate((experiment.init(), experiment.key_data))
-    batch = experiment.parallel.shard(experiment.batches[0])
+    print(json.dumps(measure_step(config, experiment)))
+    return 0
+
+
+def measure_step(config: ConfigDict, experiment: Experiment, steps: int = 7) -> dict[str, Any]:
+    """Return the median time of a training step after two others, by name and in seconds.
+
+    Args:
+      config: the options.
+      experiment: that of the config.
+      steps: number of steps that the median is over.
+    """
+    parallel = experiment.parallel
+    state, key_data = parallel.replicate((experiment.init(), experiment.key_data))
+    batch = parallel.shard(experiment.batches[0])
     times = []
-    for _ in range(_WARM_UP + _STEPS):
+    for _ in range(_WARM_UP + steps):
         start = time.perf_counter()
         state, metrics = experiment.step(state, batch, key_data)
         jax.block_until_ready((state, metrics))
@@ -50,13 +65,12 @@ def main(argv: Sequence[str]) -> int:
         "width": config.model.transformer.width,
         "dtype": config.model.dtype,
         "devices": f"{jax.device_count()} x {device.device_kind}",
-        "parallel": experiment.parallel.mode,
+        "parallel": parallel.mode,
         "jax": jax.__version__,
     }
     if stats := device.memory_stats():
         result["peak_memory_gib"] = round(stats["peak_bytes_in_use"] / 2**30, 2)
-    print(json.dumps(result))
-    return 0
+    return result
 
 
 if __name__ == "__main__":
