@@ -11,6 +11,7 @@ contextssl_jax.benchmarks.compiled has estimated for the same config.
 """
 
 import json
+import logging
 import os
 import signal
 import statistics
@@ -48,6 +49,8 @@ _SIGTERM_INTERVAL = 2.0  # seconds
 def main(argv: Sequence[str]) -> int:
     """Measure the command line's config on this machine."""
     began = time.monotonic()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("contextssl_jax").setLevel(logging.INFO)
     try:
         parser = Parser(prog="contextssl_jax.benchmarks.accelerator", allow_abbrev=False)
         parser.add_argument("--minutes", type=float, default=25.0)
