@@ -7,10 +7,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
-from contextssl_jax.distributed.collectives import mean_over
+from contextssl_jax.distributed.sharding import (
+    gather_shards,
+    mean_shards,
+    norm_of_shards,
+    own_shards,
+    partition_specs,
+)
 from contextssl_jax.errors import UserError
 from contextssl_jax.methods.base import Method, Metrics, Variables
 
@@ -30,6 +37,12 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+def partition_state(state: TrainState, shards: int) -> TrainState:
+    """Return the partition specs of a state whose optimizer state is split into shards."""
+    replicated: Any = PartitionSpec()
+    return TrainState(replicated, replicated, replicated, partition_specs(state.opt_state, shards))
+
+
 def build_schedule(train: ConfigDict) -> optax.Schedule:
     """Return the learning rate by step: linear warm-up from 0, then cosine decay to 0.
 
@@ -47,17 +60,31 @@ def warmup_steps(train: ConfigDict) -> int:
     return warmup if warmup < train.steps else train.steps // 10
 
 
-def build_optimizer(train: ConfigDict) -> optax.GradientTransformation:
+def build_optimizer(train: ConfigDict) -> optax.GradientTransformationExtraArgs:
     """Build the optimizer from the section `train`.
 
     "adam" adds the decay of all parameters to the gradient before the moments, as torch's Adam and
-    the official code do; "adamw" decouples it (arXiv 1711.05101).
+    the official code do; "adamw" decouples it (arXiv 1711.05101). All is elementwise, except for
+    the clip, which takes the norm of the whole gradient as the argument `norm` of `update`.
     """
     moments = optax.scale_by_adam(train.beta1, train.beta2, eps=1e-8)
     decay = optax.add_decayed_weights(train.weight_decay)
-    clip = optax.clip_by_global_norm(train.clip) if train.clip else optax.identity()
+    clip = _clip_by_norm(train.clip) if train.clip else optax.identity()
     order = {"adam": (decay, moments), "adamw": (moments, decay)}[train.optimizer]
     return optax.chain(clip, *order, optax.scale_by_learning_rate(build_schedule(train)))
+
+
+def _clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients to a norm of `largest` if that of all shards, `norm`, is not below it."""
+
+    def update(
+        grads: Any, state: optax.EmptyState, params: Any = None, *, norm: jax.Array, **_: Any
+    ) -> tuple[Any, optax.EmptyState]:
+        below = norm < largest
+        clipped = jax.tree.map(lambda grad: jnp.where(below, grad, grad / norm * largest), grads)
+        return clipped, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def init_state(
@@ -79,10 +106,12 @@ def train_step(
     key_data: jax.Array,
     *,
     method: Method,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     axis: str | None,
     parts: int = 1,
+    shards: int = 1,
+    gradient_dtype: str = "float32",
 ) -> tuple[TrainState, Metrics]:
     """Take one step on this device's share of the global batch.
 
@@ -96,16 +125,20 @@ def train_step(
     Gradients cross devices once; statistics, gathered negatives and metrics, once per part.
 
     Args:
-      state: the same on every device.
+      state: the same on every device, except for shards of the optimizer state.
       batch: B contexts.
       key_data: raw data of the key of the whole run, from which the step's key is folded. It is
         an argument, so that the compiled program is the same for all seeds.
       method: gives the loss.
-      optimizer: turns the mean gradient over devices into an update.
+      optimizer: turns the mean gradient over devices into an update, entry by entry; the norm of
+        the gradient is the argument `norm` of its `update`.
       schedule: the learning rate by step, as a metric.
       axis: name of the axis over devices, or None.
       parts: number of parts that the share's contexts are split into, a divisor of B. Their
         gradients are computed in sequence, in the memory of one part and one more gradient.
+      shards: number of shards of the optimizer state, 1 or the number of devices. Each device then
+        updates a shard of the parameters; see distributed/sharding.py.
+      gradient_dtype: the type in which devices exchange and sum gradients.
 
     Returns:
       The state after the step, and metrics of the parameters before it.
@@ -121,13 +154,12 @@ def train_step(
         grads, batch_stats, metrics = gradient(state.batch_stats, batch)
     else:
         grads, batch_stats, metrics = _over_parts(gradient, state, batch, parts)
-    grads = mean_over(grads, axis)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    metrics |= {
-        "gradient_norm": optax.tree.norm(grads),
-        "learning_rate": schedule(state.step),
-    }
-    params = optax.apply_updates(state.params, updates)
+    grads = mean_shards(grads, axis, shards, gradient_dtype)
+    norm = norm_of_shards(grads, state.params, axis, shards)
+    params = own_shards(state.params, axis, shards)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params, norm=norm)
+    params = gather_shards(optax.apply_updates(params, updates), state.params, axis, shards)
+    metrics |= {"gradient_norm": norm, "learning_rate": schedule(state.step)}
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
