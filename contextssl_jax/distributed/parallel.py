@@ -183,7 +183,9 @@ def _whole(leaf: jax.Array) -> Any:
     """Return an array of all processes as one that this process can copy to the host."""
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
-    return leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf)
+    if leaf.is_fully_addressable:
+        return leaf
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def choose_parallel(
