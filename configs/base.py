@@ -208,7 +208,7 @@ def get_config() -> Options:
     train.accumulate_steps = integer(1, 1, 16_384, resume=SAME_GRADIENT)
     # "jit", "pmap", "shard_map"; auto: jit on one device, else shard_map.
     train.parallel = choice("auto", "jit", "pmap", "shard_map", resume=FREE)
-    # Under shard_map, split the optimizer state and the update over the devices (ZeRO-1): less
+    # Under shard_map, split parameters, moments and their update over the devices (ZeRO-1): less
     # memory and time, the same results to rounding. jit and pmap do not split them.
     train.shard_optimizer = switch(True, resume=FREE)
     # In which devices exchange gradients: "float32", or half the bytes in "bfloat16".

@@ -122,6 +122,7 @@ def build_experiment(
         jax.random.fold_in(root, _INIT),
         jax.tree.map(lambda leaf: leaf[:1], batches[0]),
     )
+    init_shapes = partial(jax.eval_shape, init, *init_arguments)
     step = partial(
         with_precision(train_step, precision),
         method=method,
@@ -129,7 +130,7 @@ def build_experiment(
         schedule=schedule,
         axis=parallel.axis,
         parts=config.train.accumulate_steps,
-        shards=parallel.shards,
+        whole_shapes=init_shapes if parallel.shards > 1 else None,
         gradient_dtype=config.train.gradient_dtype,
     )
     return Experiment(
@@ -140,7 +141,7 @@ def build_experiment(
         parallel,
         batches,
         lambda: jax.device_get(init(*init_arguments)),
-        lambda: jax.eval_shape(init, *init_arguments),
+        init_shapes,
         np.asarray(jax.random.key_data(jax.random.fold_in(root, _STEP))),
         parallel.compile(step),
     )

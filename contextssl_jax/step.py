@@ -15,7 +15,6 @@ from contextssl_jax.distributed.sharding import (
     gather_shards,
     mean_shards,
     norm_of_shards,
-    own_shards,
     partition_specs,
 )
 from contextssl_jax.errors import UserError
@@ -38,9 +37,10 @@ class TrainState:
 
 
 def partition_state(state: TrainState, shards: int) -> TrainState:
-    """Return the partition specs of a state whose optimizer state is split into shards."""
+    """Return the partition specs of a state whose parameters and moments are split into shards."""
     replicated: Any = PartitionSpec()
-    return TrainState(replicated, replicated, replicated, partition_specs(state.opt_state, shards))
+    params, opt_state = (partition_specs(tree, shards) for tree in (state.params, state.opt_state))
+    return TrainState(replicated, params, replicated, opt_state)
 
 
 def build_schedule(train: ConfigDict) -> optax.Schedule:
@@ -110,7 +110,7 @@ def train_step(
     schedule: optax.Schedule,
     axis: str | None,
     parts: int = 1,
-    shards: int = 1,
+    whole_shapes: Callable[[], TrainState] | None = None,
     gradient_dtype: str = "float32",
 ) -> tuple[TrainState, Metrics]:
     """Take one step on this device's share of the global batch.
@@ -125,7 +125,7 @@ def train_step(
     Gradients cross devices once; statistics, gathered negatives and metrics, once per part.
 
     Args:
-      state: the same on every device, except for shards of the optimizer state.
+      state: the same on every device, except for shards of parameters and moments.
       batch: B contexts.
       key_data: raw data of the key of the whole run, from which the step's key is folded. It is
         an argument, so that the compiled program is the same for all seeds.
@@ -136,31 +136,34 @@ def train_step(
       axis: name of the axis over devices, or None.
       parts: number of parts that the share's contexts are split into, a divisor of B. Their
         gradients are computed in sequence, in the memory of one part and one more gradient.
-      shards: number of shards of the optimizer state, 1 or the number of devices. Each device then
-        updates a shard of the parameters; see distributed/sharding.py.
+      whole_shapes: returns the shapes of the state without sharding, if every device has shards of
+        parameters and moments; see distributed/sharding.py. None if the state is replicated.
       gradient_dtype: the type in which devices exchange and sum gradients.
 
     Returns:
       The state after the step, and metrics of the parameters before it.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
+    shards = jax.lax.axis_size(axis) if axis and whole_shapes else 1
+    shapes = whole_shapes().params if whole_shapes else state.params
+    params = gather_shards(state.params, shapes, axis, shards)
 
     def gradient(batch_stats: Any, part: ContextBatch) -> tuple[Any, Any, Metrics]:
         # One key for all parts: randomness per context is keyed by its position in the batch.
-        taken = jax.grad(method.loss, has_aux=True)(state.params, batch_stats, part, key)
+        taken = jax.grad(method.loss, has_aux=True)(params, batch_stats, part, key)
         return taken[0], *taken[1]
 
     if parts == 1:
         grads, batch_stats, metrics = gradient(state.batch_stats, batch)
     else:
-        grads, batch_stats, metrics = _over_parts(gradient, state, batch, parts)
+        start = jax.tree.map(jnp.zeros_like, params), state.batch_stats
+        grads, batch_stats, metrics = _over_parts(gradient, start, batch, parts)
     grads = mean_shards(grads, axis, shards, gradient_dtype)
-    norm = norm_of_shards(grads, state.params, axis, shards)
-    params = own_shards(state.params, axis, shards)
-    updates, opt_state = optimizer.update(grads, state.opt_state, params, norm=norm)
-    params = gather_shards(optax.apply_updates(params, updates), state.params, axis, shards)
+    norm = norm_of_shards(grads, params, axis, shards)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, norm=norm)
     metrics |= {"gradient_norm": norm, "learning_rate": schedule(state.step)}
-    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+    updated = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, updated, batch_stats, opt_state), metrics
 
 
 def check_parts(parts: int, share: int) -> None:
@@ -182,11 +185,18 @@ def check_parts(parts: int, share: int) -> None:
 
 def _over_parts(
     gradient: Callable[[Any, ContextBatch], tuple[Any, Any, Metrics]],
-    state: TrainState,
+    start: tuple[Any, Any],
     batch: ContextBatch,
     parts: int,
 ) -> tuple[Any, Any, Metrics]:
-    """Return the mean gradient, the statistics after the last part, and the mean metrics."""
+    """Return the mean gradient, the statistics after the last part, and the mean metrics.
+
+    Args:
+      gradient: (batch statistics, part) -> (gradient, batch statistics, metrics).
+      start: zeros of the gradient, and the batch statistics before the first part.
+      batch: B contexts.
+      parts: a divisor of B.
+    """
 
     def add(carry: tuple[Any, Any], part: ContextBatch) -> tuple[tuple[Any, Any], Metrics]:
         total, batch_stats = carry
@@ -196,7 +206,6 @@ def _over_parts(
     split = jax.tree.map(
         lambda leaf: leaf.reshape(parts, len(leaf) // parts, *leaf.shape[1:]), batch
     )
-    start = jax.tree.map(jnp.zeros_like, state.params), state.batch_stats
     (total, batch_stats), metrics = jax.lax.scan(add, start, split)
     # A part reports NaN for metrics it cannot determine; a NaN loss must stop the run.
     means = {name: jnp.nanmean(values) for name, values in metrics.items()}

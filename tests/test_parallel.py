@@ -65,7 +65,7 @@ def run(config, mode: str, variables, orders: Sequence[slice] = ORDERS[:1], step
         optimizer=optimizer,
         schedule=schedule,
         axis=place.axis,
-        shards=place.shards,
+        whole_shapes=(lambda: start) if place.shards > 1 else None,
     )
     compiled, results = place.compile(step), []
     for order in orders:

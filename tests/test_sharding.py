@@ -16,7 +16,7 @@ from contextssl_jax.distributed.sharding import (
     gather_shards,
     mean_shards,
     norm_of_shards,
-    own_shards,
+    partition_specs,
     shard_shapes,
     split_axis,
 )
@@ -57,21 +57,22 @@ def test_arrays_are_split_along_the_first_axis_that_divides(shape, shards, axis)
 
 
 def test_shards_of_a_gradient_of_parameters_and_of_a_norm():
-    place, grads, params = sharded(), draw(0, 4), draw(1)
+    grads, params = draw(0, 4), draw(1)
+    place = choose_parallel("auto", 8, partition=partition_specs)
 
-    def function(state, grads):
-        del state
+    def function(own, grads):
         mean = mean_shards(jax.tree.map(lambda leaf: leaf[0], grads), "data", 4)
-        own = own_shards(params, "data", 4)
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, mean)
-        assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, shard_shapes(params, 4))
+        shapes = jax.tree.map(lambda leaf: leaf.shape, shard_shapes(params, 4))
+        assert jax.tree.map(jnp.shape, own) == shapes
         assert own["first"].shape == (2, 3) and own["last"].shape == (3, 3, 2, 1)
         gathered = [gather_shards(tree, params, "data", 4) for tree in (mean, own)]
-        return (), (*gathered, norm_of_shards(mean, params, "data", 4))
+        return own, (*gathered, norm_of_shards(mean, params, "data", 4))
 
-    shard_map = Parallel("shard_map", place.all_devices)
-    _, results = shard_map.compile(function)((), shard_map.shard(grads))
-    mean, gathered, norm = shard_map.fetch(results)
+    own, results = place.compile(function)(place.place(params), place.shard(grads))
+    mean, gathered, norm = place.fetch(results)
+    assert jax.tree.all(jax.tree.map(np.array_equal, place.fetch(own), params))
+    assert jax.tree.all(jax.tree.map(np.array_equal, place.local_copy(own), params))
     expected = jax.tree.map(lambda leaf: leaf.mean(0), grads)
     for name in SHAPES:
         np.testing.assert_allclose(mean[name], expected[name], rtol=1e-5, atol=1e-6)
@@ -95,16 +96,16 @@ def options(**changes):
 def steps(place: Parallel, train, count: int = 2, **changes) -> tuple[TrainState, dict]:
     """Take steps, and return the state on the devices and the metrics."""
     optimizer = build_optimizer(train)
+    start = jax.device_get(start_state({"params": draw(1), "batch_stats": {}}, optimizer))
     step = functools.partial(
         train_step,
         method=types.SimpleNamespace(loss=loss),
         optimizer=optimizer,
         schedule=lambda step: 0.0,
         axis=place.axis,
-        shards=place.shards,
+        whole_shapes=(lambda: start) if place.shards > 1 else None,
         **changes,
     )
-    start = jax.device_get(start_state({"params": draw(1), "batch_stats": {}}, optimizer))
     key_data = place.replicate(np.asarray(jax.random.key_data(jax.random.key(0))))
     state, compiled = place.place(start), place.compile(step)
     for i in range(count):
@@ -127,14 +128,14 @@ def test_a_sharded_update_is_that_of_one_device(optimizer, clip):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_device_holds_its_shards_of_the_moments_and_all_parameters():
+def test_a_device_holds_its_shards_of_parameters_and_moments():
     place = sharded()
     state, _ = steps(place, options(), 1)
     for name, shape in SHAPES.items():
         moments = [state.opt_state[2].mu[name], state.opt_state[2].nu[name]]
         held = [leaf.addressable_data(3).size for leaf in (*moments, state.params[name])]
         size = int(np.prod(shape))
-        assert held == [size // 4 if name in SPLIT else size] * 2 + [size]
+        assert held == [size // 4 if name in SPLIT else size] * 3
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])

@@ -132,9 +132,14 @@ class Parallel:
         return jax.tree.map(place, tree)
 
     def local_copy(self, tree: Any) -> Any:
-        """Return this process's first copy of a replicated tree, on its device."""
+        """Return one whole copy of a state's subtree or of metrics, on a device of this process.
+
+        Every process must call this method, which gathers what `partition` splits.
+        """
         if self.mode == "jit":
             return tree
+        if self.partition:
+            tree = self._gather(tree)
         shards = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
         return jax.tree.map(lambda leaf: leaf[0], shards) if self.mode == "pmap" else shards
 
@@ -156,6 +161,11 @@ class Parallel:
     def _specs(self, state: Any) -> Any:
         """Return the partition specs of a state, a prefix of its tree."""
         return self.partition(state, self.shards) if self.partition else PartitionSpec()
+
+    @functools.cached_property
+    def _gather(self) -> Callable[[Any], Any]:
+        replicated = NamedSharding(self._mesh, PartitionSpec())
+        return jax.jit(lambda tree: tree, out_shardings=replicated)
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

@@ -1,9 +1,9 @@
 """Optimizer state sharding (ZeRO-1, arXiv 1910.02054): a device updates a shard of the parameters.
 
-Gradients are reduce-scattered, a device updates its shards with its shards of the optimizer's
-moments, and the updated shards are all-gathered. An array of at least two axes is split along its
-first axis whose size is a multiple of the number of shards. All other arrays, which are few bytes,
-are replicated. With one shard, everything is.
+Between steps, a device holds its shards of the parameters and of the optimizer's moments. A step
+all-gathers the parameters, reduce-scatters the gradients, and updates the shards. An array of at
+least two axes is split along its first axis whose size is a multiple of the number of shards. All
+other arrays, which are few bytes, are replicated. With one shard, everything is.
 
 The functions are those of one device of an axis; see collectives.py.
 """
@@ -71,19 +71,6 @@ def mean_shards(grads: Any, axis: str | None, shards: int, dtype: str = "float32
         return total.astype(grad.dtype) / jax.lax.axis_size(axis)
 
     return jax.tree.map(mean, grads)
-
-
-def own_shards(tree: Any, axis: str | None, shards: int) -> Any:
-    """Return this device's shards of a replicated tree."""
-
-    def own(leaf: jax.Array) -> jax.Array:
-        if (split := split_axis(leaf.shape, shards)) is None:
-            return leaf
-        size = leaf.shape[split] // shards
-        index = jax.lax.axis_index(axis) * size
-        return jax.lax.dynamic_slice_in_dim(leaf, index, size, split)
-
-    return jax.tree.map(own, tree)
 
 
 def gather_shards(tree: Any, like: Any, axis: str | None, shards: int) -> Any:

@@ -109,11 +109,11 @@ def _memory(program: Program) -> dict[str, Any]:
         parts=program.parts,
         axes={axis: program.devices} if axis else {},
     )
+    shards = program.experiment.parallel.shards
     held = {
-        "parameters": size_of(state.params),
-        "optimiser moments": size_of(
-            shard_shapes(state.opt_state, program.experiment.parallel.shards)
-        ),
+        "parameters": size_of(shard_shapes(state.params, shards)),
+        **({"gathered parameters": size_of(state.params)} if shards > 1 else {}),
+        "optimiser moments": size_of(shard_shapes(state.opt_state, shards)),
         "batch statistics": size_of(state.batch_stats),
         # With accumulation, the gradients of a chunk and their sum.
         "gradients": size_of(state.params) * (1 if accumulate_steps == 1 else 2),
@@ -175,9 +175,10 @@ def _estimate_chip(
     moments, params = (
         size_of(shard_shapes(tree, shards)) for tree in (state.opt_state, state.params)
     )
-    # A device reads its shards of parameters, gradients and moments, and writes its shards of
-    # moments and, after the gather, all parameters.
-    update_bytes = 2 * moments + 2 * params + size_of(state.params)
+    # A device reads and writes its shards of parameters and moments, and reads those of gradients.
+    update_bytes = 3 * params + 2 * moments
+    if shards > 1:  # the gather writes all parameters
+        update_bytes += size_of(state.params)
     model = program.config.model
     peak = chip.peak(model.dtype, train_precision(model))
     step = flops / (program.devices * peak * utilisation)

@@ -105,7 +105,7 @@ def _traffic(traffic: Mapping[str, Mapping[str, float]] | None, devices: int) ->
     return with_notes(
         format_table((f"sent by one device in a step, {unit}", ""), rows),
         f"In ring algorithms over {devices} devices, which are optimal in bytes. parameters: gather"
-        " of the updated shards. statistics: batch statistics. loss: collectives of the loss and of"
+        " of the shards. statistics: batch statistics. loss: collectives of the loss and of"
         " metrics, such as the gather of negatives. Ratio of the compiled program to the step:"
         f" {ratio:.3f}.",
     )
@@ -136,8 +136,8 @@ def _chips(plan: Mapping[str, Any]) -> str:
         f"step, run: time of the arithmetic at an assumed {run['utilisation']:.0%} of the peak"
         " rate (--utilisation). update only: time to read and write parameters and moments"
         " and to read gradients once, a part of every step; with a sharded optimizer state, those"
-        " of one device's shards. If that is a large part of the step, the utilisation is not"
-        " achievable: use fewer devices or a larger batch.",
+        " of one device's shards, and the gathered parameters. If that is a large part of the"
+        " step, the utilisation is not achievable: use fewer devices or a larger batch.",
     )
 
 

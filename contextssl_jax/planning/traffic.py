@@ -70,7 +70,7 @@ def requested_bytes(
       parts: see count_flops.
 
     Returns:
-      Bytes by purpose: "gradients", and "parameters", the gather of updated shards; "statistics:
+      Bytes by purpose: "gradients", and "parameters", the gather of shards; "statistics:
       PART", the batch statistics of a module; and "loss", all other collectives of losses and
       metrics, such as the gather of negatives.
     """
