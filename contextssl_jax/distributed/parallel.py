@@ -190,7 +190,10 @@ def replicate_on(tree: Any, mesh: Mesh) -> Any:
 
 
 def _whole(leaf: jax.Array) -> Any:
-    """Return an array of all processes as one that this process can copy to the host."""
+    """Return an array of all processes as one that this process can copy to the host.
+
+    Leaf by leaf, so that a device holds one whole array at a time.
+    """
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
     if leaf.is_fully_addressable:
