@@ -1,6 +1,6 @@
 """An experiment: all objects that a config describes, built once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from contextssl_jax.step import (
     build_schedule,
     check_parts,
     init_state,
+    partition_state,
     train_step,
 )
 
@@ -66,6 +67,16 @@ class Experiment:
         return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.init_shapes())
 
 
+def build_parallel(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Parallel:
+    """Choose how to run the config's step on all devices, or on those given.
+
+    Raises:
+      UserError: see `choose_parallel`.
+    """
+    partition = partition_state if config.train.shard_optimizer else None
+    return choose_parallel(config.train.parallel, config.data.contexts, devices, partition)
+
+
 def build_experiment(
     config: ConfigDict, dataset: Dataset | None = None, parallel: Parallel | None = None
 ) -> Experiment:
@@ -84,7 +95,7 @@ def build_experiment(
     observed = parse_environments(config.environments, config.groups, "--config.environments")
     build_method = lookup(METHODS, config.method, "--config.method")
     build_dataset = lookup(DATASETS, config.data.name, "--config.data.name").build
-    parallel = parallel or choose_parallel(config.train.parallel, config.data.contexts)
+    parallel = parallel or build_parallel(config)
     precision = train_precision(config.model)
     check_parts(config.train.accumulate_steps, config.data.contexts // len(parallel.all_devices))
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
@@ -111,6 +122,7 @@ def build_experiment(
         jax.random.fold_in(root, _INIT),
         jax.tree.map(lambda leaf: leaf[:1], batches[0]),
     )
+    init_shapes = partial(jax.eval_shape, init, *init_arguments)
     step = partial(
         with_precision(train_step, precision),
         method=method,
@@ -118,6 +130,8 @@ def build_experiment(
         schedule=schedule,
         axis=parallel.axis,
         parts=config.train.accumulate_steps,
+        whole_shapes=init_shapes if parallel.shards > 1 else None,
+        gradient_dtype=config.train.gradient_dtype,
     )
     return Experiment(
         dataset,
@@ -127,7 +141,7 @@ def build_experiment(
         parallel,
         batches,
         lambda: jax.device_get(init(*init_arguments)),
-        lambda: jax.eval_shape(init, *init_arguments),
+        init_shapes,
         np.asarray(jax.random.key_data(jax.random.fold_in(root, _STEP))),
         parallel.compile(step),
     )

@@ -132,7 +132,7 @@ def _training_loop(
     unwritten: int | None = None  # step whose line of metrics is due
     _log_start(config, experiment, initial)
     log_schedule(config.train, changes, initial.step)
-    state, key_data = parallel.replicate((initial.state, experiment.key_data))
+    state, key_data = parallel.place(initial.state), parallel.replicate(experiment.key_data)
     batches = read_batches(
         experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
     )
@@ -153,9 +153,9 @@ def _training_loop(
             **{"batches": step, "window": window.fetch(), "looked": monitored_step},
             "inputs": statistics,
         }
-        check_finite(step, parallel.local_copy(state))
-        host_state = parallel.fetch(state)
-        checkpoints.save(Checkpoint(step, host_state, host_data), parallel.fully_replicated(state))
+        arrays = parallel.global_arrays(state)
+        check_finite(step, arrays)
+        checkpoints.save(Checkpoint(step, parallel.fetch(state), host_data), arrays)
 
     def write(step: int, evaluation: Evaluation) -> None:
         with task("writing the report"):
@@ -276,7 +276,7 @@ def _log_start(config: ConfigDict, experiment: Experiment, initial: Checkpoint) 
         for name, tree in initial.state.params.items()
     }
     _log.info(
-        "%s on %s: %s parameters (%s); %d %s device(s), %s%s; from step %d of %d",
+        "%s on %s: %s parameters (%s); %d %s device(s), %s%s%s; from step %d of %d",
         config.method,
         experiment.dataset.name,
         f"{sum(parts.values()):,}",
@@ -284,6 +284,7 @@ def _log_start(config: ConfigDict, experiment: Experiment, initial: Checkpoint) 
         jax.device_count(),
         jax.devices()[0].platform,
         experiment.parallel.mode,
+        ", sharded optimizer state" if experiment.parallel.shards > 1 else "",
         f", {jax.process_count()} processes" if jax.process_count() > 1 else "",
         initial.step,
         config.train.steps,

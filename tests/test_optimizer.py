@@ -38,7 +38,7 @@ def test_steps_are_a_naive_version(optimizer, clip):
     params, state = start.astype(np.float32), None
     state = tx.init(params)
     for grad in grads.astype(np.float32):
-        updates, state = tx.update(grad, state, params)
+        updates, state = tx.update(grad, state, params, norm=np.linalg.norm(grad))
         params = params + updates
     np.testing.assert_allclose(params, naive(options, start, grads), rtol=1e-4)
 

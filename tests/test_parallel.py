@@ -1,4 +1,4 @@
-"""One device and four take the same steps, by pmap and by shard_map."""
+"""One device and four take the same steps, by pmap and by shard_map, sharded or not."""
 
 import functools
 from collections.abc import Sequence
@@ -15,13 +15,22 @@ from contextssl_jax.errors import UserError
 from contextssl_jax.methods import METHODS
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.resnet import BasicBlock, ResNet
-from contextssl_jax.step import TrainState, build_optimizer, build_schedule, train_step
+from contextssl_jax.step import (
+    TrainState,
+    build_optimizer,
+    build_schedule,
+    partition_state,
+    train_step,
+)
 
 
 def setting(config, mode: str):
     config.train.parallel = mode
     dataset = DATASETS["synthetic"].build(config)
-    place = parallel.choose_parallel(mode, config.data.contexts)
+    if mode == "sharded":
+        place = parallel.choose_parallel("auto", config.data.contexts, partition=partition_state)
+    else:
+        place = parallel.choose_parallel(mode, config.data.contexts)
     method = METHODS[config.method](config, dataset, place.axis)
     batches = context_batches(
         dataset.splits["train"],
@@ -56,10 +65,11 @@ def run(config, mode: str, variables, orders: Sequence[slice] = ORDERS[:1], step
         optimizer=optimizer,
         schedule=schedule,
         axis=place.axis,
+        whole_shapes=(lambda: start) if place.shards > 1 else None,
     )
     compiled, results = place.compile(step), []
     for order in orders:
-        state = place.replicate(start)
+        state = place.place(start)
         for i in range(steps):
             batch = jax.tree.map(lambda leaf, order=order: leaf[order], batches[i])
             state, metrics = compiled(state, place.shard(batch), key_data)
@@ -99,7 +109,9 @@ def difference(one, other, least: float = 1e-3) -> float:
     return largest
 
 
-def assert_one_device_equals_four(results, config, start, least: float = 1e-3) -> None:
+def assert_one_device_equals_four(
+    results, config, start, least: float = 1e-3, modes: Sequence[str] = ("pmap", "shard_map")
+) -> None:
     """Assert that devices make no more difference than another order of summation.
 
     Args:
@@ -107,12 +119,13 @@ def assert_one_device_equals_four(results, config, start, least: float = 1e-3) -
       config: the options.
       start: the variables.
       least: see `difference`.
+      modes: of four devices.
     """
     one, reordered = results(config, "jit", start, ORDERS)
     rounding = difference(one, reordered, least)
     assert rounding < 1e-4
     bound = 10 * max(rounding, _SUMS)
-    for mode in ("pmap", "shard_map"):
+    for mode in modes:
         assert difference(one, results(config, mode, start)[0], least) < bound
 
 
@@ -155,7 +168,8 @@ def test_every_method_on_one_device_equals_itself_on_four(name):
 
 def test_steps_on_one_device_equal_steps_on_four(config):
     # Parameters change by 1e-4 a step, whatever their size.
-    assert_one_device_equals_four(run, config, variables(config), least=1.0)
+    start = variables(config)
+    assert_one_device_equals_four(run, config, start, least=1.0, modes=("pmap", "sharded"))
 
 
 def test_placing_and_fetching_returns_what_was_placed(config):
@@ -176,8 +190,8 @@ def test_what_is_fetched_outlives_the_donated_state():
     assert (before == 0).all() and (place.fetch(state) == 3).all()
 
 
-def test_auto_is_pmap_on_several_devices():
-    assert parallel.choose_parallel("auto", 8).mode == "pmap"
+def test_auto_is_shard_map_on_several_devices():
+    assert parallel.choose_parallel("auto", 8).mode == "shard_map"
 
 
 @pytest.mark.parametrize("mode, contexts", [("pmap", 6), ("shard_map", 2)])

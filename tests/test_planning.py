@@ -50,7 +50,7 @@ def test_printed_tables_are_aligned_and_explained(planned):
     assert text.strip() == format_plan(plan)
     assert max(map(len, text.splitlines())) <= 100
     words = " ".join(text.split())
-    assert "2 devices (shard_map), 2 contexts per device" in words
+    assert "2 devices (shard_map, sharded optimizer state), 2 contexts per device" in words
     assert "--config.data.contexts is divisible by 1, 2 or 4 devices" in words
     assert "no data read" in words and "assumed 35% of the peak" in words
     assert "peak rate of float32 products at the precision 'highest' (six products of" in words
@@ -65,8 +65,11 @@ def test_plan_is_consistent(planned):
     plan, text = planned
     assert rows(text)["encoder"] and sum(plan["parameters"].values()) == 36_333
     held, saved, everything = (plan["memory"][key] for key in ("held", "saved", "all"))
-    assert held["parameters"] == held["gradients"] == 4 * 36_333
-    assert held["optimiser moments"] == 4 * 2 * 36_333 + 2 * 4  # and two step counters
+    matrices = 35_136  # parameters in arrays of two or more axes, of which a device updates half
+    updated = 36_333 - matrices // 2
+    assert held["parameters"] == 4 * updated
+    assert held["gathered parameters"] == held["gradients"] == 4 * 36_333
+    assert held["optimiser moments"] == 4 * 2 * updated + 2 * 4  # and two step counters
     # The arguments are the state, the step, the run's key and half the batch, without the unused
     # positions of the contexts, which share their masks, and without the labels of 8 pairs each.
     arguments = sum(held[key] for key in ("parameters", "optimiser moments", "batch"))
@@ -79,6 +82,8 @@ def test_plan_is_consistent(planned):
     v4 = plan["chips"][0]
     assert v4["step_seconds"] == pytest.approx(sum(flops) / (2 * 275e12 / 6 * 0.35))
     assert v4["run_seconds"] == pytest.approx(30 * v4["step_seconds"])
+    moved = 4 * (7 * updated + 36_333) + 4 * 4
+    assert v4["update_seconds"] == pytest.approx(moved / CHIPS[0].bandwidth)
 
 
 def test_more_devices_only_change_the_part_of_each(config, planned, monkeypatch):

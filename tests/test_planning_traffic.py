@@ -68,33 +68,46 @@ def test_loop_in_a_compiled_program_is_counted_as_many_times_as_it_runs():
     assert sent_bytes(text, 4) == {"all-reduce": 5 * ring_bytes("all-reduce", 6 * 4, 4)}
 
 
-def plan_traffic(config, devices):
+def plan_traffic(config, devices, mode="auto"):
     """Trace and compile a step, and return its program and traffic."""
-    config.train.parallel = "auto"
+    config.train.parallel = mode
     program = build_program(config, devices)
     options = {"xla_backend_optimization_level": 0}
     compiled = program.traced.lower().compile(compiler_options=options)
     return program, traffic(program, compiled.as_text())
 
 
+def matrices(params) -> int:
+    """Return the bytes of arrays of two or more axes, which are split over the devices."""
+    return size_of([leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1])
+
+
 @pytest.mark.parametrize(
-    "devices, negatives, chunks", [(2, "context", 1), (4, "batch", 1), (2, "batch", 2)]
+    "devices, mode, negatives, chunks",
+    [(2, "auto", "context", 1), (4, "auto", "batch", 1), (2, "pmap", "batch", 2)],
 )
-def test_requested_and_sent_bytes_of_contextssl(config, monkeypatch, devices, negatives, chunks):
+def test_requested_and_sent_bytes_of_contextssl(
+    config, monkeypatch, devices, mode, negatives, chunks
+):
     tiny = functools.partial(ResNet, (1, 1), BasicBlock, "cifar", 4)
     monkeypatch.setitem(ENCODERS, "tiny", lambda model, axis: tiny(axis))
     config.model.encoder = "tiny"
     config.groups = config.environments = ("crop",)
     config.loss.negatives = negatives
     config.train.accumulate_steps = chunks
-    program, result = plan_traffic(config, devices)
+    program, result = plan_traffic(config, devices, mode)
     state = program.state
     tokens = config.data.contexts * 2 * config.data.pairs
     embeddings = 4 * tokens * config.model.transformer.outputs * (negatives == "batch")
     # Six means, early and late losses, and for each group two sums of errors and their count.
     metrics = chunks * 4 * (6 + 2 + 3)
+    sharded = mode == "auto"
+    gathered = ring_bytes("all-gather", matrices(state.params) * sharded, devices)
+    norm = ring_bytes("all-reduce", 4 * sharded, devices)
     assert result["asked"] == {
-        "gradients": ring_bytes("all-reduce", size_of(state.params), devices),
+        # A reduce-scatter sends as many bytes as the gather, an all-reduce those of both.
+        "gradients": ring_bytes("all-reduce", size_of(state.params), devices) - gathered + norm,
+        **({"parameters": gathered} if sharded else {}),
         # The backward pass sends as many bytes of gradients as the forward pass of statistics.
         "statistics: encoder": chunks
         * ring_bytes("all-reduce", 2 * size_of(state.batch_stats), devices),
@@ -103,7 +116,7 @@ def test_requested_and_sent_bytes_of_contextssl(config, monkeypatch, devices, ne
         + ring_bytes("all-reduce", metrics, devices),
     }
     assert set(result["sent"]) == {"all-reduce"} | (
-        {"all-gather", "reduce-scatter"} if embeddings else set()
+        {"all-gather", "reduce-scatter"} if embeddings or sharded else set()
     )
     # The biases, of 8 channels, of a block's last norm and of its shortcut's norm have the same
     # gradient. XLA sends it once, except with gradient accumulation.
@@ -117,7 +130,8 @@ def test_requested_and_sent_bytes_of_other_methods(config, method):
     config.model.projector.widths = (8, 8, 4)
     program, result = plan_traffic(config, 2)
     params, statistics = size_of(program.state.params), size_of(program.state.batch_stats)
-    assert result["asked"]["gradients"] == ring_bytes("all-reduce", params, 2)
+    sent = ring_bytes("all-reduce", params + 4, 2)  # with the norm of the gradient
+    assert result["asked"]["gradients"] + result["asked"]["parameters"] == sent
     assert result["asked"]["statistics: projector"] == ring_bytes("all-reduce", 2 * statistics, 2)
     # Mean and covariance of two sets of views and their gradients, or embeddings; and metrics.
     views, width = 4 * config.data.contexts * 2 * config.data.pairs, 4

@@ -41,8 +41,9 @@ def main(argv: Sequence[str]) -> int:
     record, transform_params = dataset.splits["test"].draw(rng, objects, 1)
     inputs = jax.device_put((jax.tree.map(lambda leaf: leaf[:, 0], record), transform_params[:, 0]))
     render = jax.jit(dataset.render)
-    state, key_data = experiment.parallel.replicate((experiment.init(), experiment.key_data))
-    batch = experiment.parallel.shard(experiment.batches[0])
+    parallel = experiment.parallel
+    state, key_data = parallel.place(experiment.init()), parallel.replicate(experiment.key_data)
+    batch = parallel.shard(experiment.batches[0])
     render_times, step_times = [], []
     for _ in range(_WARM_UP + _REPEATS):
         start = time.perf_counter()

@@ -45,15 +45,16 @@ def measure_saving(config: ConfigDict, experiment: Experiment, saves: int = 3) -
       saves: number of saves that the medians are over, after one more.
     """
     parallel = experiment.parallel
-    state = parallel.replicate(experiment.init())
+    state = parallel.place(experiment.init())
     pauses, totals = [], []
     with tempfile.TemporaryDirectory() as folder:
         with Checkpoints(epath.Path(folder), 1) as checkpoints:
             for step in range(1 + saves):
                 start = time.perf_counter()
-                check_finite(step, parallel.local_copy(state))
+                arrays = parallel.global_arrays(state)
+                check_finite(step, arrays)
                 checkpoint = Checkpoint(step, parallel.fetch(state), initial_host_data({}))
-                checkpoints.save(checkpoint, parallel.fully_replicated(state))
+                checkpoints.save(checkpoint, arrays)
                 pauses.append(time.perf_counter() - start)
                 checkpoints.wait()
                 totals.append(time.perf_counter() - start)

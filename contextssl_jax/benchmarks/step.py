@@ -44,7 +44,7 @@ def measure_step(config: ConfigDict, experiment: Experiment, steps: int = 7) -> 
       steps: number of steps that the median is over.
     """
     parallel = experiment.parallel
-    state, key_data = parallel.replicate((experiment.init(), experiment.key_data))
+    state, key_data = parallel.place(experiment.init()), parallel.replicate(experiment.key_data)
     batch = parallel.shard(experiment.batches[0])
     times = []
     for _ in range(_WARM_UP + steps):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from contextssl_jax.distributed.sharding import shard_shapes
 from contextssl_jax.models.precision import train_precision
 from contextssl_jax.planning.counting import OTHER
 from contextssl_jax.planning.dummy_datasets import reads_data
@@ -69,6 +70,7 @@ def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
             "steps": config.train.steps,
             "devices": devices,
             "parallel": program.experiment.parallel.mode,
+            "optimizer_shards": program.experiment.parallel.shards,
             "utilisation": utilisation,
         },
         "parameters": {
@@ -107,9 +109,11 @@ def _memory(program: Program) -> dict[str, Any]:
         parts=program.parts,
         axes={axis: program.devices} if axis else {},
     )
+    shards = program.experiment.parallel.shards
     held = {
-        "parameters": size_of(state.params),
-        "optimiser moments": size_of(state.opt_state),
+        "parameters": size_of(shard_shapes(state.params, shards)),
+        **({"gathered parameters": size_of(state.params)} if shards > 1 else {}),
+        "optimiser moments": size_of(shard_shapes(state.opt_state, shards)),
         "batch statistics": size_of(state.batch_stats),
         # With accumulation, the gradients of a chunk and their sum.
         "gradients": size_of(state.params) * (1 if accumulate_steps == 1 else 2),
@@ -167,9 +171,14 @@ def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
 def _estimate_chip(
     chip: Chip, program: Program, memory: dict[str, int], flops: int, utilisation: float
 ) -> dict[str, Any]:
-    state = program.state
-    # The update reads and writes parameters and moments, and reads gradients.
-    update_bytes = 3 * size_of(state.params) + 2 * size_of(state.opt_state)
+    state, shards = program.state, program.experiment.parallel.shards
+    moments, params = (
+        size_of(shard_shapes(tree, shards)) for tree in (state.opt_state, state.params)
+    )
+    # A device reads and writes its shards of parameters and moments, and reads those of gradients.
+    update_bytes = 3 * params + 2 * moments
+    if shards > 1:  # the gather writes all parameters
+        update_bytes += size_of(state.params)
     model = program.config.model
     peak = chip.peak(model.dtype, train_precision(model))
     step = flops / (program.devices * peak * utilisation)

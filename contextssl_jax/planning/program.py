@@ -1,5 +1,6 @@
 """The traced training step of a config, for any number of devices, from shapes only."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,9 +9,8 @@ import jax
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from contextssl_jax.distributed.parallel import choose_parallel
 from contextssl_jax.errors import UserError
-from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.experiment import Experiment, build_experiment, build_parallel
 from contextssl_jax.planning.dummy_datasets import dummy_dataset
 from contextssl_jax.step import TrainState
 
@@ -23,7 +23,7 @@ class Program:
       config: the options.
       devices: number of devices that the global batch is split over.
       experiment: the experiment of the config, with a dummy data set.
-      state: shapes of the state, which is replicated.
+      state: shapes of the state, of which each device has the shards of sharding.py.
       batch: shapes of the global batch.
       traced: the traced step (jax.stages.Traced).
     """
@@ -66,7 +66,7 @@ def build_program(
             " 'auto', 'pmap' or 'shard_map'."
         )
     all_devices = host_devices(devices) if chips is None else chips
-    parallel = choose_parallel(config.train.parallel, config.data.contexts, all_devices)
+    parallel = build_parallel(config, all_devices)
     # pmap is implemented as shard_map, which can be compiled from shapes only.
     parallel = replace(parallel, mode="shard_map" if devices > 1 else "jit")
     experiment = build_experiment(config, dummy_dataset(config), parallel)
@@ -74,17 +74,16 @@ def build_program(
     batch = jax.eval_shape(lambda: experiment.batches[0])
     key_data = jax.eval_shape(lambda: experiment.key_data)
     if chips is not None:
-        replicated, sharded = parallel.shardings()
-        state, key_data = _with_sharding((state, key_data), replicated)
-        batch = _with_sharding(batch, sharded)
+        state_shardings, sharded, replicated = parallel.shardings(state)
+        state = jax.tree.map(_with_sharding, state, state_shardings)
+        batch = jax.tree.map(functools.partial(_with_sharding, sharding=sharded), batch)
+        key_data = _with_sharding(key_data, replicated)
     traced = experiment.step.trace(state, batch, key_data)  # type: ignore[attr-defined]
     return Program(config, devices, experiment, state, batch, traced)
 
 
-def _with_sharding(shapes: Any, sharding: Sharding) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
+def _with_sharding(leaf: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def host_devices(count: int) -> tuple[jax.Device, ...]:

@@ -25,12 +25,13 @@ def format_plan(plan: Mapping[str, Any]) -> str:
 
 def _header(run: Mapping[str, Any]) -> str:
     contexts_per_device = run["contexts"] // run["devices"]
+    sharded = ", sharded optimizer state" if run["optimizer_shards"] > 1 else ""
     divisors = [n for n in range(1, run["contexts"] + 1) if run["contexts"] % n == 0]
     data = "" if run["reads_data"] else "\nshapes of the data set only, no data read"
     return (
         f"{run['method']} on {run['data']}: {run['steps']:,} steps in {run['dtype']}, each of"
         f" {_plural(run['contexts'], 'context')} of {run['pairs']} pairs\n"
-        f"{_plural(run['devices'], 'device')} ({run['parallel']}),"
+        f"{_plural(run['devices'], 'device')} ({run['parallel']}{sharded}),"
         f" {_plural(contexts_per_device, 'context')} per device\n"
         f"--config.data.contexts is divisible by {_join(divisors)} devices{data}"
     )
@@ -103,9 +104,10 @@ def _traffic(traffic: Mapping[str, Mapping[str, float]] | None, devices: int) ->
     ratio = _sum(traffic["sent"]) / _sum(traffic["asked"])
     return with_notes(
         format_table((f"sent by one device in a step, {unit}", ""), rows),
-        f"In ring algorithms over {devices} devices, which are optimal in bytes. statistics: batch"
-        " statistics. loss: collectives of the loss and of metrics, such as the gather of"
-        f" negatives. Ratio of the compiled program to the step: {ratio:.3f}.",
+        f"In ring algorithms over {devices} devices, which are optimal in bytes. parameters: gather"
+        " of the shards. statistics: batch statistics. loss: collectives of the loss and of"
+        " metrics, such as the gather of negatives. Ratio of the compiled program to the step:"
+        f" {ratio:.3f}.",
     )
 
 
@@ -133,8 +135,9 @@ def _chips(plan: Mapping[str, Any]) -> str:
         f"TFLOP/s: peak rate of {_describe_products(run)}.",
         f"step, run: time of the arithmetic at an assumed {run['utilisation']:.0%} of the peak"
         " rate (--utilisation). update only: time to read and write parameters and moments"
-        " and to read gradients once, a part of every step. If that is a large part of the step,"
-        " the utilisation is not achievable: use fewer devices or a larger batch.",
+        " and to read gradients once, a part of every step; with a sharded optimizer state, those"
+        " of one device's shards, and the gathered parameters. If that is a large part of the"
+        " step, the utilisation is not achievable: use fewer devices or a larger batch.",
     )
 
 

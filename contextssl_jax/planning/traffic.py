@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
+from contextssl_jax.distributed.sharding import GATHER
 from contextssl_jax.planning.counting import OTHER, count_operations, part_of
 from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.memory import size_of
 
-# The primitives of the functions in collectives.py, with XLA's names.
+# The primitives of the functions in collectives.py and sharding.py, with XLA's names.
 _REQUESTED = {"psum": "all-reduce", "all_gather": "all-gather", "reduce_scatter": "reduce-scatter"}
 
 _COLLECTIVES = (
@@ -69,13 +70,14 @@ def requested_bytes(
       parts: see count_flops.
 
     Returns:
-      Bytes by purpose: "gradients"; "statistics: PART", the batch statistics of a module; and
-      "loss", all other collectives of losses and metrics, such as the gather of negatives.
+      Bytes by purpose: "gradients", and "parameters", the gather of shards; "statistics:
+      PART", the batch statistics of a module; and "loss", all other collectives of losses and
+      metrics, such as the gather of negatives.
     """
 
     def label(scope: str) -> str:
         if "jvp(" not in scope:  # after the backward pass
-            return "gradients"
+            return "parameters" if GATHER in scope else "gradients"
         part = part_of(scope, parts)
         return "loss" if part == OTHER else f"statistics: {part}"
 

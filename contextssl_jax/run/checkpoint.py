@@ -1,8 +1,8 @@
 """Asynchronous checkpoints, with checksums that are verified when a checkpoint is restored.
 
-The saved arrays are replicated, and each process writes a part of them. Every checkpoint stores
-checksums, and `checkpoints.json` lists the saved steps, so that damaged and missing checkpoints are
-detected.
+Each process writes a part of the saved arrays, which may be split over devices. Every checkpoint
+stores checksums, and `checkpoints.json` lists the saved steps, so that damaged and missing
+checkpoints are detected.
 """
 
 import functools
@@ -99,7 +99,7 @@ class Checkpoints:
 
         Args:
           checkpoint: the checkpoint, whose state on the host is used for the checksums.
-          arrays: the state on the devices, fully replicated.
+          arrays: the state on the devices of all processes, replicated or split.
 
         Raises:
           UserError: this save or the previous one failed, for example because the disk is full.
