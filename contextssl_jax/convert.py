@@ -188,9 +188,8 @@ def _write_workdir(
     workdir.mkdir(parents=True, exist_ok=True)
     state = start_state(variables, build_optimizer(config.train))
     with Checkpoints(workdir, keep=1) as checkpoints:
-        host_state = jax.device_get(state)
         host_data = initial_host_data(statistics)
-        checkpoints.save(Checkpoint(0, host_state, host_data), jax.device_put(state))
+        checkpoints.save(Checkpoint(0, jax.device_put(state), host_data))
         checkpoints.wait()
     append_run_metadata(workdir, metadata)
     write_atomic(workdir / CONFIG, to_json(config))  # last: without it, the folder is no workdir

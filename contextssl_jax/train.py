@@ -155,7 +155,7 @@ def _training_loop(
         }
         arrays = parallel.global_arrays(state)
         check_finite(step, arrays)
-        checkpoints.save(Checkpoint(step, parallel.fetch(state), host_data), arrays)
+        checkpoints.save(Checkpoint(step, arrays, host_data))
 
     def write(step: int, evaluation: Evaluation) -> None:
         with task("writing the report"):

@@ -29,7 +29,7 @@ TEMPLATE = state(0)
 
 
 def save_one(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
-    checkpoints.save(checkpoint, jax.device_put(checkpoint.state))
+    checkpoints.save(checkpoint._replace(state=jax.device_put(checkpoint.state)))
 
 
 def save(workdir: epath.Path, steps: range, keep: int = 5) -> None:

@@ -154,7 +154,7 @@ def test_checkpoints_of_shards_are_those_of_one_device(tmp_path):
     state, _ = steps(place, options(), 1)
     host = place.fetch(state)
     with Checkpoints(epath.Path(tmp_path), 1) as checkpoints:
-        checkpoints.save(Checkpoint(1, host, {}), place.global_arrays(state))
+        checkpoints.save(Checkpoint(1, place.global_arrays(state), {}))
         checkpoints.wait()
         template = jax.tree.map(np.empty_like, ONE.fetch(steps(ONE, options(), 1)[0]))
         restored = checkpoints.restore(template)

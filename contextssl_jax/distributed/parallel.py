@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import (
     AxisType,
@@ -156,7 +157,7 @@ class Parallel:
         """
         if self.partition is None:
             return jax.device_get(self.local_copy(tree))
-        return jax.device_get(jax.tree.map(_whole, tree))
+        return jax.tree.map(fetch_leaf, tree)
 
     def _specs(self, state: Any) -> Any:
         """Return the partition specs of a state, a prefix of its tree."""
@@ -189,16 +190,18 @@ def replicate_on(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def _whole(leaf: jax.Array) -> Any:
-    """Return an array of all processes as one that this process can copy to the host.
+def fetch_leaf(leaf: Any) -> np.ndarray:
+    """Copy a global array of all processes, or an array of this host, to the host.
 
-    Leaf by leaf, so that a device holds one whole array at a time.
+    Every process must call this function. A device holds one whole array at a time.
     """
-    if leaf.is_fully_replicated:
-        return leaf.addressable_data(0)
-    if leaf.is_fully_addressable:
-        return leaf
-    return multihost_utils.process_allgather(leaf, tiled=True)
+    if isinstance(leaf, jax.Array):
+        if leaf.is_fully_replicated:
+            leaf = leaf.addressable_data(0)
+        elif not leaf.is_fully_addressable:
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    array: np.ndarray = jax.device_get(leaf)
+    return array
 
 
 def choose_parallel(

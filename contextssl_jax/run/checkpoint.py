@@ -43,7 +43,7 @@ class Checkpoint(NamedTuple):
     """The content of a checkpoint."""
 
     step: int
-    state: Any  # the train state, NumPy arrays
+    state: Any  # the train state: global arrays to save, NumPy arrays when restored
     host: dict[str, Any]  # host data: position in the data, metrics since the last log line, and
     # under "inputs" the statistics of the data set; see data.inputs
 
@@ -94,12 +94,12 @@ class Checkpoints:
         """Return the steps that have a checkpoint, intact or damaged, in ascending order."""
         return _list_steps(self._folder)
 
-    def save(self, checkpoint: Checkpoint, arrays: Any) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Start an asynchronous save, unless the step is already saved.
 
         Args:
-          checkpoint: the checkpoint, whose state on the host is used for the checksums.
-          arrays: the state on the devices of all processes, replicated or split.
+          checkpoint: the checkpoint. Its state is on the devices of all processes, replicated or
+            split; later steps may reuse its memory.
 
         Raises:
           UserError: this save or the previous one failed, for example because the disk is full.
@@ -112,7 +112,7 @@ class Checkpoints:
             self._manager.save(
                 checkpoint.step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host_data)
+                    state=ocp.args.StandardSave(checkpoint.state), host=ocp.args.JsonSave(host_data)
                 ),
             )
         except Exception as error:  # Orbax and TensorStore raise many types

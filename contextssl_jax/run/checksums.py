@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
+from contextssl_jax.distributed.parallel import fetch_leaf
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage.paths import is_remote
 from contextssl_jax.storage.safe_json import parse_json, truncate
@@ -28,7 +29,9 @@ def with_checksums(step: int, state: Any, host: dict[str, Any]) -> dict[str, Any
 
     Args:
       step: the step of the checkpoint.
-      state: the state that is saved with it, NumPy arrays.
+      state: the state that is saved with it, NumPy arrays or global arrays on the devices of all
+        processes, which all call this function. They are fetched one by one, so that the host does
+        not hold the state twice.
       host: the host data, JSON values.
     """
     content = {"step": step, **host, "arrays": _array_checksums(state)}
@@ -121,10 +124,16 @@ def _checksum(host: dict[str, Any]) -> int:
 
 def _array_checksums(state: Any) -> dict[str, dict[str, Any]]:
     """Return the shape of every array and the CRC-32 of its bytes."""
-    leaves = _leaves(state)
     with ThreadPoolExecutor() as pool:
-        checksums = pool.map(lambda item: zlib.crc32(np.ascontiguousarray(item[1]).data), leaves)
+        checksums = [
+            (name, leaf.shape, pool.submit(_crc32, fetch_leaf(leaf)))
+            for name, leaf in _leaves(state)
+        ]
         return {
-            name: {"shape": list(leaf.shape), "crc32": checksum}
-            for (name, leaf), checksum in zip(leaves, checksums, strict=True)
+            name: {"shape": list(shape), "crc32": checksum.result()}
+            for name, shape, checksum in checksums
         }
+
+
+def _crc32(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
