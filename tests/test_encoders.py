@@ -98,8 +98,19 @@ def test_running_statistics_move_by_a_tenth():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * 512 / 511, rtol=1e-4)
 
 
+def choose_platform(monkeypatch, name):
+    """Select a platform's branch of lax.platform_dependent on the CPU."""
+
+    def choose(*args, default, **branches):
+        return branches.get(name, default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2), (5, 4), (3, 3)])
-def test_convolution_and_its_gradients_are_xlas(size, stride):
+def test_convolution_and_its_gradients_are_xlas(size, stride, platform, monkeypatch):
+    choose_platform(monkeypatch, platform)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 12, 12, 5)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 5, 4)).astype(np.float32)
