@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from contextssl_jax.models.batchnorm import MOMENTS, BatchNorm
 from contextssl_jax.models.convolution import Conv
+from contextssl_jax.models.pooling import max_pool
 
 Layer = Callable[..., Any]
 
@@ -100,7 +101,7 @@ class ResNet(nn.Module):
         x = conv(self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1
