@@ -7,12 +7,35 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from contextssl_jax.models.batchnorm import MOMENTS, BatchNorm
 from contextssl_jax.models.convolution import Conv
 from contextssl_jax.models.pooling import max_pool
 
 Layer = Callable[..., Any]
+
+
+@jax.custom_vjp
+def _rectify(x: jax.Array) -> jax.Array:
+    """Return max(x, 0), and save it for the gradient instead of x.
+
+    The next layer saves it too. With jax.nn.relu, XLA for GPUs recomputes the sum of a block's
+    input and residual from both.
+    """
+    return nn.relu(x)
+
+
+def _rectify_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = nn.relu(x)
+    return y, y
+
+
+def _rectify_backward(y: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(lax.optimization_barrier(y) > 0, g, jnp.zeros_like(g)),)
+
+
+_rectify.defvjp(_rectify_forward, _rectify_backward)
 
 
 class BasicBlock(nn.Module):
@@ -35,7 +58,7 @@ class BasicBlock(nn.Module):
         if y.shape != x.shape:
             x = self.conv(self.channels, 1, self.stride, name="shortcut")(x)
             x = self.norm(name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        return _rectify(x + y)
 
 
 class BottleneckBlock(nn.Module):
@@ -60,7 +83,7 @@ class BottleneckBlock(nn.Module):
         if y.shape != x.shape:
             x = self.conv(4 * self.channels, 1, self.stride, name="shortcut")(x)
             x = self.norm(name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        return _rectify(x + y)
 
 
 class ResNet(nn.Module):
