@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import choose_platform
 
 from configs import base
 from contextssl_jax.models import ENCODERS
@@ -98,15 +99,6 @@ def test_running_statistics_move_by_a_tenth():
     stats = updated["batch_stats"]["bn1"]
     np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * 512 / 511, rtol=1e-4)
-
-
-def choose_platform(monkeypatch, name):
-    """Select a platform's branch of lax.platform_dependent on the CPU."""
-
-    def choose(*args, default, **branches):
-        return branches.get(name, default)(*args)
-
-    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
