@@ -62,7 +62,9 @@ def test_every_encoder_compiles_for_an_h100(encoder, stem, figures):
 @pytest.mark.parametrize("config", FULL)
 def test_the_full_configs_compile_for_an_h100(config, figures):
     found = figures("h100", f"--config=configs/{config}.py")
-    assert found["dtype"] == "bfloat16" and found["milliseconds"] is None
+    assert found["dtype"] == "bfloat16" and found["estimate"] == "roofline"
+    assert sum(part["flops"] for part in found["parts"].values()) == found["flops"]["products"]
+    assert 0 < found["peak_share"] < 1 and not found["collectives"]
     # 20 convolutions with two gradients each, of which the first layer has no use for one, are
     # all bfloat16, as are the transformer's products.
     assert found["products"]["bf16 x bf16"] >= 3 * 20 - 1 + 3 * (1 + 4 * 3 + 1 + 3)
@@ -79,12 +81,13 @@ def test_float32_compiles_for_an_h100(figures):
 def test_eight_devices_compile_for_h100s(figures):
     contexts = "--config.data.contexts=8"
     found = figures("h100", *SMALL, contexts, "--devices=8")
-    assert found["devices"] == 8
+    assert found["devices"] == 8 and found["collectives"]["all-reduce"]["overlapped"]
 
 
 def test_the_full_config_compiles_for_a_tpu(figures):
     found = figures("v5e", "--config=configs/cifar10_crop_blur.py")
     assert found["device"] == "TPU v5 lite"
+    assert found["estimate"] == "compiler" and 0.2 < found["peak_share"] < 1
     times = [part["milliseconds"] for part in found["parts"].values()]
     assert sum(times) == pytest.approx(found["milliseconds"], abs=0.01)
     assert found["flops"]["products"] == pytest.approx(found["flops"]["xla"], rel=0.05)

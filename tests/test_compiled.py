@@ -1,4 +1,4 @@
-"""Analysis of hand-written HLO, and errors of a compiler that aborts."""
+"""Analysis of hand-written HLO, gradients of convolutions, and errors of a compiler that aborts."""
 
 import sys
 
@@ -8,12 +8,15 @@ from contextssl_jax.benchmarks import compiled as benchmark
 from contextssl_jax.errors import UserError
 from contextssl_jax.planning import targets
 from contextssl_jax.planning.compiled import (
+    Cost,
+    cost_by_part,
     count_data_movement,
-    kernels_by_part,
     products_by_precision,
 )
+from contextssl_jax.planning.hardware import Chip
 from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.isolation import run_isolated
+from contextssl_jax.planning.products import find_product
 
 # A program as compilers write it: tuples, layouts with tiles, comments, a loop, nested fusions.
 PROGRAM = """\
@@ -48,12 +51,14 @@ HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4]{1,0})
   ROOT %more = pred[] constant(true)
 }
 
-ENTRY %main (p: f32[8,4], q: bf16[4,8]) -> f32[4] {
+ENTRY %main (p: f32[8,4], q: bf16[4,8], images: bf16[2,4,4,3], kernel: bf16[8,3,3,3]) -> f32[4] {
   %p = f32[8,4]{1,0} parameter(0)
   %q = bf16[4,8]{1,0} parameter(1)
   %cast = bf16[8,4]{1,0} fusion(%p), kind=kLoop, calls=%conversion, metadata={op_name="jit(step)/jvp(Net)/cast"}
   %matmul = f32[8,8]{1,0} fusion(%cast, %q), kind=kOutput, calls=%product, metadata={op_name="jit(step)/jvp(Net)/dot"}, backend_config={"window_config":{"estimated_cycles":"30"}}
-  %t = (f32[8,8]{1,0}, s32[]) custom-call(%q, %q), custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/jvp(Other)/conv"}
+  %images = bf16[2,4,4,3]{3,2,1,0} parameter(2)
+  %kernel = bf16[8,3,3,3]{3,2,1,0} parameter(3)
+  %t = (bf16[2,4,4,8]{3,2,1,0}, u8[16]{0}) custom-call(%images, %kernel), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward", metadata={op_name="jit(step)/jvp(Other)/conv"}
   %turned = f32[8,8]{0,1} copy(%matmul), metadata={op_name="jit(step)/jvp()/turn"}
   %same = f32[8,8]{0,1} copy(%turned)
   %ahead = (f32[8,8]{0,1}, f32[8,8]{0,1:T(8)S(1)}, u32[]) copy-start(%same)
@@ -67,23 +72,45 @@ ENTRY %main (p: f32[8,4], q: bf16[4,8]) -> f32[4] {
 """  # noqa: E501
 
 
-def test_kernels_bytes_and_cycles_by_part():
-    parts = kernels_by_part(parse_hlo(PROGRAM), {"Net": "net"})
-    f32, bf16 = 8 * 8 * 4, 8 * 4 * 2
-    assert {name: dict(counts) for name, counts in parts.items()} == {
-        "net, forward": {
-            "kernels": 2,
-            "bytes": (8 * 4 * 4 + bf16) + (bf16 + bf16 + f32),
-            "cycles": 30,
-        },
+# A chip on which a byte takes 1 s, a bfloat16 product 1/2 s and a float32 one 1 s or 4 s.
+CHIP = Chip("test", 4.0, {"default": 2.0, "highest": 0.5}, 0.0, 1.0, 1)
+
+
+def test_cost_by_part():
+    costs = cost_by_part(parse_hlo(PROGRAM), {"Net": "net"}, CHIP)
+    f32, bf16, product = 8 * 8 * 4, 8 * 4 * 2, 2 * 8 * 8 * 4
+    cast = 8 * 4 * 4 + bf16
+    # Images, kernel, result and workspace. Of each axis' 12 taps, 2 read the padding.
+    convolved, taps = 2 * (2 * 16 * 3 + 8 * 9 * 3 + 2 * 16 * 8) + 16, 10
+    assert costs == {
+        "net, forward": Cost(
+            kernels=2,
+            bytes=cast + (bf16 + bf16 + f32),
+            flops=product,
+            peak_seconds=product / 4,
+            roofline_seconds=cast + (bf16 + bf16 + f32),
+            cycles=30,
+        ),
         # Both operands of each are one array, which is read once.
-        "net, backward": {"kernels": 5, "bytes": 5 * 2 * f32, "cycles": 0},
-        "rendering and loss, forward": {
-            "kernels": 2,
-            "bytes": (bf16 + f32 + 4) + 2 * f32,
-            "cycles": 0,
-        },
-        "update": {"kernels": 2, "bytes": 2 * f32 + (f32 + 8 * 4), "cycles": 0},
+        "net, backward": Cost(
+            kernels=5,
+            bytes=5 * 2 * f32,
+            flops=5 * 2 * product,
+            peak_seconds=5 * 2 * product / 0.5,
+            roofline_seconds=5 * 2 * product / 0.5,
+        ),
+        "rendering and loss, forward": Cost(
+            kernels=2,
+            bytes=convolved + 2 * f32,
+            flops=2 * 2 * 3 * 8 * taps**2,
+            peak_seconds=2 * 2 * 3 * 8 * taps**2 / 4,
+            roofline_seconds=2 * 2 * 3 * 8 * taps**2 / 4 + 2 * f32,
+        ),
+        "update": Cost(
+            kernels=2,
+            bytes=2 * f32 + (f32 + 8 * 4),
+            roofline_seconds=2 * f32 + (f32 + 8 * 4),
+        ),
     }
 
 
@@ -92,6 +119,28 @@ def test_products_count_within_fusions_loops_and_libraries():
         "f32 x f32, highest": 5,
         "bf16 x bf16": 2,
     }
+
+
+LIBRARY_GRADIENTS = """\
+ENTRY %main (x: bf16[2,8,8,3], g: bf16[2,4,4,5], k: bf16[5,3,3,3]) -> bf16[2,8,8,3] {
+  %x = bf16[2,8,8,3]{3,2,1,0} parameter(0)
+  %g = bf16[2,4,4,5]{3,2,1,0} parameter(1)
+  %k = bf16[5,3,3,3]{3,2,1,0} parameter(2)
+  %for = bf16[2,4,4,5]{3,2,1,0} custom-call(%x, %k), window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %kernel = bf16[5,3,3,3]{3,2,1,0} custom-call(%x, %g), window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardFilter"
+  %input = bf16[2,8,8,3]{3,2,1,0} custom-call(%g, %k), window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardInput"
+  %same = bf16[2,8,8,3]{3,2,1,0} convolution(%g, %k), window={size=3x3 pad=1_2x1_2 lhs_dilate=2x2 rhs_reversal=1x1}, dim_labels=b01f_i01o->b01f
+  ROOT %product = bf16[2,2]{1,0} custom-call(%x, %x), custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1","2","3"]}}}
+}
+"""  # noqa: E501
+
+
+def test_gradients_of_a_convolution_have_its_flops():
+    computation = parse_hlo(LIBRARY_GRADIENTS).computations["main"]
+    found = {name: find_product(one, computation) for name, one in computation.items()}
+    flops = {name: product.flops for name, product in found.items() if product}
+    assert flops.pop("product") == 2 * 2 * 2 * 8 * 8 * 3
+    assert flops == dict.fromkeys(("for", "kernel", "input", "same"), 2 * 2 * 3 * 5 * 11**2)
 
 
 def test_data_movement_is_counted_by_kind():

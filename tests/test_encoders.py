@@ -2,15 +2,18 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import choose_platform
 
 from configs import base
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.convolution import convolve
 from contextssl_jax.models.patch import PatchEncoder
+from contextssl_jax.models.pooling import max_pool
 from contextssl_jax.models.resnet import BasicBlock, ResNet
 
 KEY = jax.random.key(0)
@@ -98,8 +101,10 @@ def test_running_statistics_move_by_a_tenth():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * 512 / 511, rtol=1e-4)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2), (5, 4), (3, 3)])
-def test_convolution_and_its_gradients_are_xlas(size, stride):
+def test_convolution_and_its_gradients_are_xlas(size, stride, platform, monkeypatch):
+    choose_platform(monkeypatch, platform)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 12, 12, 5)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 5, 4)).astype(np.float32)
@@ -116,6 +121,19 @@ def test_convolution_and_its_gradients_are_xlas(size, stride):
     g = rng.normal(size=ours.shape).astype(np.float32)
     for a, b in zip((ours, *pull(g)), (expected, *pull_expected(g)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_max_pool_and_its_gradient_are_xlas(platform, monkeypatch):
+    choose_platform(monkeypatch, platform)
+    rng = np.random.default_rng(0)
+    x = rng.integers(-2, 3, (3, 8, 12, 5)).astype(np.float32)  # windows have several maxima
+    ours, pull = jax.vjp(max_pool, x)
+    pad = ((1, 1), (1, 1))
+    expected, pull_expected = jax.vjp(lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=pad), x)
+    np.testing.assert_array_equal(ours, expected)
+    g = rng.normal(size=ours.shape).astype(np.float32)
+    np.testing.assert_allclose(*pull(g), *pull_expected(g), atol=1e-5)
 
 
 def test_convolution_of_chunks_and_of_sizes_that_the_stride_does_not_divide(monkeypatch):

@@ -12,10 +12,11 @@ from jax.sharding import PartitionSpec
 from contextssl_jax.models import ENCODERS
 from contextssl_jax.models.resnet import BasicBlock, ResNet
 from contextssl_jax.planning import tables
+from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.memory import size_of
 from contextssl_jax.planning.plan import traffic
 from contextssl_jax.planning.program import build_program
-from contextssl_jax.planning.traffic import ring_bytes, sent_bytes
+from contextssl_jax.planning.traffic import Collective, collectives, ring_bytes
 
 jax.devices()  # initializes JAX with four devices, before a plan initializes it with fewer
 
@@ -49,11 +50,50 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 """  # noqa: E501
 
 
+def sent_bytes(text, devices):
+    return {name: one.bytes for name, one in collectives(parse_hlo(text), devices).items()}
+
+
 def test_sent_bytes_of_a_hand_written_program():
     assert sent_bytes(PROGRAM, 2) == {
         "all-reduce": (2 * 3 * 4 + 5 * 2) + 7 * 8 * 4,
         "all-gather": 10 / 2,
         "reduce-scatter": 4 * 4,  # half of the eight entries of the full array
+    }
+
+
+# Asynchronous collectives, with and without a kernel in between, and fused ones as of TPUs.
+ASYNCHRONOUS = """\
+%part (a.1: f32[8], b.1: f32[16]) -> f32[16] {
+  ROOT %gather.1 = f32[16]{0} all-gather(%a.1), dimensions={0}
+}
+
+%async_collective_fusion.1 (a.2: f32[8], b.2: f32[16]) -> (f32[8], f32[16]) {
+  %sine = f32[8]{0} sine(%a.2)
+  %gather.2 = f32[16]{0} all-gather(%a.2), dimensions={0}
+  ROOT %both = (f32[8]{0}, f32[16]{0}) tuple(%sine, %gather.2)
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %start.1 = f32[8]{0} all-reduce-start(%a), to_apply=%add
+  %wait = (f32[8]{0}, f32[8]{0}, u32[]) copy-start(%a)
+  %done.1 = f32[8]{0} all-reduce-done(%start.1)
+  %start.2 = (f32[8]{0}, f32[4]{0}) reduce-scatter-start(%done.1), to_apply=%add
+  %kernel = f32[8]{0} sine(%a)
+  %done.2 = f32[4]{0} reduce-scatter-done(%start.2)
+  %async-collective-start = (f32[8]{0}, f32[16]{0}) fusion(%a), kind=kCustom, calls=%part
+  %compute = (f32[8]{0}, f32[16]{0}) fusion(%a), kind=kOutput, calls=%async_collective_fusion.1
+  ROOT %async-collective-done = f32[16]{0} fusion(%a), kind=kCustom, calls=%part
+}
+"""
+
+
+def test_collectives_overlap_if_kernels_are_between_start_and_end():
+    assert collectives(parse_hlo(ASYNCHRONOUS), 2) == {
+        "all-reduce": Collective(1, 8 * 4.0, 0, 0.0),
+        "reduce-scatter": Collective(1, 4 * 4.0, 1, 4 * 4.0),
+        "all-gather": Collective(1, 8 * 4.0, 1, 8 * 4.0),
     }
 
 

@@ -87,7 +87,7 @@ def test_the_model_is_the_same(name):
 @pytest.mark.parametrize(
     "model, shape, factor",
     [
-        (functools.partial(ResNet, (2, 2, 2, 2), BasicBlock, "cifar", 8), (32, 32, 32, 3), 4),
+        (functools.partial(ResNet, (2, 2, 2, 2), BasicBlock, "cifar", 8), (32, 32, 32, 3), 3),
         (functools.partial(ResNet, (2, 2), BottleneckBlock, "cifar", 8), (8, 32, 32, 3), 4),
         (functools.partial(PatchEncoder, 4, (8, 32), 4, 16), (64, 32, 32, 3), 2.5),
         (functools.partial(ContextTransformer, 64, 6, 4, 32), (8, 128, 40), 15),

@@ -1,4 +1,6 @@
-"""Options that reduce an experiment to seconds."""
+"""Options that reduce an experiment to seconds, and a platform's code on the CPU."""
+
+import jax
 
 from contextssl_jax.main import main
 
@@ -32,3 +34,12 @@ TINY = ("--config.data.contexts=2", "--config.data.pairs=4", "--config.unconditi
 def run(*arguments: object) -> int:
     """Run the command, and return its exit status."""
     return main(["main", *map(str, arguments)])
+
+
+def choose_platform(monkeypatch, name):
+    """Select a platform's branch of lax.platform_dependent on the CPU."""
+
+    def choose(*args, default, **branches):
+        return branches.get(name, default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)

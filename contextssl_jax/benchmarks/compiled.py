@@ -4,36 +4,38 @@
 
 Requires XLA's compiler for NVIDIA GPUs (pip install 'contextssl-jax[compile-gpu]') or for TPUs
 ('contextssl-jax[compile-tpu]'), but no data and no accelerator. GPU kernels are not autotuned,
-which requires a GPU. --devices=N compiles for N chips under shard_map, and --out=FILE writes the
-results as JSON.
+which requires a GPU. Milliseconds are estimates, not measurements: the compiler's own for TPUs, and
+for GPUs the sum over kernels of the time at the peak memory bandwidth or rate of products.
+--devices=N compiles for N chips under shard_map, and --out=FILE writes the results as JSON.
 """
 
 import json
 import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-from ml_collections import ConfigDict
-
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.errors import Parser, UserError
-from contextssl_jax.planning.compiled import (
-    count_data_movement,
-    kernels_by_part,
-    products_by_precision,
-)
-from contextssl_jax.planning.flops import count_flops
-from contextssl_jax.planning.hlo import parse_hlo
+from contextssl_jax.planning.compilation import compile_step
 from contextssl_jax.planning.isolation import run_isolated
-from contextssl_jax.planning.program import build_program
 from contextssl_jax.planning.tables import format_table, with_notes
-from contextssl_jax.planning.targets import TARGETS, check_installed, describe_devices
+from contextssl_jax.planning.targets import TARGETS, check_installed
 from contextssl_jax.storage.files import json_output
 
 _IN_PROCESS = "--in-process"
+_ESTIMATES = {
+    "compiler": "estimated by the compiler, not measured",
+    "roofline": "estimated as the sum of the kernels' rooflines, not measured",
+}
+_NOTES = {
+    "compiler": "estimated ms: the compiler's own estimate in cycles. share of peak: of these, what"
+    " the products take at the chip's peak rate. A fusion belongs to the part of its result.",
+    "roofline": "estimated ms: for each kernel, the time for its bytes at the chip's memory"
+    " bandwidth, or that of its products at the peak rate if that is longer; without launches and"
+    " the interconnect, so a lower bound. share of peak: of these, what the products take at the"
+    " peak rate. A fusion belongs to the part of its result.",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,85 +68,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def compile_step(config: ConfigDict, chip: str, devices: int) -> dict[str, Any]:
-    """Compile the train step in this process, which ends if the compiler aborts.
-
-    Args:
-      config: the options.
-      chip: a name in TARGETS, whose environment must be set.
-      devices: number of devices that the global batch is split over.
-
-    Returns:
-      Results for one device by name: compile time in seconds, bytes of memory, FLOPs, number of
-      kernels, and bytes that the kernels read and write.
-
-    Raises:
-      UserError: an option is invalid, or the chip has no such number of devices.
-    """
-    target = TARGETS[chip]
-    chips = describe_devices(chip, devices)
-    program = build_program(config, devices, chips)
-    lowered = program.traced.lower()
-    start = time.perf_counter()
-    compiled = lowered.compile()
-    seconds = time.perf_counter() - start
-    hlo, memory = parse_hlo(compiled.as_text()), compiled.memory_analysis()
-    xla = compiled.cost_analysis() or {}
-    kernels = kernels_by_part(hlo, program.parts)
-    return {
-        "chip": chip,
-        "device": chips[0].device_kind,
-        "devices": devices,
-        "method": config.method,
-        "data": config.data.name,
-        "encoder": config.model.encoder,
-        "dtype": config.model.dtype,
-        "contexts": config.data.contexts,
-        "pairs": config.data.pairs,
-        "jax": jax.__version__,
-        "seconds": round(seconds, 1),
-        "memory": {
-            "arguments": memory.argument_size_in_bytes,
-            "temporaries": memory.temp_size_in_bytes,
-            "outputs beside donated arguments": (
-                memory.output_size_in_bytes - memory.alias_size_in_bytes
-            ),
-        },
-        "flops": {
-            "products": count_flops(program.traced.jaxpr.jaxpr, target.platform).total(),
-            "xla": xla.get("flops"),
-        },
-        "bytes": {
-            "kernels": sum(counts["bytes"] for counts in kernels.values()),
-            "xla": xla.get("bytes accessed"),
-        },
-        "kernels": sum(counts["kernels"] for counts in kernels.values()),
-        "milliseconds": _milliseconds(
-            sum(counts["cycles"] for counts in kernels.values()), target.clock
-        ),
-        "parts": {
-            part: {
-                "kernels": counts["kernels"],
-                "bytes": counts["bytes"],
-                "milliseconds": _milliseconds(counts["cycles"], target.clock),
-            }
-            for part, counts in sorted(kernels.items())
-        },
-        "products": dict(products_by_precision(hlo).most_common()),
-        "moves": {kind: dict(counts) for kind, counts in count_data_movement(hlo).items()},
-    }
-
-
 def format_results(results: Mapping[str, Any]) -> str:
     """Return the results as text tables."""
     products = [(name, str(count)) for name, count in results["products"].items()]
     blocks = [
         _header(results),
         _parts(results),
+        _collectives(results),
         format_table(("matrix products and convolutions, by operands", "count"), products),
         _data_movement(results),
     ]
-    return "\n\n".join(blocks)
+    return "\n\n".join(filter(None, blocks))
 
 
 def _header(results: Mapping[str, Any]) -> str:
@@ -162,22 +96,48 @@ def _header(results: Mapping[str, Any]) -> str:
         + (f", {traffic['xla'] / 1e9:.1f} by XLA's count" if traffic["xla"] else ""),
         f"  kernels: {results['kernels']:,}",
     ]
-    if results["milliseconds"] is not None:
-        lines.append(f"  milliseconds, estimated by the compiler: {results['milliseconds']:.2f}")
+    lines.append(
+        f"  milliseconds, {_ESTIMATES[results['estimate']]}: {results['milliseconds']:.2f},"
+        f" {results['peak_share']:.0%} of the peak rate"
+    )
     return "\n".join(lines)
 
 
 def _parts(results: Mapping[str, Any]) -> str:
-    header = ("part", "kernels", "GB")
     rows = [
-        (part, f"{row['kernels']:,}", f"{row['bytes'] / 1e9:.2f}")
+        (
+            part,
+            f"{row['kernels']:,}",
+            f"{row['bytes'] / 1e9:.2f}",
+            f"{row['flops'] / 1e12:.3f}",
+            f"{row['milliseconds']:.2f}",
+            f"{row['peak_share']:.0%}",
+        )
         for part, row in results["parts"].items()
     ]
-    if results["milliseconds"] is None:
-        return format_table(header, rows)
-    times = [f"{row['milliseconds']:.2f}" for row in results["parts"].values()]
-    timed = [(*row, time) for row, time in zip(rows, times, strict=True)]
-    return format_table((*header, "estimated ms"), timed)
+    header = ("part", "kernels", "GB", "TFLOP", "estimated ms", "share of peak")
+    return with_notes(format_table(header, rows), _NOTES[results["estimate"]])
+
+
+def _collectives(results: Mapping[str, Any]) -> str | None:
+    rows = [
+        (
+            name,
+            f"{row['count']:,}",
+            f"{row['bytes'] / 1e6:.3f}",
+            f"{row['overlapped']:,}",
+            f"{row['overlapped_bytes'] / 1e6:.3f}",
+        )
+        for name, row in results["collectives"].items()
+    ]
+    if not rows:
+        return None
+    header = ("collectives", "count", "MB sent", "overlapped", "MB sent")
+    return with_notes(
+        format_table(header, rows),
+        "MB that one device sends in ring algorithms. overlapped: asynchronous, with kernels"
+        " between start and end.",
+    )
 
 
 def _data_movement(results: Mapping[str, Any]) -> str:
@@ -190,10 +150,6 @@ def _data_movement(results: Mapping[str, Any]) -> str:
         "transposes change the memory layout, conversions only the precision, copies neither;"
         " prefetches are asynchronous copies between a TPU's memories.",
     )
-
-
-def _milliseconds(cycles: int, clock: float | None) -> float | None:
-    return None if clock is None else round(1e3 * cycles / clock, 3)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contextssl_jax.models.dense import Dense
+
 _EPSILON = 1e-5
 
 
@@ -86,10 +88,10 @@ class Block(nn.Module):
         residual = nn.initializers.normal(self.residual)
         self.norm_1 = nn.LayerNorm(_EPSILON, dtype=self.dtype)
         self.norm_2 = nn.LayerNorm(_EPSILON, dtype=self.dtype)
-        self.qkv = nn.Dense(3 * self.width, dtype=self.dtype, kernel_init=initial)
-        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=residual)
-        self.up = nn.Dense(4 * self.width, dtype=self.dtype, kernel_init=initial)
-        self.down = nn.Dense(self.width, dtype=self.dtype, kernel_init=residual)
+        self.qkv = Dense(3 * self.width, self.dtype, initial)
+        self.out = Dense(self.width, self.dtype, residual)
+        self.up = Dense(4 * self.width, self.dtype, initial, gelu=True)
+        self.down = Dense(self.width, self.dtype, residual)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return the block's output, keys and values.
@@ -109,7 +111,7 @@ class Block(nn.Module):
     def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
         """Add the attention's output [..., heads, width / heads] and the MLP's to x [..., D]."""
         x = x + self.out(attended.reshape(x.shape))
-        return x + self.down(nn.gelu(self.up(self.norm_2(x)), approximate=False))
+        return x + self.down(self.up(self.norm_2(x)))
 
 
 class ContextTransformer(nn.Module):

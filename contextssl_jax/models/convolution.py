@@ -92,7 +92,13 @@ def _backward(
     def elsewhere(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.vjp(partial(_padded, stride=stride), x, kernel)[1](g)
 
-    return lax.platform_dependent(*saved, g, cpu=on_cpu, default=elsewhere)
+    def on_cuda(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # cuDNN's gradient has the output channels as the major axis. Without the barrier, XLA
+        # transposes parameter and moments to that layout for the update, and back after it.
+        by_x, by_kernel = elsewhere(x, kernel, g)
+        return by_x, lax.optimization_barrier(by_kernel.ravel()).reshape(kernel.shape)
+
+    return lax.platform_dependent(*saved, g, cpu=on_cpu, cuda=on_cuda, default=elsewhere)
 
 
 _with_gradients.defvjp(_forward, _backward)

@@ -7,11 +7,35 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from contextssl_jax.models.batchnorm import MOMENTS, BatchNorm
 from contextssl_jax.models.convolution import Conv
+from contextssl_jax.models.pooling import max_pool
 
 Layer = Callable[..., Any]
+
+
+@jax.custom_vjp
+def _rectify(x: jax.Array) -> jax.Array:
+    """Return max(x, 0), and save it for the gradient instead of x.
+
+    The next layer saves it too. With jax.nn.relu, XLA for GPUs recomputes the sum of a block's
+    input and residual from both.
+    """
+    return nn.relu(x)
+
+
+def _rectify_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = nn.relu(x)
+    return y, y
+
+
+def _rectify_backward(y: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(lax.optimization_barrier(y) > 0, g, jnp.zeros_like(g)),)
+
+
+_rectify.defvjp(_rectify_forward, _rectify_backward)
 
 
 class BasicBlock(nn.Module):
@@ -34,7 +58,7 @@ class BasicBlock(nn.Module):
         if y.shape != x.shape:
             x = self.conv(self.channels, 1, self.stride, name="shortcut")(x)
             x = self.norm(name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        return _rectify(x + y)
 
 
 class BottleneckBlock(nn.Module):
@@ -59,7 +83,7 @@ class BottleneckBlock(nn.Module):
         if y.shape != x.shape:
             x = self.conv(4 * self.channels, 1, self.stride, name="shortcut")(x)
             x = self.norm(name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        return _rectify(x + y)
 
 
 class ResNet(nn.Module):
@@ -100,7 +124,7 @@ class ResNet(nn.Module):
         x = conv(self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1

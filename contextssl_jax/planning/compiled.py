@@ -1,11 +1,14 @@
-"""Kernels, bytes, products, copies and cycles of a compiled train step, from its HLO."""
+"""Kernels, bytes, products, copies and estimated times of a compiled train step, from its HLO."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from contextssl_jax.planning.counting import OTHER, part_of
+from contextssl_jax.planning.hardware import Chip
 from contextssl_jax.planning.hlo import Computation, Hlo, Instruction
+from contextssl_jax.planning.products import find_product
 
 # Instructions that do no work, as the end of an asynchronous one ("copy-done").
 _FREE = frozenset(
@@ -26,39 +29,66 @@ _FREE = frozenset(
 _DATA_MOVEMENT = frozenset(
     {"bitcast", "concatenate", "convert", "copy", "pad", "reshape", "slice", "transpose"}
 )
-_LIBRARY_PRODUCTS = re.compile(r"__cudnn\$conv|__cublas\$")
 _PREFETCHES = frozenset({"copy-start", "slice-start"})
 _KINDS = ("copies", "transposes", "conversions", "prefetches")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
-def kernels_by_part(hlo: Hlo, parts: Mapping[str, str]) -> dict[str, Counter[str]]:
-    """Sum kernels, bytes and cycles by the part of the step that they belong to.
+@dataclass(frozen=True)
+class Cost:
+    """Cost of kernels on one device.
 
-    A fusion belongs to the part of its result. The bytes of a kernel are the sizes of its operands
-    and of its result. The full size of an operand is counted even if the kernel reads a slice.
+    Attributes:
+      kernels: number of kernels.
+      bytes: sizes of their operands and results. The full size of an operand is counted even if
+        the kernel reads a slice.
+      flops: of their matrix products and convolutions.
+      peak_seconds: time of the products at the chip's peak rate for their operands.
+      roofline_seconds: sum over the kernels of the larger of the time for the bytes at the chip's
+        memory bandwidth, and that of the products at the peak rate. The time to launch kernels and
+        that of the interconnect are not included.
+      cycles: estimate of the compiler, which only compilers for TPUs provide.
+    """
+
+    kernels: int = 0
+    bytes: int = 0
+    flops: int = 0
+    peak_seconds: float = 0.0
+    roofline_seconds: float = 0.0
+    cycles: int = 0
+
+    def add(self, other: "Cost", times: int = 1) -> "Cost":
+        """Return the sum of this cost and a multiple of another."""
+        return Cost(*(getattr(self, f) + times * getattr(other, f) for f in Cost.__match_args__))
+
+
+def cost_by_part(hlo: Hlo, parts: Mapping[str, str], chip: Chip) -> dict[str, Cost]:
+    """Sum the cost of the kernels by the part of the step that they belong to.
+
+    A fusion belongs to the part of its result.
 
     Args:
       hlo: the compiled step.
       parts: names of parts by name scope; see `part_of`.
+      chip: the chip.
 
     Returns:
-      Counts of "kernels", "bytes" and "cycles", by names such as "encoder, forward". "update"
-      includes all operations after the gradient. Cycles are estimates of the compiler, which only
-      compilers for TPUs provide.
+      Costs by names such as "encoder, forward". "update" includes all operations after the
+      gradient.
     """
-    total: dict[str, Counter[str]] = defaultdict(Counter)
+    total: dict[str, Cost] = {}
     for instruction, computation, times in hlo.executed():
-        if instruction.opcode in _FREE | _PREFETCHES or instruction.opcode.endswith("-done"):
-            continue
-        moved = instruction.size + sum(
-            computation[name].size for name in dict.fromkeys(instruction.operands)
-        )
-        found = _CYCLES.search(instruction.attributes)
-        total[_part(instruction.scope, parts)].update(
-            kernels=times, bytes=times * moved, cycles=times * int(found[1]) if found else 0
-        )
-    return dict(total)
+        if is_kernel(instruction):
+            part = _part(instruction.scope, parts)
+            cost = _cost(hlo, instruction, computation, chip)
+            total[part] = total.get(part, Cost()).add(cost, times)
+    return total
+
+
+def is_kernel(instruction: Instruction) -> bool:
+    """Return whether an instruction does work, other than asynchronous copies."""
+    free = instruction.opcode in _FREE | _PREFETCHES or instruction.opcode.endswith("-done")
+    return not free
 
 
 def products_by_precision(hlo: Hlo) -> Counter[str]:
@@ -69,11 +99,10 @@ def products_by_precision(hlo: Hlo) -> Counter[str]:
       bfloat16) and "f32 x f32, highest".
     """
     total: Counter[str] = Counter()
-    for instruction, computation, times in _all(hlo):
-        custom = instruction.attribute("custom_call_target")
-        if instruction.opcode in ("dot", "convolution") or _LIBRARY_PRODUCTS.match(custom):
-            left, right = (computation[name].dtype for name in instruction.operands[:2])
-            total[f"{left} x {right}{_precision(instruction)}"] += times
+    for kernel, computation, times in hlo.executed():
+        for instruction, inside in _with_fused(hlo, kernel, computation):
+            if product := find_product(instruction, inside):
+                total[product.operands] += times
     return total
 
 
@@ -104,17 +133,29 @@ def _part(scope: str, parts: Mapping[str, str]) -> str:
     return f"{name}, {'backward' if 'transpose(' in scope else 'forward'}"
 
 
-def _precision(instruction: Instruction) -> str:
-    found = re.search(r"operand_precision=\{(\w+),|algorithm=(\w+)", instruction.attributes)
-    return f", {found[1] or found[2]}" if found else ""
+def _with_fused(
+    hlo: Hlo, instruction: Instruction, computation: Computation
+) -> Iterator[tuple[Instruction, Computation]]:
+    """Yield an instruction and those in its fusion, each with its computation."""
+    yield instruction, computation
+    yield from hlo.within(instruction)
 
 
-def _all(hlo: Hlo) -> Iterator[tuple[Instruction, Computation, int]]:
-    """Yield executed instructions and the instructions in their fusions."""
-    for instruction, computation, times in hlo.executed():
-        yield instruction, computation, times
-        for inner, inside in hlo.within(instruction):
-            yield inner, inside, times
+def _cost(hlo: Hlo, instruction: Instruction, computation: Computation, chip: Chip) -> Cost:
+    operands = (computation[name].size for name in dict.fromkeys(instruction.operands))
+    size = instruction.size + sum(operands)
+    found = [find_product(*one) for one in _with_fused(hlo, instruction, computation)]
+    products = [product for product in found if product]
+    peak = sum(product.flops / chip.peak(*product.rate) for product in products)
+    cycles = _CYCLES.search(instruction.attributes)
+    return Cost(
+        kernels=1,
+        bytes=size,
+        flops=sum(product.flops for product in products),
+        peak_seconds=peak,
+        roofline_seconds=max(size / chip.bandwidth, peak),
+        cycles=int(cycles[1]) if cycles else 0,
+    )
 
 
 def _kind(hlo: Hlo, instruction: Instruction, computation: Computation) -> str | None:

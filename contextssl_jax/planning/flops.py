@@ -53,7 +53,7 @@ def _convolution(eqn: JaxprEqn) -> int:
     p = eqn.params
     input_dims, kernel_dims, output_dims = p["dimension_numbers"]
     products = [
-        _products(inputs[i], kernel[k], outputs[o], *window)
+        count_taps(inputs[i], kernel[k], outputs[o], *window)
         for i, k, o, *window in zip(
             input_dims[2:],
             kernel_dims[2:],
@@ -74,7 +74,7 @@ def _shape(var: Any) -> tuple[int, ...]:
     return var.aval.shape
 
 
-def _products(
+def count_taps(
     size: int,
     taps: int,
     outputs: int,

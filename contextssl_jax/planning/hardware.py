@@ -6,6 +6,7 @@ gigabyte is taken as 10^9 bytes, a conservative reading. Sources:
 - TPU v4: https://docs.cloud.google.com/tpu/docs/v4
 - TPU v5e: https://docs.cloud.google.com/tpu/docs/v5e
 - TPU v5p: https://docs.cloud.google.com/tpu/docs/v5p
+- TPU v6e: https://docs.cloud.google.com/tpu/docs/v6e
 - H100 SXM: https://www.nvidia.com/en-us/data-center/h100
 - H200 SXM: https://www.nvidia.com/en-us/data-center/h200
 
@@ -54,6 +55,12 @@ CHIPS = (
     Chip("TPU v4", 275e12, _tpu_float32(275e12), 32e9, 1200e9, 4),
     Chip("TPU v5e", 197e12, _tpu_float32(197e12), 16e9, 819e9, 8),
     Chip("TPU v5p", 459e12, _tpu_float32(459e12), 95e9, 2765e9, 4),
+    Chip("TPU v6e", 918e12, _tpu_float32(918e12), 32e9, 1638e9, 8),
     Chip("H100 SXM", 989e12, _HOPPER_FLOAT32, 80e9, 3350e9, 8),
     Chip("H200 SXM", 989e12, _HOPPER_FLOAT32, 141e9, 4800e9, 8),
 )
+
+
+def find_chip(name: str) -> Chip:
+    """Return the chip of a name in CHIPS."""
+    return next(chip for chip in CHIPS if chip.name == name)

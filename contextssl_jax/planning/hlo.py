@@ -44,6 +44,12 @@ class Instruction:
         return sum(_bytes(*found) for found in _ARRAY.findall(self.shape))
 
     @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions of the result's first array."""
+        found = _ARRAY.search(self.shape)
+        return tuple(int(n) for n in (found[3] if found else "").split(",") if n)
+
+    @property
     def dtype(self) -> str:
         """Element type of the result's first array, such as "bf16"."""
         kind, bits, _, _ = _ARRAY.search(self.shape).groups()  # type: ignore[union-attr]

@@ -13,10 +13,11 @@ from contextssl_jax.planning.counting import OTHER
 from contextssl_jax.planning.dummy_datasets import reads_data
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hardware import CHIPS, Chip
+from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.memory import saved_for_backward, size_of
 from contextssl_jax.planning.program import Program, build_program
 from contextssl_jax.planning.tables import format_plan
-from contextssl_jax.planning.traffic import requested_bytes, sent_bytes
+from contextssl_jax.planning.traffic import collectives, requested_bytes
 from contextssl_jax.storage.files import json_output
 
 TARGET = "tpu"  # platform whose branches of lax.platform_dependent are counted; GPUs use the same
@@ -162,9 +163,10 @@ def traffic(program: Program, text: str) -> dict[str, dict[str, float]]:
       text: HLO text of the compiled step.
     """
     jaxpr = program.traced.jaxpr.jaxpr
+    sent = collectives(parse_hlo(text), program.devices)
     return {
         "asked": dict(requested_bytes(jaxpr, program.devices, TARGET, program.parts)),
-        "sent": sent_bytes(text, program.devices),
+        "sent": {name: kind.bytes for name, kind in sent.items()},
     }
 
 

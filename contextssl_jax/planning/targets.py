@@ -12,6 +12,7 @@ from typing import Any
 from jax.experimental import topologies
 
 from contextssl_jax.errors import UserError
+from contextssl_jax.planning.hardware import Chip, find_chip
 from contextssl_jax.storage.paths import is_installed
 
 # XLA's stream_executor.GpuTargetConfigProto; sizes in bytes, rates in 1/s.
@@ -53,6 +54,7 @@ class Target:
 
     Attributes:
       platform: JAX platform, "cuda" or "tpu".
+      chip: its specification.
       extra: extra of this project that installs the compiler.
       modules: Python modules, one of which must be installed.
       environment: environment variables to set before JAX is initialized.
@@ -61,6 +63,7 @@ class Target:
     """
 
     platform: str
+    chip: Chip
     extra: str
     modules: tuple[str, ...]
     environment: Mapping[str, str]
@@ -71,7 +74,8 @@ class Target:
 def _tpu(name: str, shapes: tuple[str, ...], clock: float) -> Target:
     environment = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
     topologies = tuple(f"{name}:{shape}" for shape in shapes)
-    return Target("tpu", "compile-tpu", ("libtpu",), environment, topologies, clock)
+    chip = find_chip(f"TPU {name}")
+    return Target("tpu", chip, "compile-tpu", ("libtpu",), environment, topologies, clock)
 
 
 _PLANE = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -82,6 +86,7 @@ _CUBE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 TARGETS: dict[str, Target] = {
     "h100": Target(
         "cuda",
+        find_chip("H100 SXM"),
         "compile-gpu",
         ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"),
         {"XLA_FLAGS": "--xla_gpu_autotune_level=0"},  # autotuning needs a GPU

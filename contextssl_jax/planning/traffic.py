@@ -6,14 +6,17 @@ reduce-scatter of s bytes sends half of that.
 """
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jax.extend.core import Jaxpr, JaxprEqn
 
 from contextssl_jax.distributed.sharding import GATHER
+from contextssl_jax.planning.compiled import is_kernel
 from contextssl_jax.planning.counting import OTHER, count_operations, part_of
-from contextssl_jax.planning.hlo import parse_hlo
+from contextssl_jax.planning.hlo import Computation, Hlo, Instruction
 from contextssl_jax.planning.memory import size_of
 
 # The primitives of the functions in collectives.py and sharding.py, with XLA's names.
@@ -26,6 +29,27 @@ _COLLECTIVES = (
     "all-to-all",
     "collective-permute",
 )
+# For TPUs, XLA fuses an asynchronous collective into the kernels that overlap with it. Each of them
+# contains the collective, as do fusions for its start and its end.
+_TPU_UNFINISHED = re.compile(r"async-collective-start|async_collective_fusion")
+_TPU_DONE = "async-collective-done"
+
+
+@dataclass(frozen=True)
+class Collective:
+    """Collectives of one kind.
+
+    Attributes:
+      count: number of executions.
+      bytes: that one device sends.
+      overlapped: how many are asynchronous, with kernels scheduled between start and end.
+      overlapped_bytes: that one device sends in these.
+    """
+
+    count: int = 0
+    bytes: float = 0.0
+    overlapped: int = 0
+    overlapped_bytes: float = 0.0
 
 
 def ring_bytes(operation: str, size: float, devices: int) -> float:
@@ -42,20 +66,56 @@ def ring_bytes(operation: str, size: float, devices: int) -> float:
     return passes * size * (devices - 1) / devices
 
 
-def sent_bytes(program: str, devices: int) -> dict[str, float]:
-    """Return the bytes that one device sends in a compiled program, by operation.
+def collectives(hlo: Hlo, devices: int) -> dict[str, Collective]:
+    """Return the collectives of a compiled program by XLA's name, such as "all-reduce".
+
+    Those in a loop are counted as many times as it runs.
 
     Args:
-      program: HLO text of a program with synchronous collectives, as XLA compiles it for CPUs.
-        Collectives in a loop are counted as many times as it runs.
+      hlo: the program.
       devices: number of devices, all of which take part in every collective.
     """
-    total: Counter[str] = Counter()
-    for instruction, _, times in parse_hlo(program).executed():
-        if (name := instruction.opcode) in _COLLECTIVES:
-            size = instruction.size * (devices if name == "reduce-scatter" else 1)
-            total[name] += times * ring_bytes(name, size, devices)  # type: ignore[assignment]
-    return dict(total)
+    total: dict[str, Collective] = {}
+    for instruction, computation, times in hlo.executed():
+        name = _collective(hlo, instruction)
+        if name is None:
+            continue
+        size = instruction.size * (devices if name == "reduce-scatter" else 1)
+        sent = times * ring_bytes(name, size, devices)
+        hidden = _overlaps(instruction, computation)
+        old = total.get(name, Collective())
+        total[name] = Collective(
+            old.count + times,
+            old.bytes + sent,
+            old.overlapped + times * hidden,
+            old.overlapped_bytes + sent * hidden,
+        )
+    return total
+
+
+def _collective(hlo: Hlo, instruction: Instruction) -> str | None:
+    """Return the name of the collective that an instruction is, or the end of; else None."""
+    opcode = instruction.opcode.removesuffix("-done")
+    if opcode in _COLLECTIVES:
+        return opcode
+    if opcode != "fusion" or any(
+        map(_TPU_UNFINISHED.match, (instruction.name, *instruction.called))
+    ):
+        return None
+    inner = (one.opcode for one, _ in hlo.within(instruction))
+    return next((opcode for opcode in inner if opcode in _COLLECTIVES), None)
+
+
+def _overlaps(done: Instruction, computation: Computation) -> bool:
+    """Return whether kernels are scheduled between the start of a collective and its end."""
+    if done.name.startswith(_TPU_DONE):
+        return True
+    if not done.opcode.endswith("-done"):
+        return False
+    order = list(computation)
+    between = order[order.index(done.operands[0]) + 1 : order.index(done.name)]
+    kernels = (computation[name] for name in between)
+    return any(is_kernel(one) and not one.opcode.endswith("-start") for one in kernels)
 
 
 def requested_bytes(
