@@ -27,7 +27,7 @@ Array = Any  # a NumPy array on the host, a JAX array on the device
 class ContextBatch(NamedTuple):
     """B contexts of K pairs, each encoded in E environments over G groups."""
 
-    record: Any  # leaves [B, K, 1 or 2, ...], see Split.draw
+    record: Any  # leaves [B, K, 1 or 2, ...], see Split.draw; or indices, see device_images.py
     transform_params: Array  # of the two views, in the groups' own units, float32 [B, K, 2, D]
     environments: Array  # groups whose actions are observed, bool [B, E, G]
     position: Array  # index in the global batch, int32 [B]; key of per-context randomness
