@@ -41,8 +41,8 @@ def test_steps_are_the_same_to_the_bit(mode):
     for on_device in (False, True):
         experiment = build(mode, on_device)
         place, metrics = experiment.parallel, []
-        constants = experiment.key_data, experiment.images
-        state, constants = place.replicate((start, constants))
+        state = place.place(start)
+        constants = place.replicate((experiment.key_data, experiment.images))
         for i in range(3):
             batch = place.shard(experiment.batches[i])
             state, measured = experiment.step(state, batch, *constants)
