@@ -47,6 +47,9 @@ def get_config() -> Options:
     data.environment_per = choice("all", "context", "batch")
     data.threads = integer(4, 1, 1024, resume=FREE)  # threads that make batches
     data.prefetch = integer(4, 1, 1024, resume=FREE)  # prefetched batches
+    # Keep the train split's images on every device, and send indices instead of images: the same
+    # steps with less traffic. For images in memory: cifar10, folder, tfds, synthetic.
+    data.on_device = switch(False, resume=FREE)
 
     config.synthetic = synthetic = Options()  # the data set of that name
     synthetic.side = integer(16, 1, 1024)  # side of the images, pixels

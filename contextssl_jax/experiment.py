@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import grain
 import jax
@@ -11,8 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contextssl_jax.data import DATASETS
-from contextssl_jax.data.contexts import ContextBatch, context_batches, parse_environments
+from contextssl_jax.data.contexts import context_batches, parse_environments
 from contextssl_jax.data.dataset import Dataset
+from contextssl_jax.data.device_images import index_images
 from contextssl_jax.distributed.parallel import Parallel, choose_parallel
 from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
@@ -48,7 +48,9 @@ class Experiment:
       init: returns the initial state, as host arrays.
       init_shapes: returns the shapes and types of the initial state, without computing it.
       key_data: raw data of the key of all steps' randomness, a host array.
-      step: (state, batch, key_data) on the devices -> (state, metrics).
+      images: images of the train split that the records of `batches` are indices of, a host array;
+        None if they are the records, see `data.on_device`.
+      step: (state, batch, key_data, images) on the devices -> (state, metrics).
     """
 
     dataset: Dataset
@@ -60,7 +62,8 @@ class Experiment:
     init: Callable[[], TrainState]
     init_shapes: Callable[[], TrainState]
     key_data: np.ndarray
-    step: Callable[[TrainState, ContextBatch, Any], tuple[TrainState, Metrics]]
+    images: np.ndarray | None
+    step: Callable[..., tuple[TrainState, Metrics]]
 
     def template(self) -> TrainState:
         """Return a state of the right structure, shapes and types with undefined values."""
@@ -104,9 +107,9 @@ def build_experiment(
     method = build_method(config, dataset, parallel.axis)
     eval_config = config.copy_and_resolve_references()
     eval_config.model.dtype = config.eval.dtype
-    batches = context_batches(
-        dataset.splits["train"],
-        observed,
+    make_batches = partial(
+        context_batches,
+        environments=observed,
         seed=config.seed,
         contexts=config.data.contexts,
         pairs=config.data.pairs,
@@ -114,14 +117,15 @@ def build_experiment(
         process=jax.process_index(),
         processes=jax.process_count(),
     )
+    split, images = dataset.splits["train"], None
+    first = jax.tree.map(lambda leaf: leaf[:1], make_batches(split)[0])
+    if config.data.on_device:
+        split, images = index_images(dataset)
     root = jax.random.key(config.seed)
     init = jax.jit(
         partial(with_precision(init_state, precision), method=method, optimizer=optimizer)
     )
-    init_arguments = (
-        jax.random.fold_in(root, _INIT),
-        jax.tree.map(lambda leaf: leaf[:1], batches[0]),
-    )
+    init_arguments = jax.random.fold_in(root, _INIT), first
     init_shapes = partial(jax.eval_shape, init, *init_arguments)
     step = partial(
         with_precision(train_step, precision),
@@ -139,10 +143,11 @@ def build_experiment(
         build_method(eval_config, dataset, None),
         dict(zip(config.environments, observed, strict=True)),
         parallel,
-        batches,
+        make_batches(split),
         lambda: jax.device_get(init(*init_arguments)),
         init_shapes,
         np.asarray(jax.random.key_data(jax.random.fold_in(root, _STEP))),
+        images,
         parallel.compile(step),
     )
 

@@ -52,6 +52,8 @@ def memory_advice(config: ConfigDict, experiment: Experiment, template: TrainSta
     resumable, new = [], ["fewer --config.data.contexts"]
     if not config.model.remat:
         resumable.append("--config.model.remat=True")
+    if config.data.on_device:
+        resumable.append("--config.data.on_device=False")
     parts = f"a larger --config.{_PARTS}"
     (new if _batch_dependence(experiment, template) else resumable).append(parts)
     resume = f"Resume with {' or '.join(resumable)}, or start" if resumable else "Start"

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
+from contextssl_jax.data.device_images import look_up
 from contextssl_jax.distributed.sharding import (
     gather_shards,
     mean_shards,
@@ -104,6 +105,7 @@ def train_step(
     state: TrainState,
     batch: ContextBatch,
     key_data: jax.Array,
+    images: jax.Array | None = None,
     *,
     method: Method,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -129,6 +131,7 @@ def train_step(
       batch: B contexts.
       key_data: raw data of the key of the whole run, from which the step's key is folded. It is
         an argument, so that the compiled program is the same for all seeds.
+      images: the table that the batch's records are indices of; None if they are the records.
       method: gives the loss.
       optimizer: turns the mean gradient over devices into an update, entry by entry; the norm of
         the gradient is the argument `norm` of its `update`.
@@ -147,6 +150,8 @@ def train_step(
     shards = jax.lax.axis_size(axis) if axis and whole_shapes else 1
     shapes = whole_shapes().params if whole_shapes else state.params
     params = gather_shards(state.params, shapes, axis, shards)
+    if images is not None:
+        batch = look_up(images, batch)
 
     def gradient(batch_stats: Any, part: ContextBatch) -> tuple[Any, Any, Metrics]:
         # One key for all parts: randomness per context is keyed by its position in the batch.

@@ -132,7 +132,8 @@ def _training_loop(
     unwritten: int | None = None  # step whose line of metrics is due
     _log_start(config, experiment, initial)
     log_schedule(config.train, changes, initial.step)
-    state, key_data = parallel.place(initial.state), parallel.replicate(experiment.key_data)
+    state = parallel.place(initial.state)
+    constants = parallel.replicate((experiment.key_data, experiment.images))
     batches = read_batches(
         experiment.batches, initial.host["batches"], config.data.threads, config.data.prefetch
     )
@@ -199,7 +200,7 @@ def _training_loop(
             data_wait = time.perf_counter() - start
             compiling = nullcontext() if compiled else task("compiling the train step")
             with compiling, trace.step(step + 1):
-                state, metrics = experiment.step(state, parallel.shard(batch), key_data)
+                state, metrics = experiment.step(state, parallel.shard(batch), *constants)
             step += 1
             # The first step includes compilation, so its time is not recorded.
             window.add(step, metrics, start if compiled else math.nan, data_wait)

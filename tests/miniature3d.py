@@ -29,10 +29,11 @@ def write(root: Path, train: int = 12, test: int = 6) -> SimpleNamespace:
 
 
 def prepared(folder: Path, side: int) -> SimpleNamespace:
-    """Writes the same, and its shards; returns their folder too, as `out`."""
+    """Writes the same, and its shards in both layouts; adds their folders, `out` and `npy`."""
     made = write(folder / "source")
-    made.out = folder / "out"
+    made.out, made.npy = folder / "out", folder / "npy"
     prepare(str(made.root), None, str(made.out), side, 1)
+    prepare(str(made.root), None, str(made.npy), side, 1, "npy")
     return made
 
 

@@ -48,16 +48,17 @@ def small_shards():
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory, small_shards):
-    """A miniature, and the folder of its shards."""
+    """A miniature, and the folders of its shards."""
     return miniature3d.prepared(tmp_path_factory.mktemp("miniature"), SIDE)
 
 
 @pytest.fixture
 def copied(stored, tmp_path):
     """The same, to be damaged."""
-    for name in ("root", "out"):
-        shutil.copytree(getattr(stored, name), tmp_path / name)
-    return stored.__class__(**{**vars(stored), "root": tmp_path / "root", "out": tmp_path / "out"})
+    folders = {name: tmp_path / name for name in ("root", "out", "npy")}
+    for name, folder in folders.items():
+        shutil.copytree(getattr(stored, name), folder)
+    return stored.__class__(**vars(stored) | folders)
 
 
 def options(path: object, **changes: object) -> ConfigDict:
@@ -115,8 +116,9 @@ def test_all_views_are_drawn_alike(stored):
     assert len(pairs) == miniature3d.VIEWS * (miniature3d.VIEWS - 1)
 
 
-def test_shards_and_files_give_the_same_views_in_any_thread(stored):
-    shards, files = (build(path).splits for path in (stored.out, stored.root))
+@pytest.mark.parametrize("layout", ["out", "npy"])
+def test_shards_and_files_give_the_same_views_in_any_thread(stored, layout):
+    shards, files = (build(path).splits for path in (getattr(stored, layout), stored.root))
     with ThreadPoolExecutor(8) as threads:
         for split in ("train", "test"):
             assert shards[split].source.names == files[split].source.names
@@ -241,6 +243,39 @@ def test_a_damaged_record_names_its_shard(copied):
     source = build(copied.out).splits["train"].source
     with pytest.raises(UserError, match=f"{shard}: is damaged"):
         source.read(np.array([5]), np.array([0]))  # the first of its records
+
+
+def test_npy_shards_are_plain_arrays_and_their_damage_is_one_line(copied):
+    shard = copied.npy / "train-00001-of-00003.npy"
+    views = np.load(shard, mmap_mode="r")
+    assert views.shape == (5 * miniature3d.VIEWS, SIDE, SIDE, 3) and views.dtype == np.uint8
+    source = build(copied.npy).splits["train"].source
+    images, _ = source.read(np.array([5, 9]), np.array([0, 7]))  # its first and its last
+    np.testing.assert_array_equal(images, views[[0, -1]])
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=f"{shard}: is damaged .it ends early.*prepare") as caught:
+        source.read(np.array([9]), np.array([7]))  # truncated after it was opened
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=f"{shard}: is missing or incomplete. Prepare again"):
+        build(copied.npy)
+    prepare(str(copied.root), None, str(copied.npy), SIDE, 1, "npy")
+    assert shard.read_bytes() == whole
+    index = copied.npy / "3diebench.json"
+    index.write_text(index.read_text().replace('"npy"', '"zip"'))
+    with pytest.raises(UserError, match=f"{index}: is damaged .its structure is wrong"):
+        build(copied.npy)
+
+
+def test_an_index_without_a_layout_is_of_array_records(copied):
+    path = copied.out / "3diebench.json"
+    index = json.loads(path.read_text())
+    assert index.pop("layout") == "array_record"  # as earlier versions wrote it
+    path.write_text(json.dumps(index))
+    assert build(copied.out).splits["train"].size == 12
+    assert "was prepared before" in prepare("/nowhere", None, str(copied.out), SIDE, 1)[0]
+    with pytest.raises(UserError, match="is prepared with layout array_record, not npy. Use ano"):
+        prepare(str(copied.root), None, str(copied.out), SIDE, 1, "npy")
 
 
 def losses(workdir: Path) -> list[dict]:

@@ -282,9 +282,11 @@ def test_links_that_stay_inside_are_followed(source, whole, tmp_path):
         (("--source=/nowhere",), "found neither in /nowhere nor in /nowhere/data"),
         (("--source=/nowhere", "--lists={whole}"), "/nowhere: has none of the 18 listed objects"),
         (("--source={whole}", "--lists=/nowhere"), "found neither in /nowhere"),
+        (("--source={whole}", "--side=16", "--layout=npy", "--out={out}"), "with layout array_rec"),
         (("--source={whole}", "--side=32", "--out={out}"), "with side 16, not 32. Use another"),
         (("--source={whole}", "--out=/dev/null/x"), "--out: cannot write /dev/null/x"),
         (("--dataset=cifar10", "--source={whole}"), "--source: is not an option of cifar10"),
+        (("--dataset=cifar10", "--layout=npy"), "--layout: is not an option of cifar10"),
     ],
 )
 def test_a_user_error_is_one_line(options, message, whole, tmp_path, capsys):

@@ -267,6 +267,30 @@ def test_views_of_a_record_share_its_shape():
     assert dataset.splits["train"].labels.tolist() == [i % 24 for i in range(48)]
 
 
+def test_each_shape_is_generated_once_with_the_bits_of_its_own_seed(monkeypatch):
+    def same(split, indices):
+        for leaf, one in zip(split.shapes(indices), shapes(indices % 24), strict=True):
+            assert leaf.shape == (len(indices), 1, *one.shape[1:])
+            np.testing.assert_array_equal(leaf[:, 0], one)
+
+    def shapes(classes):
+        return draw_instances(RECIPES, classes, [(1, int(index)) for index in indices])
+
+    seen = []
+    monkeypatch.setattr(
+        world, "draw_instances", lambda *args: seen.append(args[2]) or draw_instances(*args)
+    )
+    split = world.build(options()).splits["train"]
+    for drawn in ([5, 0, 31], [31, 7, 5], range(48), [40, 5, 5]):
+        indices = np.array(drawn)
+        same(split, indices)
+    generated = [index for seeds in seen[1:] for _, index in seeds]  # the first gives the shapes
+    assert sorted(generated) == list(range(48))
+    monkeypatch.setattr(world, "_MAX_CACHED", 47)  # a larger split has no cache
+    same(split, indices)
+    assert len(seen[-1]) == 3
+
+
 def test_train_and_test_have_no_instance_in_common():
     dataset = world.build(options())
     train, test = (draw(dataset, split)[0].core for split in ("train", "test"))

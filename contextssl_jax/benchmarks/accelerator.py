@@ -106,9 +106,9 @@ def _measure_step(config: ConfigDict, experiment: Experiment) -> dict[str, Any]:
     """Return the time of a step, its memory, and its share of the peak rate of the devices."""
     result = measure_step(config, experiment, steps=50)
     state, batch = experiment.init_shapes(), jax.eval_shape(lambda: experiment.batches[0])
-    key_data = jax.eval_shape(lambda: experiment.key_data)
+    constants = jax.eval_shape(lambda: (experiment.key_data, experiment.images))
     if experiment.parallel.mode == "jit":
-        traced = experiment.step.trace(state, batch, key_data)  # type: ignore[attr-defined]
+        traced = experiment.step.trace(state, batch, *constants)  # type: ignore[attr-defined]
         flops = count_flops(traced.jaxpr.jaxpr, jax.default_backend()).total()
         result["flops"] = flops
         if peak := _peak(config):

@@ -2,7 +2,8 @@
 
     python -m contextssl_jax.benchmarks.pipeline --config=cifar10_crop_blur
 
-Prints one JSON line with the median and the range over several time windows.
+Prints one JSON line with the median and the range over several time windows. The rate per CPU
+second counts the processor time of all threads.
 """
 
 import json
@@ -46,16 +47,18 @@ def measure_pipeline(
     data = config.data
     reader = read_batches(experiment.batches, 0, data.threads, data.prefetch)
     next(reader)
-    rates = []
+    rates, cpu_rates = [], []
     for _ in range(windows):
-        start, pairs = time.perf_counter(), 0
+        start, cpu_start, pairs = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - start < seconds:
             next(reader)
             pairs += data.contexts * data.pairs
         rates.append(pairs / (time.perf_counter() - start))
+        cpu_rates.append(2 * pairs / (time.process_time() - cpu_start))
     return {
         "pairs_per_second": round(statistics.median(rates)),
         "range": [round(min(rates)), round(max(rates))],
+        "views_per_cpu_second": round(statistics.median(cpu_rates)),
         "data": data.name,
         "contexts": data.contexts,
         "pairs": data.pairs,

@@ -44,12 +44,13 @@ def measure_step(config: ConfigDict, experiment: Experiment, steps: int = 7) -> 
       steps: number of steps that the median is over.
     """
     parallel = experiment.parallel
-    state, key_data = parallel.place(experiment.init()), parallel.replicate(experiment.key_data)
+    state = parallel.place(experiment.init())
+    constants = parallel.replicate((experiment.key_data, experiment.images))
     batch = parallel.shard(experiment.batches[0])
     times = []
     for _ in range(_WARM_UP + steps):
         start = time.perf_counter()
-        state, metrics = experiment.step(state, batch, key_data)
+        state, metrics = experiment.step(state, batch, *constants)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[_WARM_UP:])

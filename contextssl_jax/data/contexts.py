@@ -6,11 +6,13 @@ dropped from that epoch. The global order of contexts does not depend on the num
 """
 
 import functools
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
+import jax
 import numpy as np
 
 from contextssl_jax.data.dataset import Split
@@ -25,7 +27,7 @@ Array = Any  # a NumPy array on the host, a JAX array on the device
 class ContextBatch(NamedTuple):
     """B contexts of K pairs, each encoded in E environments over G groups."""
 
-    record: Any  # leaves [B, K, 1 or 2, ...], see Split.draw
+    record: Any  # leaves [B, K, 1 or 2, ...], see Split.draw; or indices, see device_images.py
     transform_params: Array  # of the two views, in the groups' own units, float32 [B, K, 2, D]
     environments: Array  # groups whose actions are observed, bool [B, E, G]
     position: Array  # index in the global batch, int32 [B]; key of per-context randomness
@@ -104,15 +106,14 @@ def context_batches(
         )
     local = contexts // processes
 
-    def make(index: int) -> ContextBatch:
-        batch, position = index // local, process * local + index % local
-        return make_context(
-            split, environments, seed, batch * contexts + position, position, pairs, environment_per
-        )
+    def contexts_of(batch: int) -> Iterator[ContextBatch]:
+        for position in range(process * local, (process + 1) * local):
+            index = batch * contexts + position
+            yield make_context(split, environments, seed, index, position, pairs, environment_per)
 
-    # Half of the largest index, since Grain adds to lengths.
-    endless = sys.maxsize // 2 // local * local
-    return grain.MapDataset.range(endless).map(make).batch(local)
+    # Half of the largest index of a context, since Grain adds to lengths.
+    endless = sys.maxsize // 2 // contexts
+    return grain.MapDataset.range(endless).map(lambda batch: _stack(contexts_of(batch), local))
 
 
 def read_batches(
@@ -146,6 +147,18 @@ def make_context(
         rng = np.random.default_rng((seed, _ENVIRONMENT, key))
         observed = environments[rng.integers(len(environments))][None]
     return ContextBatch(record, transform_params, observed, np.int32(position), labels)
+
+
+def _stack(trees: Iterator[ContextBatch], count: int) -> ContextBatch:
+    """Stack that many trees of arrays; each is copied before the next is made.
+
+    Their memory is thus used again, and only the stack's is new, which costs more than the copy.
+    """
+    first = next(trees)
+    stacked = jax.tree.map(lambda leaf: np.empty((count, *np.shape(leaf)), leaf.dtype), first)
+    for i, tree in enumerate(itertools.chain([first], trees)):
+        jax.tree.map(lambda rows, leaf, i=i: rows.__setitem__(i, leaf), stacked, tree)
+    return stacked
 
 
 @functools.lru_cache(maxsize=8)

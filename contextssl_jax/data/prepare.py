@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from contextssl_jax.data.bench3d.layouts import DEFAULT, LAYOUTS
 from contextssl_jax.data.bench3d.prepare import prepare as prepare_3diebench
 from contextssl_jax.data.tfds_source import prepare_cifar10
 from contextssl_jax.errors import UserError
@@ -37,14 +38,15 @@ def _3diebench(options: Namespace) -> Sequence[str]:
     side = 128 if options.side is None else options.side
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = options.processes or cores or 1
-    return prepare_3diebench(options.source, options.lists, options.out, side, processes)
+    layout = options.layout or DEFAULT
+    return prepare_3diebench(options.source, options.lists, options.out, side, processes, layout)
 
 
 _PREPARERS = {
     "cifar10": Preparer(_cifar10),
-    "3diebench": Preparer(_3diebench, ("source",), ("lists", "side", "processes")),
+    "3diebench": Preparer(_3diebench, ("source",), ("lists", "side", "processes", "layout")),
 }
-_OPTIONS = ("source", "lists", "side", "processes")
+_OPTIONS = ("source", "lists", "side", "processes", "layout")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     group.add_argument("--side", type=int, help="side of the views in pixels; default: 128")
     group.add_argument("--processes", type=int, help="processes that decode; default: one per core")
+    group.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="array_record: compressed shards (default); npy: larger, and several times as fast to"
+        " read from memory",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("contextssl_jax").setLevel(logging.INFO)

@@ -27,10 +27,12 @@ class StoredImages:
         self, rng: np.random.Generator, indices: np.ndarray, views: int
     ) -> tuple[Record, np.ndarray]:
         """See Split.draw; all views share their record's image."""
-        n = len(indices)
+        return self.images[indices][:, None], self.draw_params(rng, len(indices), views)
+
+    def draw_params(self, rng: np.random.Generator, n: int, views: int) -> np.ndarray:
+        """Sample the transform parameters of n records' views, float32 [n, views, D]."""
         transform_params = sample_parameters(self.space.all_groups, rng, n * views)
-        shape = n, views, transform_params.shape[-1]
-        return self.images[indices][:, None], transform_params.reshape(shape)
+        return transform_params.reshape(n, views, transform_params.shape[-1])
 
 
 def stored_dataset(

@@ -69,7 +69,9 @@ def build_program(
     parallel = build_parallel(config, all_devices)
     # pmap is implemented as shard_map, which can be compiled from shapes only.
     parallel = replace(parallel, mode="shard_map" if devices > 1 else "jit")
-    experiment = build_experiment(config, dummy_dataset(config), parallel)
+    without_images = config.copy_and_resolve_references()
+    without_images.data.on_device = False  # the number of images is not known without the data
+    experiment = build_experiment(without_images, dummy_dataset(config), parallel)
     state = experiment.init_shapes()
     batch = jax.eval_shape(lambda: experiment.batches[0])
     key_data = jax.eval_shape(lambda: experiment.key_data)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from contextssl_jax.data.bench3d.layouts import DEFAULT
 from contextssl_jax.data.bench3d.lists import Objects, find_lists, read_lists
 from contextssl_jax.data.bench3d.raw import count_views, find_objects
 from contextssl_jax.data.bench3d.shards import (
@@ -24,6 +25,7 @@ from contextssl_jax.data.bench3d.shards import (
     INDEX,
     PLAN,
     Index,
+    layout_of,
     missing_files,
     read_json,
     write_json,
@@ -39,7 +41,9 @@ _MAX_LISTED = 15  # skipped views or objects that are printed
 T = TypeVar("T")
 
 
-def prepare(source: str, lists: str | None, out: str, side: int, processes: int) -> list[str]:
+def prepare(
+    source: str, lists: str | None, out: str, side: int, processes: int, layout: str = DEFAULT
+) -> list[str]:
     """Write the shards and the index, unless they exist.
 
     Args:
@@ -48,6 +52,7 @@ def prepare(source: str, lists: str | None, out: str, side: int, processes: int)
       out: output folder.
       side: side of the views in pixels.
       processes: number of processes that decode.
+      layout: a name in LAYOUTS.
 
     Returns:
       A summary, as lines to print.
@@ -58,26 +63,37 @@ def prepare(source: str, lists: str | None, out: str, side: int, processes: int)
     folder = Path(expand_home(out, "--out"))
     root = Path(expand_home(source, "--source"))
     before = read_json(folder / INDEX)
-    if before is not None and before["side"] == side and not missing_files(folder, before):
+    wanted = side, layout
+    if (
+        before is not None
+        and (before["side"], layout_of(before)) == wanted
+        and not missing_files(folder, before)
+    ):
         return [f"{folder} was prepared before", *_summary(folder, before)]
     folders = [root, root / "data"] if lists is None else [Path(expand_home(lists, "--lists"))]
     objects = read_lists(find_lists(folders))
     try:
         with _locked(folder):
-            index = _write(root, objects, folder, side, processes)
+            index = _write(root, objects, folder, side, processes, layout)
     except OSError as error:
         raise UserError(f"--out: cannot write {folder} ({error}). Use another folder.") from error
     return _summary(folder, index)
 
 
 def _write(
-    root: Path, objects: dict[str, Objects], folder: Path, side: int, processes: int
+    root: Path,
+    objects: dict[str, Objects],
+    folder: Path,
+    side: int,
+    processes: int,
+    layout: str,
 ) -> Index:
     names = [name for split in objects.values() for name in split.names]
     found = dict(zip(names, find_objects(root, names).tolist(), strict=True))
     views = count_views(root, [name for name in names if found[name]])
     plan = {
         "format": FORMAT,
+        "layout": layout,
         "side": side,
         "views": views,
         "objects_per_shard": OBJECTS_PER_SHARD,
@@ -95,6 +111,7 @@ def _write(
                 tuple(found[name] for name in listed.names[part]),
                 views,
                 side,
+                layout,
             )
             for i, part in enumerate(_parts(len(listed.names)))
         ]
@@ -137,6 +154,8 @@ def _acquire_folder(folder: Path, plan: dict[str, Any]) -> None:
     """
     index = read_json(folder / INDEX)
     before = read_json(folder / PLAN) if index is None else index
+    if before is not None:
+        before |= {"layout": layout_of(before)}
     for key, value in plan.items():
         if before is not None and before.get(key) != value:
             values = f"other {key}" if key == "lists" else f"{key} {before.get(key)}, not {value}"

@@ -1,12 +1,12 @@
-"""3DIEBench as ArrayRecord shards of decoded views, with an index of their content.
+"""3DIEBench as shards of decoded views, with an index of their content.
 
 A record is one view's pixels, uint8 [S, S, 3], in the order of objects: a training pair needs two
 of an object's fifty views, and one record per object would load all of them. A table beside each
 shard has the small data: names, labels, scenes, skipped views. The index is written last, so a
 folder without it is not fully prepared.
 
-Records are compressed with zstd, which reduces the load on disks and the page cache; decompression
-is still far faster than JPEG decoding.
+Records are compressed with zstd, which reduces the load on disks and the page cache, in the layout
+"array_record"; those of "npy" are larger, and are read without decompression.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from etils import epath
 
+from contextssl_jax.data.bench3d.layouts import DEFAULT, LAYOUTS, Records
 from contextssl_jax.data.bench3d.lists import SPLITS
 from contextssl_jax.errors import UserError
 from contextssl_jax.storage import safe_json
@@ -31,7 +31,6 @@ from contextssl_jax.storage.files import has_size
 INDEX = "3diebench.json"
 PLAN = "3diebench.plan.json"  # exists while the preparation is unfinished
 FORMAT = 1
-WRITER_OPTIONS = "group_size:1,zstd:1"  # records are compressed individually
 COMMAND = "python -m contextssl_jax.data.prepare --dataset=3diebench --source=FOLDER --out=FOLDER"
 
 Index = Mapping[str, Any]
@@ -61,7 +60,7 @@ class ShardViews:
     counts: np.ndarray  # number of views of each object, int [size]
     starts: np.ndarray  # number of records before each object, int [size]
     scenes: np.ndarray  # float32 [records, 7]
-    records: grain.sources.ArrayRecordDataSource
+    records: Records
     shards: tuple[Path, ...]
     ends: np.ndarray  # number of records up to the end of each shard
     side: int
@@ -74,18 +73,24 @@ class ShardViews:
         """
         rows = self.starts[objects] + views
         images = np.empty((len(rows), self.side, self.side, 3), np.uint8)
-        for image, row in zip(images, rows, strict=True):
+        for image, row in zip(images, rows.tolist(), strict=True):
             try:
-                image[:] = np.frombuffer(self.records[row], np.uint8).reshape(image.shape)
-            except (RuntimeError, ValueError) as error:
+                self.records.read(row, image)
+            except (OSError, RuntimeError, ValueError) as error:
                 shard = self.shards[int(np.searchsorted(self.ends, row, "right"))]
                 raise damage_error(shard, error) from error
         return images, self.scenes[rows]
 
 
-def shard_path(folder: Path, name: str) -> Path:
+def layout_of(index: Index) -> str:
+    """Return the name of an index's layout."""
+    layout: str = index.get("layout", DEFAULT)  # absent from those of earlier versions
+    return layout
+
+
+def shard_path(folder: Path, name: str, layout: str) -> Path:
     """Return the path of a shard's records."""
-    return folder / f"{name}.array_record"
+    return folder / f"{name}.{LAYOUTS[layout].suffix}"
 
 
 def table_path(folder: Path, name: str) -> Path:
@@ -142,7 +147,8 @@ def check_index(path: Path, index: Index) -> None:
       UserError: it is malformed, or a shard's name leads out of the folder.
     """
     try:
-        valid = isinstance(index["side"], int) and all(
+        valid = isinstance(index["side"], int) and layout_of(index) in LAYOUTS
+        valid = valid and all(
             _NAME.fullmatch(shard["name"])
             and isinstance(shard["table_sha256"], str)
             and all(isinstance(shard[key], int) for key in ("records", "bytes", "table_bytes"))
@@ -165,12 +171,11 @@ def write_json(path: Path, content: Index) -> None:
 
 def missing_files(folder: Path, index: Index) -> list[Path]:
     """Return the files that are missing or have another size than in the index."""
-    sizes = {
-        path(folder, shard["name"]): shard[size]
-        for shards in index["splits"].values()
-        for shard in shards
-        for path, size in ((shard_path, "bytes"), (table_path, "table_bytes"))
-    }
+    sizes = {}
+    for shards in index["splits"].values():
+        for shard in shards:
+            sizes[shard_path(folder, shard["name"], layout_of(index))] = shard["bytes"]
+            sizes[table_path(folder, shard["name"])] = shard["table_bytes"]
     return [path for path, size in sizes.items() if not has_size(path, size)]
 
 
@@ -178,7 +183,7 @@ def open_split(folder: Path, index: Index, split: str) -> ShardViews:
     """Open a split of a prepared folder.
 
     Raises:
-      UserError: a table is damaged.
+      UserError: a table is damaged, or a shard cannot be opened.
     """
     shards = index["splits"][split]
     tables = []
@@ -191,17 +196,21 @@ def open_split(folder: Path, index: Index, split: str) -> ShardViews:
         np.concatenate([getattr(table, field) for table in tables])
         for field in ("names", "labels", "counts", "scenes")
     )
-    paths = tuple(shard_path(folder, shard["name"]) for shard in shards)
-    # With the number of records given, the source opens a shard only at its first access.
-    parts = [f"{path}[0:{shard['records']}]" for path, shard in zip(paths, shards, strict=True)]
+    layout = layout_of(index)
+    paths = tuple(shard_path(folder, shard["name"], layout) for shard in shards)
+    counts_of_shards = [shard["records"] for shard in shards]
+    try:
+        records = LAYOUTS[layout].open(paths, counts_of_shards, index["side"])
+    except OSError as error:
+        raise damage_error(Path(error.filename), error.strerror) from error
     return ShardViews(
         tuple(names.tolist()),
         labels,
         counts,
         np.cumsum(counts) - counts,
         scenes,
-        grain.sources.ArrayRecordDataSource(parts),
+        records,
         paths,
-        np.cumsum([shard["records"] for shard in shards]),
+        np.cumsum(counts_of_shards),
         index["side"],
     )

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_record.python import array_record_module
 
+from contextssl_jax.data.bench3d.layouts import LAYOUTS, Writer
 from contextssl_jax.data.bench3d.raw import SCENE, FlawError, load_view
 from contextssl_jax.data.bench3d.shards import (
-    WRITER_OPTIONS,
     damage_error,
     read_table,
     sha256,
@@ -33,6 +32,7 @@ class Job(NamedTuple):
     found: tuple[bool, ...]  # whether each object has a folder
     views: int
     side: int
+    layout: str
 
 
 def write_shard(job: Job) -> int:
@@ -41,10 +41,10 @@ def write_shard(job: Job) -> int:
     Raises:
       UserError: the folder cannot be written, or a source file cannot be read.
     """
-    shard, table = shard_path(job.folder, job.name), table_path(job.folder, job.name)
+    shard, table = _shard_path(job), table_path(job.folder, job.name)
     new_shard, new_table = (p.with_name(f"{p.name}.{os.getpid()}.new") for p in (shard, table))
     try:
-        writer = array_record_module.ArrayRecordWriter(str(new_shard), WRITER_OPTIONS)
+        writer = LAYOUTS[job.layout].create(new_shard, job.side)
         content = _write_records(job, writer)
         writer.close()
         size, digest = np.int64(new_shard.stat().st_size), sha256(new_shard)
@@ -67,7 +67,7 @@ def is_written(job: Job) -> bool:
         table = read_table(table_path(job.folder, job.name))
     except UserError:
         return False
-    return has_size(shard_path(job.folder, job.name), int(table.size))
+    return has_size(_shard_path(job), int(table.size))
 
 
 def check_shard(job: Job) -> dict[str, Any]:
@@ -76,14 +76,13 @@ def check_shard(job: Job) -> dict[str, Any]:
     Raises:
       UserError: it is damaged.
     """
-    path = shard_path(job.folder, job.name)
+    path = _shard_path(job)
     table = read_table(table_path(job.folder, job.name))
     if sha256(path) != str(table.sha256):
         raise damage_error(path, "its SHA-256 is wrong")
-    reader = array_record_module.ArrayRecordReader(str(path))
-    if not reader.num_records() == table.counts.sum() == len(table.scenes):
-        raise damage_error(path, f"{reader.num_records()} records, {len(table.scenes)} scenes")
-    reader.close()
+    records = LAYOUTS[job.layout].count(path)
+    if not records == table.counts.sum() == len(table.scenes):
+        raise damage_error(path, f"{records} records, {len(table.scenes)} scenes")
     return {
         "name": job.name,
         "objects": len(table.names),
@@ -96,7 +95,11 @@ def check_shard(job: Job) -> dict[str, Any]:
     }
 
 
-def _write_records(job: Job, writer: Any) -> dict[str, Any]:
+def _shard_path(job: Job) -> Path:
+    return shard_path(job.folder, job.name, job.layout)
+
+
+def _write_records(job: Job, writer: Writer) -> dict[str, Any]:
     """Write all usable views; returns the fields of the table except `size` and `sha256`."""
     skipped, rows, numbers, scenes = [], [], [], []
     for name, label, found in zip(job.names, job.labels, job.found, strict=True):

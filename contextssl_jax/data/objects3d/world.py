@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ STD = (0.206, 0.2, 0.202)
 _SEEDS = {"train": 1, "test": 2}  # streams of randomness, so that no instance is in both splits
 _POOL = 3
 _BATCH = 128  # views of a pool that are rendered at once
+_MAX_CACHED = 1 << 20  # objects of a split whose shapes are kept, 0.6 KB each
 
 # The parameters of a scene group that is neither conditioned nor an unconditioned transform.
 _REST = {"rotation": (0.0, 0.0, 0.0, 1.0), "color": (-0.8, -0.6, 0.6, 0.8), "light": (0.4, -0.3)}
@@ -37,16 +39,25 @@ class Objects:
     recipes: Recipes
     space: ParameterSpace
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """Return the classes, int32 [size]."""
         return (np.arange(self.size) % len(self.recipes.size)).astype(np.int32)
 
     def shapes(self, indices: np.ndarray) -> Shape:
-        """Generate the shapes of objects at indices [n], leaves [n, 1, ...]."""
-        seeds = [(self.stream, int(index)) for index in indices]
-        shape = draw_instances(self.recipes, self.labels[indices], seeds)
-        return Shape(*(leaf[:, None] for leaf in shape))
+        """Return the shapes of objects at indices [n], leaves [n, 1, ...]; each is generated once.
+
+        The shapes of more than a million objects are not cached.
+        """
+        if self.size > _MAX_CACHED:
+            return Shape(*(leaf[:, None] for leaf in self._generate(indices)))
+        cached, generated = self._cache
+        missing = indices[~generated[indices]]
+        if len(missing):
+            for leaf, new in zip(cached, self._generate(missing), strict=True):
+                leaf[missing] = new
+            generated[missing] = True  # only now, for threads that share the cache
+        return Shape(*(leaf[indices, None] for leaf in cached))
 
     def draw(
         self, rng: np.random.Generator, indices: np.ndarray, views: int
@@ -55,6 +66,18 @@ class Objects:
         n = len(indices)
         transform_params = sample_parameters(self.space.all_groups, rng, n * views)
         return self.shapes(indices), transform_params.reshape(n, views, transform_params.shape[-1])
+
+    def _generate(self, indices: np.ndarray) -> Shape:
+        """Generate the shapes of objects at indices [n], leaves [n, ...]."""
+        seeds = [(self.stream, int(index)) for index in indices]
+        return draw_instances(self.recipes, self.labels[indices], seeds)
+
+    @cached_property
+    def _cache(self) -> tuple[Shape, np.ndarray]:
+        """Uninitialized shapes of all objects, leaves [size, ...], and which are generated."""
+        leaves = self._generate(np.arange(1))
+        empty = (np.empty((self.size, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
+        return Shape(*empty), np.zeros(self.size, bool)
 
 
 @dataclass(frozen=True)
