@@ -1,5 +1,7 @@
 """Batch normalization (arXiv 1502.03167) with torch's conventions, over all devices."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ class BatchNorm(nn.Module):
         mean, var = running_mean.value, running_var.value
         if self.train:
             wide = x.astype(jnp.float32)
-            moments = _moments(wide, wide)
+            moments = _moments(wide, wide, x.dtype)
             mean, square = checkpoint_name(mean_over(moments, self.axis), MOMENTS)
             var = jnp.maximum(square - jnp.square(mean), 0)
             count = x.size // channels * (lax.axis_size(self.axis) if self.axis else 1)
@@ -68,33 +70,36 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, a = saved
     wide = g.astype(jnp.float32)
-    by_b, by_a = _sums(wide, wide * x.astype(jnp.float32))
+    by_b, by_a = _sums(wide, wide * x.astype(jnp.float32), x.dtype)
     return (wide * a).astype(x.dtype), by_a, by_b
 
 
 _scale_and_shift.defvjp(_forward, _backward)
 
 
-@jax.custom_vjp
-def _moments(x: jax.Array, same: jax.Array) -> tuple[jax.Array, jax.Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _moments(x: jax.Array, same: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
     """Return the means of x and x**2 over all axes but the last.
 
     Args:
       x: float32 [..., C].
       same: x too: a second argument keeps the order in which earlier versions add up gradients.
+      dtype: of the arithmetic; see `_sums`.
     """
-    sums = _sums(x, jnp.square(same))
+    sums = _sums(x, jnp.square(same), dtype)
     count = x.size // x.shape[-1]
     return sums[0] / count, sums[1] / count
 
 
-def _sums(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the sums of x and y [..., C] over all axes but the last.
+def _sums(x: jax.Array, y: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """Return the sums of x and y, float32 [..., C], over all axes but the last.
 
-    On GPUs, this is one reduction of both: XLA completes it in one kernel instead of two, and can
-    fuse it with the producer of x.
+    On GPUs, if the arithmetic is of bfloat16, this is one reduction of both: XLA completes it in
+    one kernel instead of two, and can fuse it with the producer of x.
     """
     axes = tuple(range(x.ndim - 1))
+    if dtype != jnp.bfloat16:
+        return x.sum(axes), y.sum(axes)
 
     def on_cuda(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         zero = jnp.float32(0)
@@ -114,12 +119,14 @@ def _add_pairs(
 
 
 def _moments_forward(
-    x: jax.Array, same: jax.Array
+    x: jax.Array, same: jax.Array, dtype: jnp.dtype
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    return _moments(x, same), x
+    return _moments(x, same, dtype), x
 
 
-def _moments_backward(x: jax.Array, g: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _moments_backward(
+    dtype: jnp.dtype, x: jax.Array, g: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     count = x.size // x.shape[-1]
     return g[1] / count * (2 * x), jnp.broadcast_to(g[0] / count, x.shape)
 

@@ -1,7 +1,7 @@
 """Dense layers of a transformer, without passes over memory of their own on NVIDIA GPUs.
 
-Parameters and values are those of flax.linen.Dense. On GPUs, matrix products round a float32 kernel
-to bfloat16 as they read it; XLA would write a rounded copy first.
+Parameters and values are those of flax.linen.Dense. With bfloat16 on GPUs, matrix products round a
+float32 kernel as they read it; XLA would write a rounded copy first.
 """
 
 from collections.abc import Callable
@@ -50,9 +50,10 @@ def _contract(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
     def elsewhere(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.dot_general(x, kernel.astype(x.dtype), dims)
 
+    if x.dtype != jnp.bfloat16:
+        return elsewhere(x, kernel)
+
     def on_cuda(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        if x.dtype != jnp.bfloat16:
-            return elsewhere(x, kernel)
         wide = x.astype(jnp.float32)
         return lax.dot_general(wide, kernel, dims, precision=_ROUNDING).astype(x.dtype)
 
@@ -96,6 +97,8 @@ def _gelu_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[ja
     def shared(y: jax.Array, bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.vjp(plain, y, bias)[1](g)
 
+    if g.dtype != jnp.bfloat16:
+        return shared(*saved, g)
     return lax.platform_dependent(*saved, g, cuda=recomputed, default=shared)
 
 
