@@ -126,8 +126,7 @@ def _training_loop(
     statistics = input_statistics(experiment.dataset).to_json()
     initial = restored or _initial_checkpoint(experiment, initial_weights, statistics)
     resumed = restored is not None
-    # The key "looked" of the host data is the last monitored step.
-    step, monitored_step = initial.step, initial.host["looked"]
+    step, monitored_step = initial.step, initial.host["monitored_step"]
     window = MetricWindow(initial.host["window"])
     unwritten: int | None = None  # step whose line of metrics is due
     _log_start(config, experiment, initial)
@@ -151,7 +150,7 @@ def _training_loop(
         if lock:
             lock.check()
         host_data = {
-            **{"batches": step, "window": window.fetch(), "looked": monitored_step},
+            **{"batches": step, "window": window.fetch(), "monitored_step": monitored_step},
             "inputs": statistics,
         }
         arrays = parallel.global_arrays(state)
@@ -238,7 +237,7 @@ def _initial_checkpoint(
 def _check_host_data(restored: Checkpoint, total_steps: int, workdir: epath.Path) -> None:
     """Raise UserError if a checkpoint's host data cannot come from this run."""
     batches, monitored_step, window = (
-        restored.host.get(name) for name in ("batches", "looked", "window")
+        restored.host.get(name) for name in ("batches", "monitored_step", "window")
     )
     if (
         batches != restored.step

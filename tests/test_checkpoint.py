@@ -50,6 +50,13 @@ def workdir(tmp_path) -> epath.Path:
     return epath.Path(tmp_path)
 
 
+def test_host_data_of_earlier_versions_is_renamed(workdir):
+    with Checkpoints(workdir, 5) as checkpoints:
+        save_one(checkpoints, Checkpoint(1, state(1), {"batches": 1, "looked": 0}))
+    restored = restore(workdir)
+    assert restored is not None and restored.host == {"batches": 1, "monitored_step": 0}
+
+
 def assert_restored(found: Checkpoint | None, step: int) -> None:
     assert found is not None and found.step == step
     expected = state(step)

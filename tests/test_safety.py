@@ -372,7 +372,7 @@ def test_invalid_array_metadata_is_damage(name, content, workdir, capsys):
     [
         {"batches": 10**9},
         {"batches": None},
-        {"looked": "now"},
+        {"monitored_step": "now"},
         {"window": {"a": 1}},
         {"window": [{"loss": "high"}]},
         {"window": [[]]},

@@ -31,6 +31,7 @@ from contextssl_jax.storage.safe_json import read_json, truncate
 
 _log = logging.getLogger(__name__)
 _SAVED_STEPS = "checkpoints.json"
+_RENAMED_HOST_DATA = {"looked": "monitored_step"}  # of earlier versions
 # The relevant part of Orbax's long error messages.
 _DISK_ERRORS = "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 
@@ -44,13 +45,13 @@ class Checkpoint(NamedTuple):
 
     step: int
     state: Any  # the train state: global arrays to save, NumPy arrays when restored
-    host: dict[str, Any]  # host data: position in the data, metrics since the last log line, and
-    # under "inputs" the statistics of the data set; see data.inputs
+    host: dict[str, Any]  # host data: position in the data, metrics since the last log line, the
+    # last monitored step, and under "inputs" the statistics of the data set; see data.inputs
 
 
 def initial_host_data(statistics: dict[str, Any]) -> dict[str, Any]:
     """Return the host data of a run that has taken no step; see `Checkpoint.host`."""
-    return {"batches": 0, "window": [], "looked": -1, "inputs": statistics}
+    return {"batches": 0, "window": [], "monitored_step": -1, "inputs": statistics}
 
 
 class Checkpoints:
@@ -248,6 +249,9 @@ def _restore_step(folder: epath.Path, step: int, template: Any) -> Checkpoint:
     reason = None
     try:
         state, host = read_verified(folder / str(step), template)
+        for old, new in _RENAMED_HOST_DATA.items():
+            if old in host:
+                host[new] = host.pop(old)
     except UserError:
         raise
     except Exception as error:  # damage raises many types
