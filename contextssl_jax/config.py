@@ -30,6 +30,7 @@ class Command(NamedTuple):
     devices: int | None  # number of devices in a plan; see planning.plan
     utilisation: float | None
     out: str | None
+    chip: str | None  # chip to compile for; see planning.targets
 
 
 def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
@@ -77,6 +78,7 @@ def parse_command_line(argv: Sequence[str], modes: Sequence[str]) -> Command:
         devices=values.devices,
         utilisation=values.utilisation,
         out=values.out,
+        chip=values.chip,
     )
 
 
@@ -106,6 +108,12 @@ def define_flags(modes: Sequence[str]) -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_string("out", None, "JSON file to write a plan to", flag_values=values)
+    flags.DEFINE_string(
+        "chip",
+        None,
+        "h100, v5e, v5p or v6e: add the estimate of its compiler to a plan, in minutes",
+        flag_values=values,
+    )
     flags.DEFINE_bool("deterministic", False, "bit-identical results, slower", flag_values=values)
     flags.DEFINE_bool(
         "compilation_cache",

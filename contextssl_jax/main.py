@@ -44,7 +44,7 @@ def _plan(command: Command) -> None:
     """Estimate the memory, operations and time of a run, without running it."""
     from contextssl_jax.planning.plan import plan
 
-    plan(command.config, command.devices or 1, command.utilisation or 0.35, command.out)
+    plan(command)
 
 
 def _embed(argv: Sequence[str]) -> None:
@@ -100,10 +100,11 @@ def main(argv: Sequence[str]) -> int:
                 "--step: only valid with --mode=eval. Remove it; training resumes from the newest"
                 " checkpoint."
             )
-        if command.mode != "plan" and any((command.devices, command.utilisation, command.out)):
+        plan_flags = command.devices, command.utilisation, command.out, command.chip
+        if command.mode != "plan" and any(plan_flags):
             raise UserError(
-                "--devices, --utilisation, --out: only valid with --mode=plan. Add --mode=plan or"
-                " remove them."
+                "--devices, --utilisation, --out, --chip: only valid with --mode=plan. Add"
+                " --mode=plan or remove them."
             )
         if command.deterministic:  # before JAX initializes its devices
             flags = os.environ.get("XLA_FLAGS", "")

@@ -156,8 +156,13 @@ def test_hosts():
         ((*DEBUG, "--config.data.name=tfds"), "--config.tfds.side"),
         ((*DEBUG, "--config.data.contexts=64", "--devices=64"), "--devices: JAX is already"),
         ((*DEBUG, "--step=3"), "--step: only valid with --mode=eval"),
-        ((DEBUG[1], "--devices=2"), "--devices, --utilisation, --out: only valid with --mode=plan"),
+        (
+            (DEBUG[1], "--devices=2"),
+            "--devices, --utilisation, --out, --chip: only valid with --mode=plan",
+        ),
         ((DEBUG[1], "--mode=eval", "--out=x"), "only valid with --mode=plan"),
+        ((DEBUG[1], "--chip=v5e"), "only valid with --mode=plan"),
+        ((*DEBUG, "--chip=v7"), "--chip: unknown value 'v7'. Choose one of h100, v5e"),
     ],
 )
 def test_invalid_option_is_a_one_line_error(arguments, message, tmp_path, capsys):
@@ -165,6 +170,98 @@ def test_invalid_option_is_a_one_line_error(arguments, message, tmp_path, capsys
     error = capsys.readouterr().err.strip()
     assert message in error and error.startswith("error: ") and "\n" not in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def compiler(monkeypatch, planned):
+    """Return a function that sets the status, output and messages of the compiling process."""
+    monkeypatch.setattr("contextssl_jax.planning.plan.make_plan", lambda *_: planned[0])
+    monkeypatch.setattr("contextssl_jax.planning.targets.is_installed", lambda module: True)
+
+    def give(*result):
+        commands = []
+
+        def run_isolated(command, environment):
+            commands.append((command, environment))
+            return result
+
+        monkeypatch.setattr("contextssl_jax.planning.compilation.run_isolated", run_isolated)
+        return commands
+
+    return give
+
+
+COMPILED = {
+    "device": "TPU v5 lite",
+    "devices": 2,
+    "jax": "0.10.2",
+    "seconds": 61.2,
+    "memory": {"arguments": 2.04e9, "temporaries": 2.25e9, "outputs beside donated arguments": 0},
+    "flops": {"products": 4.94e12, "xla": None},
+    "bytes": {"kernels": 33.8e9, "xla": None},
+    "kernels": 1725,
+    "estimate": "compiler",
+    "milliseconds": 120_000,
+    "peak_share": 0.42,
+    "collectives": {
+        "all-reduce": {"count": 3, "bytes": 5e6, "overlapped": 1, "overlapped_bytes": 4e6}
+    },
+}
+
+
+def test_chip_adds_the_estimate_of_its_compiler(planned, compiler, tmp_path, capsys):
+    commands = compiler(0, f"a line of a library\n{json.dumps(COMPILED)}\n", "")
+    out = tmp_path / "plan.json"
+    arguments = (*DEBUG, "--chip=v5e", "--devices=2", f"--out={out}")
+    assert run(*arguments) == 0
+    [(command, environment)] = commands
+    assert command[-len(arguments) :] == list(arguments)
+    assert environment["JAX_PLATFORMS"] == "cpu" and environment["TPU_SKIP_MDS_QUERY"] == "1"
+
+    run_seconds = 30 * 120
+    estimate = {**COMPILED, "run_seconds": run_seconds}
+    assert json.loads(out.read_text()) == {**planned[0], "chip_estimate": estimate}
+    text = capsys.readouterr().out
+    assert text.startswith(format_plan(planned[0]))
+    assert max(map(len, text.splitlines())) <= 100
+    added = text.removeprefix(format_plan(planned[0]))
+    for words in (
+        "Estimate of the compiler for chips that are not there: 2 x TPU v5 lite\n",
+        "arguments 2.04, temporaries 2.25",
+        "kernels: 1,725",
+        "estimated by the compiler, not measured: 120000.00, 42% of the peak rate",
+        "run of 30 steps at this rate: 1.0 h",
+    ):
+        assert words in added
+    assert rows(added)["all-reduce"] == ["3", "5.000", "1", "4.000"]
+
+
+def test_plan_without_chip_has_times_by_arithmetic_only(planned):
+    plan, text = planned
+    assert plan["chip_estimate"] is None and "Estimate of the compiler" not in text
+    assert "\nTimes are arithmetic from the chips' peak rates at --utilisation;" in text
+
+
+def test_failed_compilation_is_its_one_line_error(compiler, capsys):
+    compiler(2, "", "a warning\nerror: --devices: v5e has topologies of at most 256 devices\n")
+    assert run(*DEBUG, "--chip=v5e") == 2
+    error = capsys.readouterr().err
+    assert error.endswith("\nerror: --devices: v5e has topologies of at most 256 devices\n")
+    assert "a warning" not in error
+
+    compiler(1, "", "Traceback (most recent call last):\nTypeError: a defect\n")
+    with pytest.raises(RuntimeError, match="TypeError: a defect"):
+        run(*DEBUG, "--chip=v5e")
+
+
+def test_missing_compiler_is_an_error_before_the_plan(monkeypatch, capsys):
+    monkeypatch.setattr("contextssl_jax.planning.targets.is_installed", lambda module: False)
+    assert run(*DEBUG, "--chip=v5e") == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err == (
+        "error: --chip=v5e: its compiler is not installed. Run: pip install"
+        " 'contextssl-jax[compile-tpu]'\n"
+    )
 
 
 def test_unwritable_output_file_is_an_error(monkeypatch, planned, capsys):

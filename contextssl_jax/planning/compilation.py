@@ -1,14 +1,20 @@
 """Compilation of the train step for chips that this machine does not have, and its cost."""
 
 import functools
+import json
+import logging
+import resource
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from contextssl_jax.config import Command, parse_command_line
+from contextssl_jax.errors import UserError, reraise_out_of_memory, run_command
 from contextssl_jax.planning.compiled import (
     Cost,
     cost_by_part,
@@ -17,9 +23,44 @@ from contextssl_jax.planning.compiled import (
 )
 from contextssl_jax.planning.flops import count_flops
 from contextssl_jax.planning.hlo import parse_hlo
+from contextssl_jax.planning.isolation import run_isolated
 from contextssl_jax.planning.program import build_program
-from contextssl_jax.planning.targets import TARGETS, Target, describe_devices
+from contextssl_jax.planning.targets import TARGETS, Target, check_installed, describe_devices
 from contextssl_jax.planning.traffic import collectives
+from contextssl_jax.progress import task
+
+_ERROR = "error: "  # how run_command begins the line of a UserError
+
+_log = logging.getLogger(__name__)
+
+
+def compile_isolated(command: Command) -> dict[str, Any]:
+    """Compile the train step for a command's --chip in a process of its own, which takes minutes.
+
+    Returns:
+      See `compile_step`.
+
+    Raises:
+      UserError: --chip is missing or unknown, its compiler is not installed or aborts, an option
+        is invalid, or the step does not fit into the chip's memory.
+      RuntimeError: the process fails otherwise; the message is its standard error.
+    """
+    if command.chip is None:
+        raise UserError(f"--chip: required. Choose one of {', '.join(TARGETS)}.")
+    check_installed(command.chip)
+    _log.info("compiling the step for %s, which may take minutes", command.chip)
+    environment = {"JAX_PLATFORMS": "cpu", **TARGETS[command.chip].environment}
+    with task(f"compiling the step for {command.chip}"):
+        status, output, messages = run_isolated(
+            [sys.executable, "-m", __name__, *command.argv[1:]], environment
+        )
+    if status:
+        last = messages.strip().rpartition("\n")[2]
+        if last.startswith(_ERROR):
+            raise UserError(last.removeprefix(_ERROR))
+        raise RuntimeError(messages)
+    results: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return results
 
 
 def compile_step(config: ConfigDict, chip: str, devices: int) -> dict[str, Any]:
@@ -100,3 +141,17 @@ def _figures(costs: Iterable[Cost], target: Target) -> dict[str, Any]:
         "milliseconds": round(1e3 * seconds, 3),
         "peak_share": round(total.peak_seconds / seconds, 4) if seconds else 0.0,
     }
+
+
+def _compile(argv: Sequence[str]) -> None:
+    """Compile the step of a command line that has --chip, and print the results as JSON."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core dump after an abort
+    command = parse_command_line(argv, ("plan",))
+    assert command.chip is not None
+    advice = "Use more --devices, --config.model.remat=True or --config.train.accumulate_steps"
+    with reraise_out_of_memory(advice):
+        print(json.dumps(compile_step(command.config, command.chip, command.devices or 1)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(_compile, sys.argv))

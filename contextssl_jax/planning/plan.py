@@ -7,8 +7,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from contextssl_jax.config import Command
 from contextssl_jax.distributed.sharding import shard_shapes
 from contextssl_jax.models.precision import train_precision
+from contextssl_jax.planning.compilation import compile_isolated
+from contextssl_jax.planning.compiled_tables import format_estimate
 from contextssl_jax.planning.counting import OTHER
 from contextssl_jax.planning.dummy_datasets import reads_data
 from contextssl_jax.planning.flops import count_flops
@@ -17,36 +20,48 @@ from contextssl_jax.planning.hlo import parse_hlo
 from contextssl_jax.planning.memory import saved_for_backward, size_of
 from contextssl_jax.planning.program import Program, build_program
 from contextssl_jax.planning.tables import format_plan
+from contextssl_jax.planning.targets import check_installed
 from contextssl_jax.planning.traffic import collectives, requested_bytes
 from contextssl_jax.storage.files import json_output
 
 TARGET = "tpu"  # platform whose branches of lax.platform_dependent are counted; GPUs use the same
+UTILISATION = 0.35  # of the chips' peak rates, unless --utilisation is set
 
 Plan = dict[str, Any]  # a nested dictionary of JSON values
 
 _log = logging.getLogger(__name__)
 
 
-def plan(config: ConfigDict, devices: int, utilisation: float, out: str | None) -> None:
-    """Print the estimated cost of a run, without running it.
+def plan(command: Command) -> None:
+    """Print the estimated cost of a run, without running it, and write it to --out as JSON.
+
+    With --chip, an estimate by the compiler for that chip follows the plan, and is its
+    "chip_estimate", which is None otherwise.
+
+    Raises:
+      UserError: an option is invalid, the compiler is not installed or fails, or the file is not
+        writable.
+    """
+    if command.chip is not None:
+        check_installed(command.chip)
+    with json_output(command.out) as write:
+        result = make_plan(command.config, command.devices or 1, command.utilisation or UTILISATION)
+        print(format_plan(result), flush=True)
+        estimate = None
+        if command.chip is not None:
+            results, steps = compile_isolated(command), command.config.train.steps
+            estimate = {**results, "run_seconds": steps * results["milliseconds"] / 1e3}
+            print(f"\n{format_estimate(estimate, steps)}")
+        write({**result, "chip_estimate": estimate})
+
+
+def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
+    """Return the plan of a run, from arithmetic and the step compiled for the CPU of this host.
 
     Args:
       config: the options.
       devices: number of devices that the global batch is split over.
       utilisation: assumed fraction of the chips' peak FLOP/s, in (0, 1].
-      out: JSON file to write the plan to; None to only print it.
-
-    Raises:
-      UserError: an option is invalid, or the file is not writable.
-    """
-    with json_output(out) as write:
-        result = make_plan(config, devices, utilisation)
-        print(format_plan(result))
-        write(result)
-
-
-def make_plan(config: ConfigDict, devices: int, utilisation: float) -> Plan:
-    """Return the plan of a run; see `plan`.
 
     Returns:
       Bytes, seconds, and counts of parameters and FLOPs, by name. FLOPs are those of all devices;

@@ -124,14 +124,16 @@ def _chips(plan: Mapping[str, Any]) -> str:
                 f"{chip['peak'] / 1e12:.0f}",
                 f"{low:.1f} to {high:.1f} of {available:.0f}",
                 "yes" if fits["unfused"] else "maybe" if fits["fused"] else "no",
-                _format_seconds(chip["step_seconds"]),
-                _format_seconds(chip["run_seconds"]),
-                _format_seconds(chip["update_seconds"]),
+                format_seconds(chip["step_seconds"]),
+                format_seconds(chip["run_seconds"]),
+                format_seconds(chip["update_seconds"]),
             )
         )
     header = ("chip", "hosts", "TFLOP/s", "memory, GB", "fits", "step", "run", "update only")
     return with_notes(
         format_table(header, rows),
+        "Times are arithmetic from the chips' peak rates at --utilisation; see --chip for an"
+        " estimate.",
         f"TFLOP/s: peak rate of {_describe_products(run)}.",
         f"step, run: time of the arithmetic at an assumed {run['utilisation']:.0%} of the peak"
         " rate (--utilisation). update only: time to read and write parameters and moments"
@@ -167,17 +169,18 @@ def with_notes(table: str, *notes: str) -> str:
     return "\n".join([table, *(textwrap.fill(note, _WIDTH) for note in notes)])
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a time in the largest unit of which it has at least one."""
+    units = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
+    unit, size = next((u for u in units if seconds >= u[1]), ("µs", 1e-6))
+    return f"{seconds / size:.1f} {unit}"
+
+
 def _unit(largest: float, name: str) -> tuple[str, float]:
     """Return the unit in which the largest figure has at least two digits, and its size."""
     prefixes = (("G", 1e9), ("M", 1e6), ("k", 1e3))
     found = ((prefix + name, size) for prefix, size in prefixes if largest >= 10 * size)
     return next(found, (name, 1.0))
-
-
-def _format_seconds(seconds: float) -> str:
-    units = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
-    unit, size = next((u for u in units if seconds >= u[1]), ("µs", 1e-6))
-    return f"{seconds / size:.1f} {unit}"
 
 
 def _sum(figures: Mapping[str, float]) -> float:

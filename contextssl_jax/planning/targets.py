@@ -11,7 +11,7 @@ from typing import Any
 
 from jax.experimental import topologies
 
-from contextssl_jax.errors import UserError
+from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.planning.hardware import Chip, find_chip
 from contextssl_jax.storage.paths import is_installed
 
@@ -99,16 +99,16 @@ TARGETS: dict[str, Target] = {
 
 
 def check_installed(chip: str) -> None:
-    """Check that the compiler for a chip is installed.
+    """Check that a chip is in TARGETS and its compiler installed.
 
     Raises:
-      UserError: it is not installed.
+      UserError: it is not.
     """
-    if not any(map(is_installed, TARGETS[chip].modules)):
-        extra = TARGETS[chip].extra
+    target = lookup(TARGETS, chip, "--chip")
+    if not any(map(is_installed, target.modules)):
         raise UserError(
             f"--chip={chip}: its compiler is not installed. Run: pip install"
-            f" 'contextssl-jax[{extra}]'"
+            f" 'contextssl-jax[{target.extra}]'"
         )
 
 
