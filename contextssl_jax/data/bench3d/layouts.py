@@ -135,6 +135,11 @@ LAYOUTS = {
     "array_record": Layout(
         "array_record", _create_array_record, _count_array_records, ArrayRecords
     ),
-    "npy": Layout("npy", NpyWriter, lambda path: len(np.load(path, mmap_mode="r")), NpyRecords),
+    "npy": Layout(
+        "npy",
+        NpyWriter,
+        lambda path: len(np.load(path, mmap_mode="r", allow_pickle=False)),
+        NpyRecords,
+    ),
 }
 DEFAULT = "array_record"
