@@ -29,6 +29,7 @@ from contextssl_jax.step import (
     partition_state,
     train_step,
 )
+from contextssl_jax.unoptimized import jit_unoptimized
 
 _INIT, _STEP = range(2)  # streams of randomness
 _MAX_PAIRS = 2**20  # of a global batch; 6 GB of CIFAR-10's images
@@ -122,9 +123,7 @@ def build_experiment(
     if config.data.on_device:
         split, images = index_images(dataset)
     root = jax.random.key(config.seed)
-    init = jax.jit(
-        partial(with_precision(init_state, precision), method=method, optimizer=optimizer)
-    )
+    init = partial(with_precision(init_state, precision), method=method, optimizer=optimizer)
     init_arguments = jax.random.fold_in(root, _INIT), first
     init_shapes = partial(jax.eval_shape, init, *init_arguments)
     step = partial(
@@ -144,7 +143,7 @@ def build_experiment(
         dict(zip(config.environments, observed, strict=True)),
         parallel,
         make_batches(split),
-        lambda: jax.device_get(init(*init_arguments)),
+        lambda: jax.device_get(jit_unoptimized(init)(*init_arguments)),
         init_shapes,
         np.asarray(jax.random.key_data(jax.random.fold_in(root, _STEP))),
         images,

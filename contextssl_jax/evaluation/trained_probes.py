@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from contextssl_jax.evaluation.unoptimized import jit_unoptimized
+from contextssl_jax.unoptimized import jit_unoptimized
 
 Array = Any  # a NumPy array on the host, a JAX array on the device
 Layers = list[dict[str, jax.Array]]  # of U probes: w [U, in, out], b [U, 1, out]

@@ -130,14 +130,17 @@ def _filter_gradient(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Arr
     n = len(x)
     most = max(1, _CHUNK_BYTES // (k * x[0].size * x.dtype.itemsize))
     size = next(m for m in range(min(most, n), 0, -1) if n % m == 0)
+    if size == n:
+        return product(x, g)
     xs, gs = (a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
 
     def add(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return total + product(*chunk), None
 
-    first = product(xs[0], gs[0])
-    # With JAX_DISABLE_JIT, a scan over nothing is an error.
-    return lax.scan(add, first, (xs[1:], gs[1:]))[0] if len(xs) > 1 else first
+    # From zeros over all chunks: a first product outside would copy the rest of x and g, and
+    # compile twice.
+    zeros = jnp.zeros((k, k, x.shape[-1], g.shape[-1]), jnp.float32)
+    return lax.scan(add, zeros, (xs, gs))[0]
 
 
 def _filter_product(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Compilation without optimizations, for programs that run once, such as random draws."""
+"""Compilation without optimizations, for programs that run once, such as initialization."""
 
 import functools
 from collections.abc import Callable
