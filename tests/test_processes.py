@@ -152,7 +152,7 @@ def test_user_error_of_process_0_ends_both_and_is_printed_once(tmp_path):
 
 
 def test_runs_on_the_same_devices_are_bit_identical(tmp_path, one):
-    finish(tmp_path, *TRAINING, devices=4)
+    finish(tmp_path, *TRAINING, "--config.train.parallel=pmap", devices=4)
     assert_same_run(tmp_path, one, STEPS)
 
 
