@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import resource
 import sys
 import time
@@ -31,8 +30,6 @@ from contextssl_jax.progress import task
 
 _ERROR = "error: "  # how run_command begins the line of a UserError
 
-_log = logging.getLogger(__name__)
-
 
 def compile_isolated(command: Command) -> dict[str, Any]:
     """Compile the train step for a command's --chip in a process of its own, which takes minutes.
@@ -48,7 +45,6 @@ def compile_isolated(command: Command) -> dict[str, Any]:
     if command.chip is None:
         raise UserError(f"--chip: required. Choose one of {', '.join(TARGETS)}.")
     check_installed(command.chip)
-    _log.info("compiling the step for %s, which may take minutes", command.chip)
     environment = {"JAX_PLATFORMS": "cpu", **TARGETS[command.chip].environment}
     with task(f"compiling the step for {command.chip}"):
         status, output, messages = run_isolated(
