@@ -167,6 +167,10 @@ def get_config() -> Options:
     loss.temperature = number(0.1, above=0)  # of InfoNCE
     loss.clamp = switch(True)  # raise cosines to 1e-7 before InfoNCE, as the official code does
     loss.predictor_weight = number(5.0, 0)  # lambda, of the latent predictor's error
+    # Of InfoNCE between projections of the encoder's features, which see no context.
+    loss.encoder_weight = number(0.0, 0, before=0.0)
+    # Of the R² with which a linear reader predicts hidden groups from the view embeddings.
+    loss.erasure_weight = number(0.0, 0, before=0.0)
     # Standardize the parameters that it predicts, so that entries count equally; False predicts
     # them in their own units, as the official code does.
     loss.standardize_targets = switch(True, before=True)
@@ -183,6 +187,10 @@ def get_config() -> Options:
     mask.per_layer = switch(True)  # draw masks anew in every block (official code), or once
     # Draw masks for every context, or once per batch (official code).
     mask.per_context = switch(False)
+    # "causal": tokens attend to earlier pairs (the paper); "none": the first pairs, whose number is
+    # drawn for every context, are the context of all later ones, and have no order.
+    mask.order = choice("causal", "none", before="causal")
+    mask.alone = number(0.0, 0, 1, before=0.0)  # probability that a row sees no context at all
     mask.hide_own_x = switch(True)  # y tokens do not see their own x; False is an ablation
 
     config.supervised = supervised = Options()  # the method of that name

@@ -53,6 +53,25 @@ def keep_pairs(uniform: jax.Array, probability: jax.Array | float) -> jax.Array:
     return jnp.repeat(uniform >= probability, 2, axis=-1) | jnp.eye(tokens, dtype=bool)
 
 
+def shared_context_mask(tokens: int, pairs: jax.Array | int) -> jax.Array:
+    """Return the mask in which all queries attend to one set of pairs, without an order.
+
+    The first `pairs` pairs are the context. Each of them attends to itself alone, so that their
+    order has no effect. Every later pair is a query, which attends to itself and to all of the
+    context: as all queries see the same context, it does not help to tell them apart.
+
+    Args:
+      tokens: 2 K.
+      pairs: size of the context, in [0, K].
+
+    Returns:
+      bool [tokens, tokens], to be combined with `pair_mask`.
+    """
+    pair = jnp.arange(tokens) // 2
+    same = pair[:, None] == pair
+    return same | ((pair[:, None] >= pairs) & (pair < pairs))
+
+
 def training_masks(
     key: jax.Array,
     position: jax.Array,
@@ -65,6 +84,9 @@ def training_masks(
     hide_own_x: bool,
     probability: float,
     probability_low: float | None,
+    order: str = "causal",
+    alone: float = 0.0,
+    context_pairs: int | None = None,
 ) -> jax.Array:
     """Draw the masks of one training step.
 
@@ -80,6 +102,10 @@ def training_masks(
       hide_own_x: apply the pair mask; False lets y tokens attend to their own x (an ablation).
       probability: see random_pair_mask.
       probability_low: see random_pair_mask.
+      order: "causal", tokens attend to earlier pairs; or "none", see `shared_context_mask`, with a
+        number of pairs drawn uniformly from [0, K) for every context and environment.
+      alone: probability that a row hides all pairs, in [0, 1].
+      context_pairs: instead of the drawn number of pairs.
 
     Returns:
       bool [L or 1, B or 1, E, tokens, tokens].
@@ -88,9 +114,19 @@ def training_masks(
 
     def draw(layer: jax.Array, context: jax.Array, environment: jax.Array) -> jax.Array:
         index = (context * layers + layer) * environments + environment
-        return random_pair_mask(
-            jax.random.fold_in(key, index), tokens, probability, probability_low
-        )
+        own = jax.random.fold_in(key, index)
+        mask = random_pair_mask(own, tokens, probability, probability_low)
+        if alone:
+            without = jax.random.uniform(jax.random.fold_in(own, 2), (tokens, 1)) < alone
+            mask &= ~without | jnp.eye(tokens, dtype=bool)
+        if order == "none":
+            # The same in every layer.
+            first = jax.random.fold_in(key, context * layers * environments + environment)
+            pairs = context_pairs
+            if pairs is None:
+                pairs = jax.random.randint(jax.random.fold_in(first, 3), (), 0, tokens // 2)
+            mask &= shared_context_mask(tokens, pairs)
+        return mask
 
     over_environments = jax.vmap(draw, (None, None, 0))
     over_contexts = jax.vmap(over_environments, (None, 0, None))
