@@ -53,7 +53,6 @@ def assemble_method(
     loss: Callable[..., Any],
     *,
     readouts: Mapping[str, nn.Module] | None = None,
-    statistics: Mapping[str, Any] | None = None,
     predict: Callable[[Variables, jax.Array], Predictions] | None = None,
     target_classes: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     independent_contexts: bool = False,
@@ -90,8 +89,7 @@ def assemble_method(
             "params": {name: part["params"] for name, part in parts.items()},
             "batch_stats": {
                 name: part["batch_stats"] for name, part in parts.items() if "batch_stats" in part
-            }
-            | dict(statistics or {}),
+            },
         }
 
     def encode(variables: Variables, record: Record, transform_params: jax.Array) -> jax.Array:

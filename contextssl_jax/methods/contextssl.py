@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from contextssl_jax.data.contexts import ContextBatch
@@ -39,7 +38,6 @@ from contextssl_jax.methods.base import (
     variables_of,
 )
 from contextssl_jax.methods.context_head import action_scales, build_context_head
-from contextssl_jax.methods.erasure import erasure_penalty, initial_statistics
 from contextssl_jax.methods.heads import build_projector
 from contextssl_jax.methods.metrics import info_nce_metrics, predictor_metrics
 from contextssl_jax.methods.view_encoder import build_view_encoder
@@ -72,21 +70,17 @@ def build(
     info_nce = build_info_nce(config.loss, axis)
     scales = action_scales(space, config.model)
     deviations = dataset.space.deviations(space)  # in the predictor's units
-    weights = config.loss
     heads = {"transformer": head}
-    if weights.encoder_weight:
+    encoder_weight = config.loss.encoder_weight
+    if encoder_weight:
         heads = {"projector": build_projector(config.model, axis)} | heads
-    statistics_of_reader = {}
-    if weights.erasure_weight:
-        sizes = len(space.names), len(space.param_mean), head.outputs
-        statistics_of_reader = {"reader": initial_statistics(*sizes)}
 
     def loss(
         params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Any, Metrics]]:
         """Return the training loss; see `Method`."""
         # Features of both views of every pair: f(x_i), f(y_i).                     [B, K, 2, F]
-        features, statistics = encoder.encode_pairs(
+        features, encoder_statistics = encoder.encode_pairs(
             params["encoder"], batch_stats.get("encoder", {}), batch
         )
         # Actions a_i, 0 for groups that the environment does not observe.          [B, E, K, A]
@@ -116,32 +110,20 @@ def build(
         prediction = predictor_loss(errors, batch.environments)
         # The sum of both, with weight lambda.
         total = contrastive.loss.mean() + config.loss.predictor_weight * prediction
-        new_statistics = {"encoder": statistics}
-        metrics = {}
-        if weights.encoder_weight:
+        statistics, losses = {"encoder": encoder_statistics}, {}
+        # Not in the paper: InfoNCE between projections of the features, which see no context.
+        if encoder_weight:
             own = variables_of("projector", params, batch_stats)
-            own_actions = jnp.zeros_like(actions)
-            projected, new_statistics["projector"] = heads["projector"].embed_pairs(
-                own, features, own_actions, batch.position, key
+            projected, statistics["projector"] = heads["projector"].embed_pairs(
+                own, features, actions, batch.position, key
             )
-            contrast = info_nce(normalize(projected.tokens)).loss.mean()
-            total += weights.encoder_weight * contrast
-            metrics |= mean_over({"loss_encoder": contrast}, axis)
-        if weights.erasure_weight:
-            sees = masks[0, :, :, 1::2].sum(axis=-1) > 1
-            hidden = sees[..., None] & ~batch.environments[:, :, None]
-            hidden = jnp.broadcast_to(hidden, (*h.shape[:2], h.shape[2] // 2, len(space.names)))
-            penalty, new_statistics["reader"], read = erasure_penalty(
-                batch_stats["reader"], h[:, :, 1::2], target / deviations, hidden,
-                space.param_group_ids, axis,
-            )
-            total += weights.erasure_weight * penalty
-            metrics |= {f"erasure/{n}": v for n, v in zip(space.names, read, strict=True)}
-        metrics |= mean_over({"loss": total}, axis)
+            losses["loss_encoder"] = info_nce(normalize(projected.tokens)).loss.mean()
+            total += encoder_weight * losses["loss_encoder"]
+        metrics = mean_over({"loss": total} | losses, axis)
         metrics |= info_nce_metrics(contrastive, axis)
         errors = parameter_errors(predicted, target, space.param_group_ids, deviations)
         metrics |= predictor_metrics(prediction, errors, batch.environments, space.names, axis)
-        return total, ({name: new_statistics[name] for name in batch_stats}, metrics)
+        return total, ({name: statistics[name] for name in batch_stats}, metrics)
 
     def predict(variables: Variables, embeddings: jax.Array) -> Predictions:
         """Predict transform parameters; see `Method`."""
@@ -153,8 +135,7 @@ def build(
         encoder,
         heads,
         loss,
-        statistics=statistics_of_reader,
         readouts={"predictor": predictor},
         predict=predict,
-        independent_contexts=config.loss.negatives == "context",
+        independent_contexts=config.loss.negatives == "context" and not encoder_weight,
     )
