@@ -75,13 +75,16 @@ def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
 def shade_beyond(axis: Axes, trained: int, longest: int) -> None:
     """Shade the lengths above those of training, and name the area."""
     axis.axvspan(trained, longest, color=GREY, alpha=0.12, linewidth=0)
-    place = axis.get_xaxis_transform()  # x in data, y in fractions of the axis
-    text = "longer than in training"
-    middle = (trained * longest) ** 0.5
     axis.text(
-        *(middle, 0.5, text),
-        **{"transform": place, "rotation": 90, "fontsize": 6.5, "color": GREY},
-        **{"horizontalalignment": "center", "verticalalignment": "center"},
+        (trained * longest) ** 0.5,
+        0.5,
+        "longer than in training",
+        transform=axis.get_xaxis_transform(),  # y in fractions of the axis
+        rotation=90,
+        fontsize=6.5,
+        color=GREY,
+        horizontalalignment="center",
+        verticalalignment="center",
     )
 
 
