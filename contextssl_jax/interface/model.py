@@ -170,8 +170,8 @@ class Model:
           images: uint8, or float in [0, 1], [N, H, W, 3]; or features of `encode`, [N, F].
           context: from `context`; without one, the general representation.
           length: tokens of the context to use, 0 to 2 K; all by default.
-          rounding: round entries to multiples of this, which erases what the context has left in
-            directions of small variance; 0 does not round. See `methods.rounding`.
+          rounding: round entries to multiples of this, in units of 1 / sqrt(P), which erases what
+            the context has left in directions of small variance, such as 1 / 3; 0 does not round.
           **actions: by group, in the units of `card`, [N, entries], or [entries] for all images.
             The embeddings are then the predicted ones of the transformed images.
 

@@ -10,21 +10,26 @@ from contextssl_jax.losses import normalize
 from contextssl_jax.methods.base import Method
 
 
-def round_to_grid(h: jax.Array, step: float) -> jax.Array:
-    """Round embeddings [..., P] to multiples of `step`, and scale them to length 1.
+def round_to_grid(h: jax.Array, rounding: float) -> jax.Array:
+    """Round embeddings of length 1 to a grid, and scale them to length 1 again.
 
-    The error of rounding is about uniform in +-step / 2 and independent of directions with less
-    variance than its own, step**2 / 12: these cannot be predicted from the result.
+    The error of an entry is about uniform within half a step. In every direction, it has a
+    variance of step**2 / 12, below which the result contains next to nothing of the embedding.
+
+    Args:
+      h: float32 [..., P].
+      rounding: step of the grid in units of 1 / sqrt(P), the root mean square of entries; above 0.
     """
+    step = rounding / h.shape[-1] ** 0.5
     return normalize(step * jnp.round(h / step))
 
 
-def round_embeddings(method: Method, step: float) -> Method:
-    """Return the method with rounded embeddings; 0 returns it unchanged."""
-    if not step:
+def round_embeddings(method: Method, rounding: float) -> Method:
+    """Return the method with embeddings from `round_to_grid`; 0 returns it unchanged."""
+    if not rounding:
         return method
 
     def embed(*args: Any) -> jax.Array:
-        return round_to_grid(method.embed(*args), step)
+        return round_to_grid(method.embed(*args), rounding)
 
     return replace(method, embed=embed)
