@@ -44,7 +44,7 @@ def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
     fit, test = (h.reshape(len(h), -1, h.shape[-1]) for h in (embeddings.fit, embeddings.test))
     values = {
         "readable": linear_r2(fit, test, target, len(groups)),
-        "rounded": linear_r2(*(_round(h) for h in (fit, test)), target, len(groups)),
+        "rounded": linear_r2(_round(fit), _round(test), target, len(groups)),
         "share": explained_variance(fit, test, target, len(groups)),
     }
     tree = nest(
