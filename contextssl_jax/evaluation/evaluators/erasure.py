@@ -130,8 +130,8 @@ EVALUATOR = Evaluator(
             TableLayout(
                 "Erased or squeezed",
                 "Is a group gone from view embeddings z⁺ (low R²), or only squeezed into directions"
-                " of small variance (high R², low explained variance), which rounding to multiples"
-                " of a third of an entry's root mean square erases? By tokens of context.",
+                " of small variance (high R², low explained variance), which rounding erases? By"
+                " tokens of context.",
                 lambda report: describe_views(report, "fit", "test"),
             ),
             Comparison(split="group"),
@@ -140,6 +140,7 @@ EVALUATOR = Evaluator(
     evaluate=evaluate,
     terms={
         "erased": "Least squares without regularization does not predict the group's parameters.",
+        "rounded": "Entries are rounded to multiples of a third of their root mean square.",
         "squeezed": "Least squares predicts the parameters, but they explain almost none of the"
         " embeddings' variance, so that regularized or briefly trained probes miss them.",
     },
