@@ -272,8 +272,8 @@ def get_config() -> Options:
     # Attention within contexts, see mask.context; unset, as in training.
     evaluation.context_mask = choice(None, "causal", "set", resume=FREE)
     # Round embeddings to multiples of this, in units of 1 / sqrt(P), and scale them to length 1: at
-    # 1/3, what is squeezed into a small variance is erased. 0 does not round.
-    evaluation.rounding = number(0.0, 0, 1, resume=FREE)
+    # 1, what is squeezed into a small variance is erased. 0 does not round.
+    evaluation.rounding = number(0.0, 0, 4, resume=FREE)
     # Read contexts as sparsely as in training: else a long context is more than was ever seen.
     evaluation.sparse = switch(False, resume=FREE)
     # Of the train split, two views each, to fit probes on.

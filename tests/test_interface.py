@@ -251,7 +251,7 @@ CROPS = np.zeros((3, 4))
         (lambda m: m.embed(IMAGES, length=1), "length: 1 tokens, but the context has 0"),
         (lambda m: m.embed(IMAGES, m.context(IMAGES, IMAGES), length=7), "has 6"),
         (lambda m: m.embed(np.zeros((3, 5))), r"images: shape \(3, 5\), expected \[N, 32\]"),
-        (lambda m: m.embed(IMAGES, rounding=2), "rounding: 2, expected 0 to 1"),
+        (lambda m: m.embed(IMAGES, rounding=5), "rounding: 5, expected 0 to 4"),
         (lambda m: m.predict(np.zeros((3, 5))), r"embeddings: shape .*expected \[N, 16\]"),
         (lambda m: m.nearest(np.ones((3, 16)), np.ones((2, 16)), k=3), "k: 3, expected 1 to 2"),
     ],

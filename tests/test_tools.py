@@ -127,7 +127,7 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
         (("--mode=embed", "--model=none", f"--images={tmp_path}", "--out=a.npz"), "no images in"),
         (("--mode=embed", "--model=none", f"--images={tmp_path}", "--out=a"), "must end in .npz"),
         (("--mode=embed", f"--model={folder / 'model'}", f"--images={folder / 'images'}",
-          "--out=a.npz", "--rounding=2"), "--rounding: 2.0, expected 0 to 1"),
+          "--out=a.npz", "--rounding=5"), "--rounding: 5.0, expected 0 to 4"),
         (("--mode=export", "--model=none", f"--out={tmp_path}"), "--model: none does not exist"),
     ):  # fmt: skip
         assert run(*arguments) == 2

@@ -26,6 +26,7 @@ from contextssl_jax.errors import Parser, UserError, expand_home
 from contextssl_jax.interface.loading import load_model
 from contextssl_jax.interface.model import Model
 from contextssl_jax.interface.pairs_file import read_context
+from contextssl_jax.methods.rounding import MAX_ROUNDING
 from contextssl_jax.progress import task
 from contextssl_jax.storage.files import reraise_write_errors
 
@@ -65,8 +66,8 @@ def embed_folder(argv: Sequence[str]) -> None:
         raise UserError(
             f"--length: {length} tokens, but the context has {context.tokens if context else 0}."
         )
-    if not 0 <= options.rounding <= 1:
-        raise UserError(f"--rounding: {options.rounding}, expected 0 to 1.")
+    if not 0 <= options.rounding <= MAX_ROUNDING:
+        raise UserError(f"--rounding: {options.rounding}, expected 0 to {MAX_ROUNDING}.")
     embed = partial(model.embed, context=context, length=length, rounding=options.rounding)
     partial_folder = out.with_name(f"{out.name}.partial")
     with reraise_write_errors(out, "--out"):

@@ -21,7 +21,7 @@ from contextssl_jax.interface.checks import (
     standardized_actions,
 )
 from contextssl_jax.methods.base import Method, Variables
-from contextssl_jax.methods.rounding import round_to_grid
+from contextssl_jax.methods.rounding import MAX_ROUNDING, round_to_grid
 from contextssl_jax.models.precision import with_precision
 from contextssl_jax.transforms import ParameterSpace
 
@@ -171,7 +171,7 @@ class Model:
           context: from `context`; without one, the general representation.
           length: tokens of the context to use, 0 to 2 K; all by default.
           rounding: round entries to multiples of this, in units of 1 / sqrt(P), which erases what
-            the context has left in directions of small variance, such as 1 / 3; 0 does not round.
+            the context has left in directions of small variance, such as 1; 0 does not round.
           **actions: by group, in the units of `card`, [N, entries], or [entries] for all images.
             The embeddings are then the predicted ones of the transformed images.
 
@@ -183,8 +183,8 @@ class Model:
         tokens = 0 if context is None else context.tokens
         if length is not None and not 0 <= length <= tokens:
             raise ValueError(f"length: {length} tokens, but the context has {tokens}.")
-        if not 0 <= rounding <= 1:
-            raise ValueError(f"rounding: {rounding}, expected 0 to 1.")
+        if not 0 <= rounding <= MAX_ROUNDING:
+            raise ValueError(f"rounding: {rounding}, expected 0 to {MAX_ROUNDING}.")
         queries, from_images = self._queries(images, "images")
         observed = standardized_actions(self.method.space, self.space, actions, len(queries))
         visible = np.int32(tokens if length is None else length)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from contextssl_jax.losses import normalize
 from contextssl_jax.methods.base import Method
 
+MAX_ROUNDING = 4  # of which most entries become 0
+
 
 def round_to_grid(h: jax.Array, rounding: float) -> jax.Array:
     """Round embeddings of length 1 to a grid, and scale them to length 1 again.

@@ -34,7 +34,7 @@ _NAMES = {
     "rounded": "R² by least squares, rounded",
     "share": "explained variance",
 }
-_ROUNDING = 1 / 3  # see round_to_grid
+_ROUNDING = 1.0  # see round_to_grid
 
 
 def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
@@ -140,7 +140,7 @@ EVALUATOR = Evaluator(
     evaluate=evaluate,
     terms={
         "erased": "Least squares without regularization does not predict the group's parameters.",
-        "rounded": "Entries are rounded to multiples of a third of their root mean square.",
+        "rounded": "Entries of embeddings are rounded to multiples of their root mean square.",
         "squeezed": "Least squares predicts the parameters, but they explain almost none of the"
         " embeddings' variance, so that regularized or briefly trained probes miss them.",
     },
