@@ -167,6 +167,9 @@ def get_config() -> Options:
     loss.temperature = number(0.1, above=0)  # of InfoNCE
     loss.clamp = switch(True)  # raise cosines to 1e-7 before InfoNCE, as the official code does
     loss.predictor_weight = number(5.0, 0)  # lambda, of the latent predictor's error
+    # Of InfoNCE between projections of the encoder's features, which see no context; its projector
+    # has `model.projector.widths`. Not in the paper.
+    loss.encoder_weight = number(0.0, 0, before=0.0)
     # Standardize the parameters that it predicts, so that entries count equally; False predicts
     # them in their own units, as the official code does.
     loss.standardize_targets = switch(True, before=True)
@@ -183,6 +186,10 @@ def get_config() -> Options:
     mask.per_layer = switch(True)  # draw masks anew in every block (official code), or once
     # Draw masks for every context, or once per batch (official code).
     mask.per_context = switch(False)
+    # "causal": tokens attend to all earlier pairs (the paper); "set": the first pairs, of a number
+    # drawn for every context, attend to themselves alone, and all later pairs to these. The order
+    # of the set has no effect.
+    mask.context = choice("causal", "set", before="causal")
     mask.hide_own_x = switch(True)  # y tokens do not see their own x; False is an ablation
 
     config.supervised = supervised = Options()  # the method of that name
@@ -258,8 +265,15 @@ def get_config() -> Options:
     evaluation.lengths = integers((0, 2, 14, 30, 126), 0, 65_536, least=1, even=True, resume=FREE)
     # Contexts drawn; of several, figures are the mean and the deviation.
     evaluation.draws = integer(1, 1, 10_000, resume=FREE)
+    # Draw several "contexts", or several "orders" of the pairs of one.
+    evaluation.draws_of = choice("contexts", "orders", resume=FREE)
     # That contexts are drawn from, or "test".
     evaluation.context_split = choice("train", "test", resume=FREE)
+    # Attention within contexts, see mask.context; unset, as in training.
+    evaluation.context_mask = choice(None, "causal", "set", resume=FREE)
+    # Round embeddings to multiples of this, in units of 1 / sqrt(P), and scale them to length 1: at
+    # 1, what is squeezed into a small variance is erased. 0 does not round.
+    evaluation.rounding = number(0.0, 0, 4, resume=FREE)
     # Read contexts as sparsely as in training: else a long context is more than was ever seen.
     evaluation.sparse = switch(False, resume=FREE)
     # Of the train split, two views each, to fit probes on.

@@ -17,6 +17,7 @@ from contextssl_jax.distributed.parallel import Parallel, choose_parallel
 from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
+from contextssl_jax.methods.rounding import round_embeddings
 from contextssl_jax.models.precision import train_precision, with_precision
 from contextssl_jax.options import check_options
 from contextssl_jax.progress import task
@@ -108,6 +109,7 @@ def build_experiment(
     method = build_method(config, dataset, parallel.axis)
     eval_config = config.copy_and_resolve_references()
     eval_config.model.dtype = config.eval.dtype
+    eval_config.mask.context = config.eval.context_mask or config.mask.context
     make_batches = partial(
         context_batches,
         environments=observed,
@@ -139,7 +141,7 @@ def build_experiment(
     return Experiment(
         dataset,
         method,
-        build_method(eval_config, dataset, None),
+        round_embeddings(build_method(eval_config, dataset, None), config.eval.rounding),
         dict(zip(config.environments, observed, strict=True)),
         parallel,
         make_batches(split),

@@ -45,6 +45,7 @@ def report(
             "lengths": list(lengths),
             "retrieval_chance": {"mrr": 0.09, "hit@1": 0.02, "hit@5": 0.1},
             "views": {"test": {"split": "test", "records": 450, "views": 900}},
+            **{"draws_of": "contexts", "context_mask": "causal", "rounding": 0.0},
             **provenance,
         }
     }

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from contextssl_jax.experiment import build_experiment
-from contextssl_jax.masks import pair_mask, training_masks
+from contextssl_jax.masks import context_set_mask, pair_mask, training_masks
+from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import mask_actions
 from contextssl_jax.methods.context_head import action_scales
 from contextssl_jax.models.context_transformer import make_tokens
@@ -27,7 +28,8 @@ def prepare(config):
     experiment = build_experiment(config)
     state = experiment.init()
     params = jax.tree.map(lambda leaf: 2 * leaf, state.params)
-    return experiment.method, {"params": params, "batch_stats": {}}, experiment.batches[0]
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    return experiment.method, variables, experiment.batches[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -74,9 +76,10 @@ def test_the_loss_in_all_environments_is_the_mean_of_each(config):
         assert np.isnan(other)  # a hidden group is not predicted
 
 
+@pytest.mark.parametrize("form", ["causal", "set"])
 @pytest.mark.parametrize("sparse", [False, True])
-def test_evaluation_encodes_a_context_as_training_does(config, sparse):
-    config.mask.update(probability=0.6, per_layer=True)
+def test_evaluation_encodes_a_context_as_training_does(config, sparse, form):
+    config.mask.update(probability=0.6, per_layer=True, context=form)
     method, variables, batch = prepare(config)
     k = batch.transform_params.shape[1]
     record = np.broadcast_to(batch.record[0], (k, 2, 16, 16, 3)).reshape(2 * k, 16, 16, 3)
@@ -86,11 +89,19 @@ def test_evaluation_encodes_a_context_as_training_does(config, sparse):
     scaled = actions * action_scales(method.space, config.model)
     tokens = make_tokens(features[None], scaled[None])
     key, mask = None, pair_mask(2 * k)[None, None]
+    if form == "set":  # of all pairs but the last, which is the query
+        mask &= context_set_mask(2 * k, k - 1)
     if sparse:  # the last pair is the query: the context is what comes before it
         key = jax.random.key(3)
         blocks = config.model.transformer.blocks
         mask = training_masks(
-            key, jnp.zeros(1, int), environments=1, tokens=2 * k, layers=blocks, **config.mask
+            key,
+            jnp.zeros(1, int),
+            environments=1,
+            tokens=2 * k,
+            layers=blocks,
+            set_pairs=k - 1,
+            **config.mask,
         )[:, 0]
         assert (mask[:, :, -2].sum(axis=-1) < 2 * k - 1).any()
     params = {"params": variables["params"]["transformer"]}
@@ -98,7 +109,9 @@ def test_evaluation_encodes_a_context_as_training_does(config, sparse):
     full = full / np.linalg.norm(full, axis=-1, keepdims=True)
     before = features[: k - 1], actions[: k - 1]
     context = method.encode_context(variables, *(before if sparse else (features, actions)), key)
-    for pair in (k - 1,) if sparse else (0, 3, k - 1):  # x_k, after the pairs before it
+    for pair in (
+        (k - 1,) if sparse or form == "set" else (0, 3, k - 1)
+    ):  # x_k, after the pairs before it
         h = method.embed(variables, context, 2 * pair, features[pair, :1], actions[pair][None])
         np.testing.assert_allclose(h[0], full[2 * pair], atol=1e-5)
 
@@ -109,6 +122,30 @@ def test_the_loss_is_infonce_plus_lambda_times_the_predictors_error(config):
     loss, (_, metrics) = loss_of(method.loss, variables, batch)
     parts = metrics["loss_contrastive"] + 3.0 * metrics["loss_predictor"]
     np.testing.assert_allclose(loss, parts, rtol=1e-6)
+
+
+def test_the_encoders_contrast_is_added_with_its_weight_and_reaches_the_encoder_alone(config):
+    config.model.projector.widths = (8, 6)
+    plain, _, _ = prepare(config)
+    config.loss.encoder_weight = 2.0
+    method, variables, batch = prepare(config)
+    params, own = variables["params"], {"batch_stats": {}}
+    (loss, (statistics, metrics)) = loss_of(method.loss, variables, batch)
+    without, _ = loss_of(plain.loss, variables | own, batch)
+    np.testing.assert_allclose(loss, without + 2.0 * metrics["loss_encoder"], rtol=1e-6)
+    assert set(statistics) == {"projector"} == set(variables["batch_stats"])
+
+    # SimCLR's loss on the same features and projector.
+    simclr = METHODS["simclr"](config, build_experiment(config).dataset, None)
+    contrast, _ = loss_of(simclr.loss, variables, batch)
+    np.testing.assert_allclose(metrics["loss_encoder"], contrast, rtol=1e-6)
+
+    whole = jax.grad(lambda p: loss_of(method.loss, variables | {"params": p}, batch)[0])(params)
+    alone = jax.grad(lambda p: loss_of(plain.loss, own | {"params": p}, batch)[0])(params)
+    for part in ("transformer", "predictor"):
+        jax.tree.map(np.testing.assert_array_equal, whole[part], alone[part])
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(whole["projector"]))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(alone["projector"]))
 
 
 @pytest.mark.parametrize("negatives", ["batch", "context"])

@@ -46,6 +46,7 @@ def report(
             "seed": 0,
             "step": 3000,
             "draws": draws,
+            "draws_of": "contexts",
             "lengths": list(lengths),
             "context_split": "train",
             "views": {"test": {"split": "test", "records": 2000, "views": 4000}},
@@ -114,6 +115,25 @@ def test_adaptation_holds_the_report(groups, environments, lengths, draws):
     words = figure.get_supxlabel()
     for word in ("cifar10", "3238fc8112dd", "seed 0", "step 3000", f"{draws} train", "4,000 test"):
         assert word in words
+
+
+def test_lengths_beyond_those_of_training_are_marked():
+    result = report(*TWO)
+    for trained, marked in ((126, False), (30, True)):
+        result["provenance"]["trained_tokens"] = trained
+        figure = adaptation._figure(result)
+        check_text(figure)
+        for axis in figure.axes:
+            words = [text.get_text() for text in axis.texts]
+            assert words == ["longer than in training"] * marked
+            areas = [patch.get_extents().bounds for patch in axis.patches]
+            assert len(areas) == marked
+
+
+def test_orders_of_one_context_are_named():
+    result = report(*TWO, draws=5)
+    result["provenance"]["draws_of"] = "orders"
+    assert "5 orders of one train context (mean" in adaptation._figure(result).get_supxlabel()
 
 
 def test_a_method_without_context_is_a_dot_beside_its_encoder():

@@ -25,6 +25,7 @@ from contextssl_jax.interface.batches import Batches
 from contextssl_jax.interface.loading import build_model
 from contextssl_jax.interface.samples import _render
 from contextssl_jax.methods import METHODS
+from contextssl_jax.methods.rounding import round_to_grid
 from contextssl_jax.weights.names import flatten_variables, to_float32
 from contextssl_jax.weights.saved_model import SavedModel, write_model
 
@@ -138,6 +139,13 @@ def test_embeddings_are_those_of_the_report_after_every_length(case):
         np.testing.assert_allclose(found[name], in_units, rtol=1e-4, atol=1e-5)
 
 
+def test_rounded_embeddings_are_those_of_a_report_with_rounding(plain):
+    z = plain.model.embed(plain.images[:, 0])
+    rounded = plain.model.embed(plain.images[:, 0], rounding=0.5)
+    np.testing.assert_allclose(rounded, round_to_grid(z, 0.5), atol=1e-6)
+    assert np.abs(rounded - z).max() > 0.01
+
+
 def test_features_embed_as_their_images_do(plain):
     model, images = plain.model, plain.images[:, 0]
     context = model.context(
@@ -243,6 +251,7 @@ CROPS = np.zeros((3, 4))
         (lambda m: m.embed(IMAGES, length=1), "length: 1 tokens, but the context has 0"),
         (lambda m: m.embed(IMAGES, m.context(IMAGES, IMAGES), length=7), "has 6"),
         (lambda m: m.embed(np.zeros((3, 5))), r"images: shape \(3, 5\), expected \[N, 32\]"),
+        (lambda m: m.embed(IMAGES, rounding=5), "rounding: 5, expected 0 to 4"),
         (lambda m: m.predict(np.zeros((3, 5))), r"embeddings: shape .*expected \[N, 16\]"),
         (lambda m: m.nearest(np.ones((3, 16)), np.ones((2, 16)), k=3), "k: 3, expected 1 to 2"),
     ],

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contextssl_jax.masks import pair_mask, random_pair_mask, training_masks
+from contextssl_jax.masks import context_set_mask, pair_mask, random_pair_mask, training_masks
 from contextssl_jax.models.context_transformer import ContextTransformer
 
 OPTIONS = dict(
@@ -93,3 +93,42 @@ def test_no_gradient_flows_from_a_y_token_to_its_own_x_or_to_the_future():
 def test_without_the_pair_mask_y_sees_its_own_x():
     flow = gradients(hide_own_x=False)
     assert (flow[1::2, 0::2].diagonal() > 0).any()
+
+
+def test_pairs_of_a_set_attend_to_themselves_and_queries_to_the_set():
+    mask = np.asarray(context_set_mask(12, 3)) & np.asarray(pair_mask(12))
+    pair = np.arange(12) // 2
+    own = (pair[:, None] == pair) & np.asarray(pair_mask(12))
+    seen = (pair[:, None] >= 3) & (pair < 3)
+    np.testing.assert_array_equal(mask, own | seen)
+
+
+def test_the_size_of_a_set_is_uniform_and_the_same_in_all_layers_and_rows():
+    mask = draw(range(300), context="set", probability=0.0)
+    assert (mask == mask[:1]).all()
+    sizes = mask[0, :, :, -2, :-2].sum(axis=-1)  # tokens that the last x attends to
+    found, counts = np.unique(sizes, return_counts=True)
+    np.testing.assert_array_equal(found, [0, 2, 4, 6, 8, 10])
+    assert counts.min() > 70  # of 600; expected 100, deviation 9
+    for row in range(12):
+        visible = np.minimum(sizes, 0 if row // 2 == 0 else 10)
+        is_query = 2 * (row // 2) >= sizes
+        others = mask[0, :, :, row].sum(axis=-1) - mask[0, :, :, row, row // 2 * 2 :].sum(axis=-1)
+        np.testing.assert_array_equal(others, np.where(is_query, visible, 0))
+
+
+@pytest.mark.parametrize("context, differs", [("set", False), ("causal", True)])
+def test_the_order_of_a_set_has_no_effect_on_a_query(context, differs):
+    model = ContextTransformer(width=16, blocks=3, heads=2, outputs=8)
+    tokens = jax.random.normal(jax.random.key(0), (6, 2, 5))
+    masks = draw((0,), environments=1, context=context, probability=0.0, set_pairs=5)[:, :, 0]
+    variables = jax.tree.map(
+        lambda leaf: 4 * leaf, model.init(jax.random.key(1), tokens.reshape(1, 12, 5), masks)
+    )
+    order = jnp.array([3, 1, 4, 0, 2, 5])  # the last pair is the query
+    first, second = (
+        np.asarray(model.apply(variables, x.reshape(1, 12, 5), masks))[0, -2]
+        for x in (tokens, tokens[order])
+    )
+    # Sums over the set in another order.
+    assert (np.abs(first - second).max() > 1e-4 * np.abs(first).max()) == differs

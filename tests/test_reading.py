@@ -172,3 +172,34 @@ def test_too_few_records_are_an_error(config, experiment, options, longest, mess
     config.eval.update(options)
     with pytest.raises(UserError, match=message):
         draw_eval_data(config.eval, experiment.dataset, longest)
+
+
+def test_orders_are_permutations_of_one_context(config, experiment):
+    config.eval.update(draws=3, draws_of="orders")
+    drawn = draw_eval_data(config.eval, experiment.dataset, 14).contexts
+    config.eval.draws_of = "contexts"
+    first = draw_eval_data(config.eval, experiment.dataset, 14).contexts[0]
+    order = np.argsort(first.indices)
+    assert len({tuple(one.indices) for one in drawn}) == 3
+    for one in drawn:
+        own = np.argsort(one.indices)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(first), strict=True):
+            np.testing.assert_array_equal(a[own], b[order])
+
+
+def test_a_contexts_mask_can_be_chosen_for_evaluation(config, variables):
+    def embeddings(method, dataset):
+        reader, split = ForwardPasses(method, 8), dataset.splits["train"]
+        pairs = draw_views(split, (0, 3), 3, 2)
+        contexts = EncodedContexts(reader, variables, dataset.space, CONDITIONS, pairs, None)
+        return contexts.view_embeddings(reader.encode(variables, draw_views(split, (0, 9), 5, 2)))
+
+    config.eval.context_mask = "set"
+    experiment = build_experiment(config)
+    causal = embeddings(experiment.method, experiment.dataset)
+    chosen = embeddings(experiment.eval_method, experiment.dataset)
+    config.eval.context_mask, config.mask.context = None, "set"
+    experiment = build_experiment(config)
+    trained = embeddings(experiment.eval_method, experiment.dataset)
+    np.testing.assert_array_equal(chosen, trained)
+    assert np.abs(chosen - causal).max() > 1e-3

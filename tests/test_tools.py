@@ -43,7 +43,9 @@ def embed(folder: Path, out: Path, *more: object) -> int:
     return run("--mode=embed", *options, *more)
 
 
-def expected(folder: Path, length: int | None = None) -> tuple[list[str], np.ndarray]:
+def expected(
+    folder: Path, length: int | None = None, rounding: float = 0.0
+) -> tuple[list[str], np.ndarray]:
     model, images = cssl.load(folder / "model"), folder / "images"
     paths = sorted(
         [*(f"{i}.png" for i in (0, 2, 4, 6, 8)), *(f"below/{i}.png" for i in (1, 3, 5, 7))]
@@ -51,14 +53,14 @@ def expected(folder: Path, length: int | None = None) -> tuple[list[str], np.nda
     x, y = ([read(images / f"{i + by}.png") for i in (0, 2, 4)] for by in (0, 2))
     context = model.context(x, y, blur=[0.0, 0.2, 0.4])
     stacked = np.stack([read(images / path) for path in paths])
-    return paths, model.embed(stacked, context, length=length)
+    return paths, model.embed(stacked, context, length=length, rounding=rounding)
 
 
-@pytest.mark.parametrize("length", [None, 4])
-def test_a_folder_is_embedded_as_by_the_interface(folder, tmp_path, length, caplog):
-    out, more = tmp_path / "out.npz", () if length is None else (f"--length={length}",)
+@pytest.mark.parametrize("options", [{}, {"length": 4, "rounding": 0.5}])
+def test_a_folder_is_embedded_as_by_the_interface(folder, tmp_path, options):
+    out, more = tmp_path / "out.npz", [f"--{name}={value}" for name, value in options.items()]
     assert embed(folder, out, f"--context={folder / 'pairs.csv'}", *more) == 0
-    paths, embeddings = expected(folder, length)
+    paths, embeddings = expected(folder, **options)
     with np.load(out) as found:
         assert found["paths"].tolist() == paths
         np.testing.assert_allclose(found["embeddings"], embeddings, atol=1e-5)
@@ -82,7 +84,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch, capsys):
     assert not out.exists()
     monkeypatch.setattr(cssl.Model, "embed", real)
     assert embed(folder, out) == 2  # without the context
-    assert "is of another model, context or folder" in capsys.readouterr().err
+    assert "is of another model, context, rounding or folder" in capsys.readouterr().err
     (first,) = (tmp_path / "out.npz.partial").glob("*.npz")
     before = first.stat().st_mtime_ns
     monkeypatch.setattr(embed_command.shutil, "rmtree", lambda path: None)
@@ -124,6 +126,8 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
          "--model: none does not exist"),
         (("--mode=embed", "--model=none", f"--images={tmp_path}", "--out=a.npz"), "no images in"),
         (("--mode=embed", "--model=none", f"--images={tmp_path}", "--out=a"), "must end in .npz"),
+        (("--mode=embed", f"--model={folder / 'model'}", f"--images={folder / 'images'}",
+          "--out=a.npz", "--rounding=5"), "--rounding: 5.0, expected 0 to 4"),
         (("--mode=export", "--model=none", f"--out={tmp_path}"), "--model: none does not exist"),
     ):  # fmt: skip
         assert run(*arguments) == 2

@@ -59,7 +59,11 @@ def provenance(
         "lengths": list(conditions.lengths),
         "draws": len(data.contexts),
         "context_split": options.context_split,
+        "draws_of": options.draws_of,
         "sparse": options.sparse,
+        "context_mask": options.context_mask or config.mask.context,
+        "rounding": options.rounding,
+        "trained_tokens": 2 * config.data.pairs - 2,
         "views": {
             name: {"split": split, "records": len(views.indices), "views": views.total}
             for name, (split, views) in splits.items()

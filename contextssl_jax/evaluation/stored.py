@@ -15,6 +15,8 @@ _MAX_ABS = 1e15  # of a number
 _MAX_ENTRIES, _MAX_NAME = 64, 200  # entries of a level, characters of a name
 _NAMES = ("method", "data", "config", "context_split")
 _COUNTS = ("step", "draws")
+# What evaluations did before these settings existed.
+_BEFORE = {"draws_of": "contexts", "context_mask": "causal", "rounding": 0.0}
 
 
 def report_folder(workdir: epath.Path, step: int) -> epath.Path:
@@ -43,7 +45,7 @@ def read_report(file: epath.Path) -> dict[str, Any]:
         reason = truncate(f"{type(error).__name__}: {error}")
         raise UserError(f"{file}: is no report of an evaluation ({reason})") from error
     validated: dict[str, Any] = report
-    return validated
+    return validated | {"provenance": _BEFORE | validated["provenance"]}
 
 
 def _validate(report: Any) -> None:

@@ -11,7 +11,7 @@ from contextssl_jax.data.dataset import Dataset, Split
 from contextssl_jax.errors import UserError, lookup
 
 # Random streams, disjoint from those of data.contexts and of the monitor.
-_FIT, _TEST, _CONTEXT, _RETRIEVAL, _FIT_IMAGES, _TEST_IMAGES = range(20, 26)
+_FIT, _TEST, _CONTEXT, _RETRIEVAL, _FIT_IMAGES, _TEST_IMAGES, _ORDER = range(20, 27)
 
 
 class Views(NamedTuple):
@@ -27,8 +27,8 @@ class Views(NamedTuple):
         """Return the number of views, n V."""
         return self.transform_params.shape[0] * self.transform_params.shape[1]
 
-    def part(self, records: slice) -> "Views":
-        """Return the views of some of the records."""
+    def part(self, records: slice | np.ndarray) -> "Views":
+        """Return the views of some of the records, by a slice or indices."""
         return Views(
             jax.tree.map(lambda leaf: leaf[records], self.record),
             self.transform_params[records],
@@ -130,15 +130,20 @@ def draw_eval_data(options: ConfigDict, dataset: Dataset, longest: int) -> EvalD
             f" it. Use shorter contexts, a lower {sizes[options.context_split]}, or the other"
             " --config.eval.context_split."
         )
-    contexts = (
-        draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used)
-        for draw in range(options.draws if pairs else 1)
-    )
+    draws = range(options.draws if pairs else 1)
+    if options.draws_of == "orders":
+        one = draw_views(source, (seed, _CONTEXT, 0), pairs, 2, used)
+        rng = np.random.default_rng((seed, _ORDER))
+        contexts = tuple(one.part(rng.permutation(pairs)) for _ in draws)
+    else:
+        contexts = tuple(
+            draw_views(source, (seed, _CONTEXT, draw), pairs, 2, used) for draw in draws
+        )
     return EvalData(
         fit,
         scored,
         untransformed(train, _FIT_IMAGES, images[0]),
         untransformed(test, _TEST_IMAGES, images[1]),
         ranked,
-        tuple(contexts),
+        contexts,
     )

@@ -23,6 +23,7 @@ from contextssl_jax.figures.style import (
     marker,
     origin,
     save,
+    shade_beyond,
     stroke,
 )
 
@@ -84,6 +85,9 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
             spread = report["r2_std"][environment][group][probe][_TARGET]
             band(axis, values, spread, stroke(i)["color"])
     length_axis(axis, lengths)
+    trained = report["provenance"].get("trained_tokens")
+    if trained and max(lengths) > trained:
+        shade_beyond(axis, trained, max(lengths))
     finish(axis, f"{group}: {PROBES[probe]} probe")
 
 

@@ -72,6 +72,22 @@ def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
+def shade_beyond(axis: Axes, trained: int, longest: int) -> None:
+    """Shade the lengths above those of training, and name the area."""
+    axis.axvspan(trained, longest, color=GREY, alpha=0.12, linewidth=0)
+    axis.text(
+        (trained * longest) ** 0.5,
+        0.5,
+        "longer than in training",
+        transform=axis.get_xaxis_transform(),  # y in fractions of the axis
+        rotation=90,
+        fontsize=6.5,
+        color=GREY,
+        horizontalalignment="center",
+        verticalalignment="center",
+    )
+
+
 def spaced(places: np.ndarray, labels: Sequence[str], gap: float = 0.125) -> list[str]:
     """Replace labels that would touch the next by empty ones; the last always stays.
 
@@ -136,6 +152,8 @@ def origin(provenance: Mapping[str, Any]) -> str:
     contexts = "no context"
     if report_uses_context(p):
         contexts = f"{p['draws']} {p['context_split']} context{'s' if p['draws'] > 1 else ''}"
+        if p["draws_of"] == "orders":
+            contexts = f"{p['draws']} orders of one {p['context_split']} context"
     spread = " (mean ± std)" if p["draws"] > 1 else ""
     return (
         f"{p['data']}, config {p['config']}, seed {p['seed']}, step {p['step']};"

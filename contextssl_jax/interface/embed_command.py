@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -24,8 +24,9 @@ import numpy as np
 from contextssl_jax.data.image_files import describe_skipped, find_image_files, read_image
 from contextssl_jax.errors import Parser, UserError, expand_home
 from contextssl_jax.interface.loading import load_model
-from contextssl_jax.interface.model import Context, Model
+from contextssl_jax.interface.model import Model
 from contextssl_jax.interface.pairs_file import read_context
+from contextssl_jax.methods.rounding import MAX_ROUNDING
 from contextssl_jax.progress import task
 from contextssl_jax.storage.files import reraise_write_errors
 
@@ -65,10 +66,13 @@ def embed_folder(argv: Sequence[str]) -> None:
         raise UserError(
             f"--length: {length} tokens, but the context has {context.tokens if context else 0}."
         )
+    if not 0 <= options.rounding <= MAX_ROUNDING:
+        raise UserError(f"--rounding: {options.rounding}, expected 0 to {MAX_ROUNDING}.")
+    embed = partial(model.embed, context=context, length=length, rounding=options.rounding)
     partial_folder = out.with_name(f"{out.name}.partial")
     with reraise_write_errors(out, "--out"):
         _open_job(partial_folder, _job(options, model, root, names))
-        unreadable = _write_chunks(model, context, length, root, names, partial_folder)
+        unreadable = _write_chunks(model, embed, root, names, partial_folder)
         count = _merge(partial_folder, out, model.card.embedding)
     skipped = {**skipped, **unreadable}
     if skipped:
@@ -92,6 +96,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="the .npz file to write")
     parser.add_argument("--context", help="CSV file of pairs; without it, no context")
     parser.add_argument("--length", type=int, help="tokens of the context; default: all")
+    parser.add_argument(
+        "--rounding",
+        type=float,
+        default=0.0,
+        help="round entries to multiples of this, in units of 1 / sqrt(P); 0 does not round",
+    )
     parser.add_argument("--batch", type=int, default=256, help="images that are embedded at once")
     return parser.parse_args(argv)
 
@@ -106,6 +116,7 @@ def _job(
         "model": model.card.as_dict(),
         "context": hashlib.sha256(table).hexdigest(),
         "length": options.length,
+        "rounding": options.rounding,
         "images": hashlib.sha256(json.dumps(sizes).encode()).hexdigest(),
     }
 
@@ -118,15 +129,14 @@ def _open_job(folder: Path, job: dict[str, object]) -> None:
         file.write_text(json.dumps(job))
     elif file.read_text() != json.dumps(job):
         raise UserError(
-            f"--out: {folder} is of another model, context or folder of images. Delete it, or"
-            " choose another file."
+            f"--out: {folder} is of another model, context, rounding or folder of images. Delete"
+            " it, or choose another file."
         )
 
 
 def _write_chunks(
     model: Model,
-    context: Context | None,
-    length: int | None,
+    embed: Callable[..., np.ndarray],
     root: Path,
     names: Sequence[str],
     folder: Path,
@@ -145,7 +155,7 @@ def _write_chunks(
                 embeddings = np.zeros((0, model.card.embedding), np.float32)
                 if good:
                     stacked = np.stack([images[i] for i in good])
-                    embeddings = model.embed(stacked, context, length=length)
+                    embeddings = embed(stacked)
                 reasons = ["" if not isinstance(image, str) else image for image in images]
                 new = file.with_suffix(".new")
                 with new.open("wb") as opened:

@@ -21,6 +21,7 @@ from contextssl_jax.interface.checks import (
     standardized_actions,
 )
 from contextssl_jax.methods.base import Method, Variables
+from contextssl_jax.methods.rounding import MAX_ROUNDING, round_to_grid
 from contextssl_jax.models.precision import with_precision
 from contextssl_jax.transforms import ParameterSpace
 
@@ -160,6 +161,7 @@ class Model:
         context: Context | None = None,
         *,
         length: int | None = None,
+        rounding: float = 0.0,
         **actions: Any,
     ) -> np.ndarray:
         """Return embeddings of length 1, float32 [N, P].
@@ -168,6 +170,8 @@ class Model:
           images: uint8, or float in [0, 1], [N, H, W, 3]; or features of `encode`, [N, F].
           context: from `context`; without one, the general representation.
           length: tokens of the context to use, 0 to 2 K; all by default.
+          rounding: round entries to multiples of this, in units of 1 / sqrt(P), which erases what
+            the context has left in directions of small variance, such as 1; 0 does not round.
           **actions: by group, in the units of `card`, [N, entries], or [entries] for all images.
             The embeddings are then the predicted ones of the transformed images.
 
@@ -179,6 +183,8 @@ class Model:
         tokens = 0 if context is None else context.tokens
         if length is not None and not 0 <= length <= tokens:
             raise ValueError(f"length: {length} tokens, but the context has {tokens}.")
+        if not 0 <= rounding <= MAX_ROUNDING:
+            raise ValueError(f"rounding: {rounding}, expected 0 to {MAX_ROUNDING}.")
         queries, from_images = self._queries(images, "images")
         observed = standardized_actions(self.method.space, self.space, actions, len(queries))
         visible = np.int32(tokens if length is None else length)
@@ -186,7 +192,8 @@ class Model:
 
         def run(queries: jax.Array, actions: jax.Array | None) -> jax.Array:
             encoded = None if context is None else context._encoded
-            return embed(self.variables, encoded, visible, queries, actions)
+            h = embed(self.variables, encoded, visible, queries, actions)
+            return round_to_grid(h, rounding) if rounding else h
 
         embeddings: np.ndarray = self._batches.map(run, queries, observed)
         return embeddings

@@ -42,7 +42,11 @@ def build_context_head(config: ConfigDict, space: ParameterSpace, *, use_actions
     scale = action_scales(space, model) * use_actions
 
     def draw_masks(
-        key: jax.Array | None, position: jax.Array, environments: int, tokens: int
+        key: jax.Array | None,
+        position: jax.Array,
+        environments: int,
+        tokens: int,
+        set_pairs: int | None = None,
     ) -> jax.Array:
         options = mask.to_dict()
         if key is None:  # nothing is hidden but what is always hidden
@@ -53,6 +57,7 @@ def build_context_head(config: ConfigDict, space: ParameterSpace, *, use_actions
             environments=environments,
             tokens=tokens,
             layers=transformer.blocks,
+            set_pairs=set_pairs,
             **options,
         )
 
@@ -77,7 +82,8 @@ def build_context_head(config: ConfigDict, space: ParameterSpace, *, use_actions
     ) -> Context:
         tokens = make_tokens(features[None], actions[None] * scale)[0]
         # Queries take the place of the next pair's x, so their mask is that of its row.
-        masks = draw_masks(key, jnp.zeros((1,), jnp.int32), 1, len(tokens) + 2)[:, 0, 0]
+        first = jnp.zeros((1,), jnp.int32)
+        masks = draw_masks(key, first, 1, len(tokens) + 2, set_pairs=len(tokens) // 2)[:, 0, 0]
         inside, visible = masks[:, :-2, :-2], masks[:, -2, :-2]
         cache: Any = transformer.apply(variables, tokens, inside, method="prefix")
         return Context(cache, visible)

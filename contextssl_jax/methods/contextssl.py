@@ -38,6 +38,7 @@ from contextssl_jax.methods.base import (
     variables_of,
 )
 from contextssl_jax.methods.context_head import action_scales, build_context_head
+from contextssl_jax.methods.heads import build_projector
 from contextssl_jax.methods.metrics import info_nce_metrics, predictor_metrics
 from contextssl_jax.methods.view_encoder import build_view_encoder
 from contextssl_jax.models.context_transformer import embed_contexts, interleave, make_tokens
@@ -69,13 +70,17 @@ def build(
     info_nce = build_info_nce(config.loss, axis)
     scales = action_scales(space, config.model)
     deviations = dataset.space.deviations(space)  # in the predictor's units
+    heads = {"transformer": head}
+    encoder_weight = config.loss.encoder_weight
+    if encoder_weight:
+        heads = {"projector": build_projector(config.model, axis)} | heads
 
     def loss(
         params: Any, batch_stats: Any, batch: ContextBatch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Any, Metrics]]:
         """Return the training loss; see `Method`."""
         # Features of both views of every pair: f(x_i), f(y_i).                     [B, K, 2, F]
-        features, statistics = encoder.encode_pairs(
+        features, encoder_statistics = encoder.encode_pairs(
             params["encoder"], batch_stats.get("encoder", {}), batch
         )
         # Actions a_i, 0 for groups that the environment does not observe.          [B, E, K, A]
@@ -105,11 +110,20 @@ def build(
         prediction = predictor_loss(errors, batch.environments)
         # The sum of both, with weight lambda.
         total = contrastive.loss.mean() + config.loss.predictor_weight * prediction
-        metrics = mean_over({"loss": total}, axis)
+        statistics, losses = {"encoder": encoder_statistics}, {}
+        # Not in the paper: InfoNCE between projections of the features, which see no context.
+        if encoder_weight:
+            own = variables_of("projector", params, batch_stats)
+            projected, statistics["projector"] = heads["projector"].embed_pairs(
+                own, features, actions, batch.position, key
+            )
+            losses["loss_encoder"] = info_nce(normalize(projected.tokens)).loss.mean()
+            total += encoder_weight * losses["loss_encoder"]
+        metrics = mean_over({"loss": total} | losses, axis)
         metrics |= info_nce_metrics(contrastive, axis)
         errors = parameter_errors(predicted, target, space.param_group_ids, deviations)
         metrics |= predictor_metrics(prediction, errors, batch.environments, space.names, axis)
-        return total, ({"encoder": statistics} if "encoder" in batch_stats else {}, metrics)
+        return total, ({name: statistics[name] for name in batch_stats}, metrics)
 
     def predict(variables: Variables, embeddings: jax.Array) -> Predictions:
         """Predict transform parameters; see `Method`."""
@@ -119,9 +133,9 @@ def build(
     return assemble_method(
         space,
         encoder,
-        {"transformer": head},
+        heads,
         loss,
         readouts={"predictor": predictor},
         predict=predict,
-        independent_contexts=config.loss.negatives == "context",
+        independent_contexts=config.loss.negatives == "context" and not encoder_weight,
     )

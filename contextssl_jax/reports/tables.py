@@ -87,9 +87,15 @@ def describe_source(report: Report) -> str:
     contexts = "no context"
     if report_uses_context(p):
         number = f"{p['draws']} contexts" if p["draws"] > 1 else "one context"
+        if p["draws_of"] == "orders":
+            number = f"{p['draws']} orders of one context"
         contexts = f"{number} of the {p['context_split']} split"
         contexts += ", masked as in training" if p["sparse"] else ""
         contexts += " (mean ± standard deviation across them)" if p["draws"] > 1 else ""
+        if p["context_mask"] == "set":
+            contexts += "; pairs of a context attend to themselves alone"
+    if p["rounding"]:
+        contexts += f"; embeddings rounded to multiples of {p['rounding']:g}"
     return (
         f"All values are of {p['method']} on {p['data']}, config {p['config']}, seed {p['seed']},"
         f" step {p['step']}; {contexts}, evaluation seed {p['evaluation_seed']}. The report took"

@@ -26,7 +26,7 @@ from contextssl_jax.storage.safe_json import read_json, truncate
 from contextssl_jax.sweeps.definition import Sweep, Variant, as_text
 
 # Settings of contexts, which do not affect a method without contexts.
-OF_CONTEXTS = ("draws", "context_split", "sparse")
+OF_CONTEXTS = ("draws", "draws_of", "context_split", "sparse")
 Report = Mapping[str, Any]
 _MAX_LINES = 20  # stored of a failed run's output
 
@@ -189,7 +189,11 @@ def _resolved(point: Variant, arguments: Sequence[str]) -> ConfigDict:
 def _settings_differences(provenance: Mapping[str, Any], config: ConfigDict) -> list[str]:
     """Return the settings in which a report differs from the config; others of eval may differ."""
     options = config.eval
-    expected = {"evaluation_seed": options.seed, "probe": options.probe.to_dict()}
+    expected = {
+        "evaluation_seed": options.seed,
+        "probe": options.probe.to_dict(),
+        "rounding": options.rounding,
+    }
     if report_uses_context(provenance):
         for name in ("lengths", *OF_CONTEXTS):
             expected[name] = options[name]

@@ -13,7 +13,16 @@ from contextssl_jax.sweeps.pooled import Result
 from contextssl_jax.sweeps.runs import Run, State
 
 # Settings in which compared reports should be equal.
-ALIKE = ("evaluation_seed", "draws", "context_split", "sparse", "probe", "exclude_source")
+ALIKE = (
+    "evaluation_seed",
+    "draws",
+    "draws_of",
+    "context_split",
+    "sparse",
+    "rounding",
+    "probe",
+    "exclude_source",
+)
 _PROVENANCE = ("config", "step", "seed", "method", "data", "git", "device", "jax", *ALIKE)
 
 

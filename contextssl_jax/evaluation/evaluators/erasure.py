@@ -1,11 +1,13 @@
 """Whether information that a probe misses is erased, or only squeezed into a small variance.
 
-Two values for each group's parameters. Unregularized least squares in float64 predicts from
-directions of any variance: its R² is what is there. The explained variance is how much of the
+Three values for each group's parameters. Unregularized least squares in float64 predicts from
+directions of any variance: its R² is what is there. The same from rounded embeddings is what is
+left in directions of a variance that matters. The explained variance is how much of the
 embeddings' variance the parameters account for. Low and low: erased. High R², low variance:
-squeezed.
+squeezed, which rounding erases.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from contextssl_jax.evaluation.evaluators.base import (
@@ -24,18 +26,25 @@ from contextssl_jax.evaluation.evaluators.base import (
     nest,
 )
 from contextssl_jax.evaluation.scores import Target, score
+from contextssl_jax.methods.rounding import round_to_grid
 
 # Keys in report.json, where they were fixed, and what the values are.
-_NAMES = {"readable": "R² by least squares", "share": "explained variance"}
+_NAMES = {
+    "readable": "R² by least squares",
+    "rounded": "R² by least squares, rounded",
+    "share": "explained variance",
+}
+_ROUNDING = 1.0  # see round_to_grid
 
 
 def evaluate(inputs: EvalInputs, embeddings: Embeddings) -> Tree:
-    """Return both values by environment, group, name and length."""
+    """Return the three values by environment, group, name and length."""
     conditions, groups = inputs.conditions, inputs.space.names
     target = inputs.targets["single"]
     fit, test = (h.reshape(len(h), -1, h.shape[-1]) for h in (embeddings.fit, embeddings.test))
     values = {
         "readable": linear_r2(fit, test, target, len(groups)),
+        "rounded": linear_r2(_round(fit), _round(test), target, len(groups)),
         "share": explained_variance(fit, test, target, len(groups)),
     }
     tree = nest(
@@ -91,6 +100,10 @@ def explained_variance(
     return result
 
 
+def _round(h: np.ndarray) -> np.ndarray:
+    return np.asarray(round_to_grid(jnp.asarray(h), _ROUNDING))
+
+
 def _predict(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
     """Fit y [n, T] from x [n, D] by least squares and predict from x_test [m, D]."""
     x, x_test, y = (np.asarray(a, np.float64) for a in (x, x_test, y))
@@ -117,7 +130,8 @@ EVALUATOR = Evaluator(
             TableLayout(
                 "Erased or squeezed",
                 "Is a group gone from view embeddings z⁺ (low R²), or only squeezed into directions"
-                " of small variance (high R², low explained variance)? By tokens of context.",
+                " of small variance (high R², low explained variance), which rounding erases? By"
+                " tokens of context.",
                 lambda report: describe_views(report, "fit", "test"),
             ),
             Comparison(split="group"),
@@ -126,6 +140,7 @@ EVALUATOR = Evaluator(
     evaluate=evaluate,
     terms={
         "erased": "Least squares without regularization does not predict the group's parameters.",
+        "rounded": "Entries of embeddings are rounded to multiples of their root mean square.",
         "squeezed": "Least squares predicts the parameters, but they explain almost none of the"
         " embeddings' variance, so that regularized or briefly trained probes miss them.",
     },
