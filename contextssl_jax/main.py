@@ -17,6 +17,7 @@ from contextssl_jax.config import Command, parse_command_line
 from contextssl_jax.errors import SharedError, UserError
 from contextssl_jax.help import asks_for_help, help_text
 from contextssl_jax.progress import task
+from contextssl_jax.run.host_memory import reuse_freed_memory
 from contextssl_jax.storage.paths import reraise_io_errors
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
         if command.deterministic:  # before JAX initializes its devices
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        reuse_freed_memory(os.environ)
         from contextssl_jax.distributed.processes import join_processes
 
         _use_compilation_cache(command.compilation_cache)

@@ -102,12 +102,13 @@ def test_running_statistics_move_by_a_tenth():
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("channels", [(5, 4), (3, 16), (3, 24)])
 @pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2), (5, 4), (3, 3)])
-def test_convolution_and_its_gradients_are_xlas(size, stride, platform, monkeypatch):
+def test_convolution_and_its_gradients_are_xlas(size, stride, channels, platform, monkeypatch):
     choose_platform(monkeypatch, platform)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(6, 12, 12, 5)).astype(np.float32)
-    kernel = rng.normal(size=(size, size, 5, 4)).astype(np.float32)
+    x = rng.normal(size=(6, 12, 12, channels[0])).astype(np.float32)
+    kernel = rng.normal(size=(size, size, *channels)).astype(np.float32)
 
     def plain(x, kernel):
         pad = ((size // 2, size // 2),) * 2

@@ -7,6 +7,7 @@ The step includes the rendering of views. Prints one JSON line with medians over
 """
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -19,12 +20,14 @@ from ml_collections import ConfigDict
 from contextssl_jax.config import parse_command_line
 from contextssl_jax.errors import UserError
 from contextssl_jax.experiment import Experiment, build_experiment
+from contextssl_jax.run.host_memory import reuse_freed_memory
 
 _WARM_UP = 2
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure the training step of the command line's config."""
+    reuse_freed_memory(os.environ)
     try:
         config = parse_command_line(argv, ("train",)).config
         experiment = build_experiment(config)

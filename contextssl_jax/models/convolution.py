@@ -16,6 +16,8 @@ from jax import lax
 
 # Shifted inputs of a chunk of the filter gradient: about what a core's cache holds.
 _CHUNK_BYTES = 1 << 20
+# Channels up to which copies of patches take most of a CPU convolution: RGB stems of width 16.
+_FEW_INPUTS, _FEW_OUTPUTS = 4, 16
 
 
 class Conv(nn.Module):
@@ -58,6 +60,21 @@ def _padded(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return _convolve(x, kernel, stride, len(kernel) // 2, len(kernel) // 2)
 
 
+def _pairs_of_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve x with stride 1 as `_padded` does, two columns of the result at a time.
+
+    They are the channels of one convolution of column stride 2, whose kernel has a column of
+    zeros more: [k, k + 1, C, 2 D]. XLA then copies a third fewer patches of x for 3 x 3 kernels,
+    which for few channels takes most of the time.
+    """
+    pad = len(kernel) // 2
+    first, second = (jnp.pad(kernel, ((0, 0), extra, (0, 0), (0, 0))) for extra in ((0, 1), (1, 0)))
+    both = jnp.concatenate([first, second], axis=-1)
+    padding, layout = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(x, both, (1, 2), padding, dimension_numbers=layout)
+    return y.reshape(*x.shape[:3], kernel.shape[-1])
+
+
 def _pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolve x with kernel [1, 1, C, D] as a matrix product."""
     return x[:, ::stride, ::stride] @ kernel[0, 0]
@@ -67,7 +84,10 @@ def _pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def _with_gradients(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     forward = partial(_padded, stride=stride)
     if len(kernel) > 1:
-        return forward(x, kernel)
+        few = kernel.shape[2] <= _FEW_INPUTS and kernel.shape[3] <= _FEW_OUTPUTS
+        if stride > 1 or x.shape[2] % 2 or not few:
+            return forward(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=_pairs_of_columns, default=forward)
     # For CPUs alone: XLA's GPU compiler aborts on a strided slice whose input is read elsewhere
     # too, as a shortcut's is (jax 0.10 and 0.11, openxla/xla#47381).
     product = partial(_pointwise, stride=stride)
@@ -146,12 +166,13 @@ def _filter_gradient(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Arr
 def _filter_product(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Array:
     """Return one matrix product of shifted copies of x [N, H, W, C] and g [N, h, w, D]."""
     (h, w), pad, c, d = g.shape[1:3], k // 2, x.shape[-1], g.shape[-1]
-    if stride == 1:  # column shifts of x against row shifts of g: a balanced [k C, k D]
+    balanced = stride == 1 and d < 8 * c
+    if balanced:  # column shifts of x against row shifts of g: [k C, k D]
         x = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
         g = jnp.pad(g, ((0, 0), (pad, pad), (0, 0), (0, 0)))
         left = [x[:, :, j : j + w] for j in range(k)]
         right = [g[:, k - 1 - i : k - 1 - i + h] for i in range(k)]
-    else:  # all k x k shifts of x: [k k C, D]
+    else:  # all k x k shifts of x, which for few C are fewer bytes than those of g: [k k C, D]
         x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         rows = [x[:, i : i + stride * h : stride] for i in range(k)]
         left = [row[:, :, j : j + stride * w : stride] for row in rows for j in range(k)]
@@ -159,6 +180,6 @@ def _filter_product(x: jax.Array, g: jax.Array, k: int, stride: int) -> jax.Arra
     a, b = (jnp.concatenate(parts, axis=-1) for parts in (left, right))
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     out = lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-    if stride == 1:
+    if balanced:
         return out.reshape(k, c, k, d).transpose(2, 0, 1, 3)
     return out.reshape(k, k, c, d)
