@@ -110,7 +110,6 @@ def main(argv: Sequence[str]) -> int:
         if command.deterministic:  # before JAX initializes its devices
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-        reuse_freed_memory(os.environ)
         from contextssl_jax.distributed.processes import join_processes
 
         _use_compilation_cache(command.compilation_cache)
@@ -194,4 +193,5 @@ def _run_distributed(monitor: "ProcessMonitor", command: Command) -> None:
 
 if __name__ == "__main__":
     sys.unraisablehook = _unraisable_hook
+    reuse_freed_memory(os.environ)  # before JAX starts its threads
     sys.exit(main(sys.argv))
