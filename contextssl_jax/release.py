@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from contextssl_jax.distributed.parallel import Parallel
 from contextssl_jax.errors import Parser, UserError, run_command
@@ -32,7 +31,11 @@ from contextssl_jax.interface.loading import build_model
 from contextssl_jax.interface.pages import render_page
 from contextssl_jax.reports.summary import statements
 from contextssl_jax.run.metadata import read_starts
-from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
+from contextssl_jax.run.trained_model import (
+    read_trained_model,
+    read_workdir_config,
+    restore_config,
+)
 from contextssl_jax.storage.files import reraise_write_errors, write_atomic
 from contextssl_jax.storage.paths import resolve_path
 from contextssl_jax.weights.names import to_float32, unflatten_variables
@@ -122,7 +125,7 @@ def release(workdir: str, out: epath.Path, step: int | None, described: Release)
 
 def _evaluate_again(saved: SavedModel, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the report of rounded weights; raise UserError if a headline figure has changed."""
-    config = ConfigDict(saved.config)
+    config = restore_config(saved.config)
     experiment = build_experiment(config, parallel=Parallel("jit", tuple(jax.local_devices()[:1])))
     variables = unflatten_variables(to_float32(saved.variables))
     report = build_evaluation(config, experiment)(variables, saved.step).report

@@ -146,6 +146,17 @@ def test_rounded_embeddings_are_those_of_a_report_with_rounding(plain):
     assert np.abs(rounded - z).max() > 0.01
 
 
+def test_a_model_saved_before_an_option_existed_is_loaded(plain):
+    config = json.loads(json.dumps(plain.saved.config))
+    for section, name in (("mask", "context"), ("loss", "encoder_weight"), ("eval", "rounding")):
+        del config[section][name]
+    del config["model"]["resnet"]
+    old = build_model(plain.saved._replace(config=config), "old", 64)
+    np.testing.assert_array_equal(
+        old.embed(plain.images[:, 0]), plain.model.embed(plain.images[:, 0])
+    )
+
+
 def test_features_embed_as_their_images_do(plain):
     model, images = plain.model, plain.images[:, 0]
     context = model.context(

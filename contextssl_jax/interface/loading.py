@@ -21,7 +21,11 @@ from contextssl_jax.interface.model import Model
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method
 from contextssl_jax.run.compilation_cache import enable_compilation_cache
-from contextssl_jax.run.trained_model import read_trained_model, read_workdir_config
+from contextssl_jax.run.trained_model import (
+    read_trained_model,
+    read_workdir_config,
+    restore_config,
+)
 from contextssl_jax.storage.paths import resolve_path
 from contextssl_jax.weights.names import (
     check_tensors,
@@ -89,7 +93,7 @@ def released_models() -> tuple[str, ...]:
 
 def released_config(name: str) -> ConfigDict:
     """Return the options of a released model, of `released_models`."""
-    return ConfigDict(read_workdir_config(epath.Path(_RELEASED / name), "source"))
+    return restore_config(read_workdir_config(epath.Path(_RELEASED / name), "source"))
 
 
 def build_model(saved: SavedModel, name: str, batch: int, option: str = "path") -> Model:
@@ -104,7 +108,7 @@ def build_model(saved: SavedModel, name: str, batch: int, option: str = "path") 
     Raises:
       UserError: the weights do not fit the options, or a group or method is unknown.
     """
-    config = ConfigDict(saved.config)
+    config = restore_config(saved.config)
     dataset = images_dataset(config, parse_statistics(saved.statistics, f"{option}: {name}"))
     config.model.dtype = config.eval.dtype
     method = lookup(METHODS, config.method, f"{option}: method")(config, dataset, None)

@@ -17,6 +17,7 @@ from contextssl_jax.interface.loading import (
     user_errors_as_value_errors,
 )
 from contextssl_jax.interface.model import Model
+from contextssl_jax.run.trained_model import restore_config
 
 _BATCH = 64  # views that are rendered at once
 
@@ -81,7 +82,7 @@ def sample_pairs(
 def _options(source: Model | str) -> ConfigDict:
     """Return the options of a source, with views that are rendered on demand."""
     if isinstance(source, Model):
-        config = ConfigDict(source.config)
+        config = restore_config(source.config)
     else:
         known = {c.data.name: c for c in map(released_config, released_models())}
         if source not in known:

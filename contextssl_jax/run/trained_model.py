@@ -1,10 +1,14 @@
 """A trained model from wherever it is: a workdir, a saved folder, or a file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 
+from contextssl_jax.configs import base
 from contextssl_jax.errors import UserError
+from contextssl_jax.options import declarations
 from contextssl_jax.run.checkpoint import load_checkpoint
 from contextssl_jax.run.workdir import CONFIG
 from contextssl_jax.storage.paths import io_errors, workdir_error
@@ -56,4 +60,22 @@ def read_workdir_config(workdir: epath.Path, option: str) -> dict[str, Any]:
         raise UserError(f"{option}: cannot read {file} ({truncate(error)}). Restore it.") from error
     if not is_config:
         raise UserError(f"{option}: {file} is not of a run. Name the folder of a run.")
+    return config
+
+
+def restore_config(saved: Mapping[str, Any]) -> ConfigDict:
+    """Return the options of a saved config, also those that did not exist when it was saved.
+
+    These have the value that describes what the program did before, or else their default.
+    """
+    config = ConfigDict(saved)
+    for name, option, default in declarations(base.get_config()):
+        *sections, key = name.split(".")
+        section = config
+        for part in sections:
+            if part not in section:
+                section[part] = ConfigDict()
+            section = section[part]
+        if key not in section:
+            section[key] = default if option.before is None else option.before
     return config
