@@ -140,6 +140,10 @@ def get_config() -> Options:
     # "cifar", 3x3; or "imagenet", 7x7 and max-pool, stride 4.
     model.resnet.stem = choice("cifar", "imagenet")
     model.resnet.width = integer(64, 1, 8192)  # channels of the first stage
+    # Compute the stem and the first stage of the train step with pairs of columns packed into
+    # channels, which fill the lanes of a TPU: the same parameters, and results to rounding. For the
+    # stem "cifar" and basic blocks. "auto": on TPU v5e, in bfloat16 with 64 channels.
+    model.resnet.pack = choice("auto", "always", "never", resume=FREE)
     model.patch = Options()
     model.patch.size = integer(4, 1, 1024)  # side of a patch, pixels
     # Channels of the stem and of the strided convolution.

@@ -18,6 +18,7 @@ from contextssl_jax.errors import UserError, lookup
 from contextssl_jax.methods import METHODS
 from contextssl_jax.methods.base import Method, Metrics
 from contextssl_jax.methods.rounding import round_embeddings
+from contextssl_jax.models.packed import LANES, PACKING_DEVICES
 from contextssl_jax.models.precision import train_precision, with_precision
 from contextssl_jax.options import check_options
 from contextssl_jax.progress import task
@@ -106,7 +107,8 @@ def build_experiment(
     optimizer, schedule = build_optimizer(config.train), build_schedule(config.train)
     with task("preparing the data set"):
         dataset = dataset or build_dataset(config)
-    method = build_method(config, dataset, parallel.axis)
+    kind = parallel.all_devices[0].device_kind
+    method = build_method(_with_packing(config, kind), dataset, parallel.axis)
     eval_config = config.copy_and_resolve_references()
     eval_config.model.dtype = config.eval.dtype
     eval_config.mask.context = config.eval.context_mask or config.mask.context
@@ -151,6 +153,16 @@ def build_experiment(
         images,
         parallel.compile(step),
     )
+
+
+def _with_packing(config: ConfigDict, kind: str) -> ConfigDict:
+    """Resolve `model.resnet.pack` for the train step on a kind of device."""
+    resolved = config.copy_and_resolve_references()
+    if config.model.resnet.pack == "auto":
+        fast = kind in PACKING_DEVICES and config.model.dtype == "bfloat16"
+        fills_lanes = 2 * config.model.resnet.width == LANES
+        resolved.model.resnet.pack = "always" if fast and fills_lanes else "never"
+    return resolved
 
 
 def _check_combinations(data: ConfigDict, mask: ConfigDict) -> None:

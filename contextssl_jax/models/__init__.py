@@ -16,6 +16,7 @@ from contextssl_jax.models.resnet import BasicBlock, BottleneckBlock, ResNet
 def _resnet(stages: tuple[int, ...], block: type[BasicBlock] | type[BottleneckBlock]) -> Callable:
     def build(model: ConfigDict, axis: str | None) -> ResNet:
         options = dict(axis=axis, dtype=jnp.dtype(model.dtype), remat=model.remat)
+        options["packed"] = model.resnet.pack == "always"  # experiment.py resolves "auto"
         return ResNet(stages, block, model.resnet.stem, model.resnet.width, **options)
 
     return build

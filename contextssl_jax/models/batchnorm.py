@@ -26,15 +26,17 @@ class BatchNorm(nn.Module):
       train: normalize by the batch's statistics and update the running ones ("batch_stats");
         else normalize by the running ones.
       axis: name of the axis over whose devices the batch extends; None: one device.
+      columns: number of columns that images are packed by; see packed.py.
     """
 
     train: bool
     axis: str | None = None
+    columns: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalize x [..., C]."""
-        channels = x.shape[-1]
+        channels = x.shape[-1] // self.columns
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -43,6 +45,9 @@ class BatchNorm(nn.Module):
         if self.train:
             wide = x.astype(jnp.float32)
             moments = _moments(wide, wide, x.dtype)
+            if self.columns > 1:
+                mean, square = (m.reshape(-1, channels).mean(axis=0) for m in moments)
+                moments = mean, square
             mean, square = checkpoint_name(mean_over(moments, self.axis), MOMENTS)
             var = jnp.maximum(square - jnp.square(mean), 0)
             count = x.size // channels * (lax.axis_size(self.axis) if self.axis else 1)
@@ -50,7 +55,10 @@ class BatchNorm(nn.Module):
             running_mean.value += _MOMENTUM * (mean - running_mean.value)
             running_var.value += _MOMENTUM * (unbiased - running_var.value)
         a = scale * lax.rsqrt(var + _EPSILON)
-        return _scale_and_shift(x, a, bias - mean * a)
+        b = bias - mean * a
+        if self.columns > 1:
+            a, b = jnp.tile(a, self.columns), jnp.tile(b, self.columns)
+        return _scale_and_shift(x, a, b)
 
 
 @jax.custom_vjp

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from contextssl_jax.models.packed import convolve_packed
+
 # Shifted inputs of a chunk of the filter gradient: about what a core's cache holds.
 _CHUNK_BYTES = 1 << 20
 # Channels up to which copies of patches take most of a CPU convolution: RGB stems of width 16.
@@ -28,19 +30,24 @@ class Conv(nn.Module):
       size: side of the kernel, odd.
       stride: s, a divisor of H and W.
       dtype: of the arithmetic.
+      columns: p, a multiple of s: if p > 1, x and the result are packed images; see packed.py.
     """
 
     channels: int
     size: int
     stride: int
     dtype: jnp.dtype = jnp.float32
+    columns: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map x [N, H, W, C] to [N, H/s, W/s, D]."""
         initial = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.param("kernel", initial, (self.size, self.size, x.shape[-1], self.channels))
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        shape = (self.size, self.size, x.shape[-1] // self.columns, self.channels)
+        x, kernel = x.astype(self.dtype), self.param("kernel", initial, shape).astype(self.dtype)
+        if self.columns > 1:
+            return convolve_packed(x, kernel, self.stride, self.columns)
+        return convolve(x, kernel, self.stride)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

@@ -11,6 +11,7 @@ from jax import lax
 
 from contextssl_jax.models.batchnorm import MOMENTS, BatchNorm
 from contextssl_jax.models.convolution import Conv
+from contextssl_jax.models.packed import pack_columns
 from contextssl_jax.models.pooling import max_pool
 
 Layer = Callable[..., Any]
@@ -97,6 +98,9 @@ class ResNet(nn.Module):
       axis: name of the axis over devices that share batch statistics; None: one device.
       dtype: of the arithmetic; statistics and features are float32.
       remat: save only the inputs of blocks for the backward pass, which recomputes the rest.
+      packed: pack pairs of columns of the stem and the first stage into channels; see packed.py.
+        It applies to the stem "cifar", BasicBlock and images of even width, and has the same
+        parameters.
     """
 
     stages: tuple[int, ...]
@@ -106,6 +110,7 @@ class ResNet(nn.Module):
     axis: str | None = None
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    packed: bool = False
 
     @property
     def features(self) -> int:
@@ -121,13 +126,29 @@ class ResNet(nn.Module):
         norm, conv = partial(BatchNorm, train, self.axis), partial(Conv, dtype=self.dtype)
         kept = jax.checkpoint_policies.save_only_these_names(MOMENTS)
         block = nn.remat(self.block, policy=kept) if self.remat else self.block
-        x = conv(self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(images)
-        x = nn.relu(norm(name="bn1")(x))
+        columns = 2 if self._packs(images) else 1
+        x = pack_columns(images, columns)
+        first = partial(conv, columns=columns), partial(norm, columns=columns)
+        x = first[0](self.width, *((3, 1) if self.stem == "cifar" else (7, 2)), name="conv1")(x)
+        x = nn.relu(first[1](name="bn1")(x))
         if self.stem == "imagenet":
             x = max_pool(x)
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1
+                layers: tuple[Layer, Layer] = (conv, norm) if stage else first
+                if columns > 1 and (stage, i) == (1, 0):
+                    layers = partial(_unpack, conv), norm
                 name = f"layer{stage + 1}_{i}"
-                x = block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = block(self.width * 2**stage, stride, *layers, name=name)(x)
         return x.astype(jnp.float32).mean(axis=(1, 2))
+
+    def _packs(self, images: jax.Array) -> bool:
+        """Return whether the first stage is packed, which the second one's stride unpacks."""
+        fits = self.stem == "cifar" and self.block is BasicBlock and len(self.stages) > 1
+        return self.packed and fits and images.shape[2] % 2 == 0
+
+
+def _unpack(conv: Layer, channels: int, size: int, stride: int, name: str) -> Any:
+    """Return a layer of the block after a packed stage, whose strided convolutions unpack."""
+    return conv(channels, size, stride, columns=stride, name=name)

@@ -10,8 +10,9 @@ _ESTIMATES = {
     "roofline": "estimated as the sum of the kernels' rooflines, not measured",
 }
 _NOTES = {
-    "compiler": "estimated ms: the compiler's own estimate in cycles. share of peak: of these, what"
-    " the products take at the chip's peak rate.",
+    "compiler": "estimated ms: the compiler's own estimate in cycles, for kernels without"
+    " collectives, so a lower bound on several chips. share of peak: of these, what the products"
+    " take at the chip's peak rate, those with zeros of packed kernels included.",
     "roofline": "estimated ms: for each kernel, the time for its bytes at the chip's memory"
     " bandwidth, or that of its products at the peak rate if that is longer; without launches and"
     " the interconnect, so a lower bound. share of peak: of these, what the products take at the"
