@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from contextssl_jax.evaluation.parameter_probes import PROBES
 from contextssl_jax.evaluation.stored import report_uses_context
 from contextssl_jax.figures.style import (
     GREY,
+    LONGER,
     Style,
     band,
     context_name,
@@ -23,7 +26,6 @@ from contextssl_jax.figures.style import (
     marker,
     origin,
     save,
-    shade_beyond,
     stroke,
 )
 
@@ -57,7 +59,12 @@ def _figure(report: Mapping[str, Any]) -> Figure:
         axes[0, column].set_ylim(lowest, 1)
     for axis in axes[:-1].flat:
         axis.set_xlabel("")
-    legend_above(figure, _legend(list(report["r2"]), report_uses_context(report["provenance"])))
+    entries: list[Artist] = [
+        *_legend(list(report["r2"]), report_uses_context(report["provenance"]))
+    ]
+    if _exceeded_tokens(report):
+        entries.append(Patch(label="longer than in training", **LONGER))
+    legend_above(figure, entries)
     footer(figure, [origin(report["provenance"])])
     return figure
 
@@ -85,10 +92,16 @@ def _panel(axis: Axes, report: Mapping[str, Any], group: str, probe: str) -> Non
             spread = report["r2_std"][environment][group][probe][_TARGET]
             band(axis, values, spread, stroke(i)["color"])
     length_axis(axis, lengths)
-    trained = report["provenance"].get("trained_tokens")
-    if trained and max(lengths) > trained:
-        shade_beyond(axis, trained, max(lengths))
+    if trained := _exceeded_tokens(report):
+        axis.axvspan(trained, max(lengths), **LONGER)
     finish(axis, f"{group}: {PROBES[probe]} probe")
+
+
+def _exceeded_tokens(report: Mapping[str, Any]) -> int | None:
+    """Return the longest context of training if some evaluated ones are longer."""
+    provenance = report["provenance"]
+    trained: int | None = provenance.get("trained_tokens")  # None in reports of earlier versions
+    return trained if trained and max(provenance["lengths"]) > trained else None
 
 
 def _legend(environments: Sequence[str], uses_context: bool) -> list[Line2D]:

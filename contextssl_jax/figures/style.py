@@ -23,6 +23,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#777777"
+LONGER: Style = {"color": GREY, "alpha": 0.12, "linewidth": 0}  # than in training
 
 
 def color_of(i: int) -> str:
@@ -70,22 +71,6 @@ def length_axis(axis: Axes, lengths: Iterable[int]) -> None:
     places = axis.xaxis.get_transform().transform(np.array(ticks, float))
     axis.set_xticks(ticks, spaced(places, list(map(str, ticks))))
     axis.xaxis.set_minor_locator(NullLocator())
-
-
-def shade_beyond(axis: Axes, trained: int, longest: int) -> None:
-    """Shade the lengths above those of training, and name the area."""
-    axis.axvspan(trained, longest, color=GREY, alpha=0.12, linewidth=0)
-    axis.text(
-        (trained * longest) ** 0.5,
-        0.5,
-        "longer than in training",
-        transform=axis.get_xaxis_transform(),  # y in fractions of the axis
-        rotation=90,
-        fontsize=6.5,
-        color=GREY,
-        horizontalalignment="center",
-        verticalalignment="center",
-    )
 
 
 def spaced(places: np.ndarray, labels: Sequence[str], gap: float = 0.125) -> list[str]:
