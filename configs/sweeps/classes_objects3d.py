@@ -6,7 +6,7 @@ A contrast of the encoder's own features beside the contextual loss, by its weig
 sets with and without it. The classes of SimCLR, the aim, are in results/table_1.
 
 Six points, three seeds. Hardware: two CPU cores, some 3 GB of memory.
-No run has been made yet.
+See results/classes.
 """
 
 from typing import Any
