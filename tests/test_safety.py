@@ -29,13 +29,17 @@ from contextssl_jax.run.workdir import acquire_workdir
 ROOT = Path(__file__).parent.parent
 # Modules and functions that create objects from data or execute code.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
-           "yaml", "code", "codeop", "imp", "runpy", "ctypes", "xmlrpc"}  # fmt: skip
+           "yaml", "code", "codeop", "imp", "runpy", "xmlrpc"}  # fmt: skip
 NAMES = {"eval", "exec", "compile", "__import__", "globals", "breakpoint", "input"}
 ATTRIBUTES = {"loads": {"json"}, "load": {"json", "np", "torch", "image"}, "system": set(),
               "popen": set(), "fromregex": set(), "memmap": set(),
               "open_memmap": set(), "loadtxt": set(), "genfromtxt": set(),
               "fromfile": set(), "extractall": set(), "extract": set(),
               "unpack_archive": set(), "literal_eval": set(), "import_module": set()}  # fmt: skip
+
+
+# Of ctypes, what calls functions of the C library that the process has loaded; no file is loaded.
+CTYPES = {"CDLL", "c_size_t", "c_void_p"}
 
 
 def sources() -> list[Path]:
@@ -54,6 +58,12 @@ def forbidden(code: str) -> list[str]:
             found += [name for name in names if name.split(".")[0] in MODULES]
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
                 found.append(node.module)  # its functions are recognized by "torch."
+            if any(alias.name.startswith("ctypes") and alias.asname for alias in node.names):
+                found.append("ctypes by another name")
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ctypes"):
+                found.append(node.module)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "ctypes":
+            found += [f"ctypes.{node.attr}"] if node.attr not in CTYPES else []
         if not isinstance(node, ast.Call):
             continue
         called, options = node.func, {word.arg: word.value for word in node.keywords}
@@ -64,6 +74,8 @@ def forbidden(code: str) -> list[str]:
             if owner not in ATTRIBUTES[called.attr]:
                 found.append(f"{owner}.{called.attr}")
         name = ast.unparse(called)
+        if name == "ctypes.CDLL" and [ast.unparse(argument) for argument in node.args] != ["None"]:
+            found.append("ctypes.CDLL of a file")
         pickles = options.get("allow_pickle")
         if name in ("np.load", "np.lib.format.read_array", "numpy.load") or pickles is not None:
             if not (isinstance(pickles, ast.Constant) and pickles.value is False):
@@ -87,6 +99,14 @@ def test_no_source_executes_data(file):
     "code",
     [
         "import pickle",
+        "from ctypes import CDLL",
+        "from ctypes.util import find_library",
+        "import ctypes as c",
+        "ctypes.CDLL(path)",
+        "ctypes.CDLL(name=path)",
+        "ctypes.PyDLL(None)",
+        "ctypes.cdll.LoadLibrary(path)",
+        "ctypes.CFUNCTYPE(None)(address)",
         "from torch import load",
         "torch.load(file)",
         "torch.load(file, weights_only=flag)",
