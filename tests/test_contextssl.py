@@ -109,9 +109,8 @@ def test_evaluation_encodes_a_context_as_training_does(config, sparse, form):
     full = full / np.linalg.norm(full, axis=-1, keepdims=True)
     before = features[: k - 1], actions[: k - 1]
     context = method.encode_context(variables, *(before if sparse else (features, actions)), key)
-    for pair in (
-        (k - 1,) if sparse or form == "set" else (0, 3, k - 1)
-    ):  # x_k, after the pairs before it
+    # x_k, after the pairs before it; in a set, the last pair alone is a query.
+    for pair in (k - 1,) if sparse or form == "set" else (0, 3, k - 1):
         h = method.embed(variables, context, 2 * pair, features[pair, :1], actions[pair][None])
         np.testing.assert_allclose(h[0], full[2 * pair], atol=1e-5)
 

@@ -27,7 +27,6 @@ _WARM_UP = 2
 
 def main(argv: Sequence[str]) -> int:
     """Measure the training step of the command line's config."""
-    reuse_freed_memory(os.environ)
     try:
         config = parse_command_line(argv, ("train",)).config
         experiment = build_experiment(config)
@@ -78,4 +77,5 @@ def measure_step(config: ConfigDict, experiment: Experiment, steps: int = 7) -> 
 
 
 if __name__ == "__main__":
+    reuse_freed_memory(os.environ)  # before JAX starts its threads
     sys.exit(main(sys.argv))
