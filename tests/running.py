@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def start(
       limits: command that runs the command, to limit its resources.
     """
     command = [*limits, sys.executable, "-m", "contextssl_jax.main", "--config=configs/debug.py"]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     environment |= {"JAX_NUM_CPU_DEVICES": str(devices)}
     if processes > 1:
         environment |= {"JAX_NUM_PROCESSES": str(processes)}
@@ -84,8 +85,18 @@ def free_port() -> int:
 
 
 def end(run: Sequence[subprocess.Popen]) -> list[str]:
-    """Wait for all processes, and return the standard error of each."""
-    return [process.communicate(timeout=HANGING)[1] for process in run]
+    """Wait for all processes, and return the standard error of each.
+
+    Raises:
+      TimeoutError: a process hangs. The message has the stack traces of all processes.
+    """
+    try:
+        return [process.communicate(timeout=HANGING)[1] for process in run]
+    except subprocess.TimeoutExpired:
+        for process in run:
+            process.send_signal(signal.SIGABRT)  # handled by Python's faulthandler
+        logs = "\n\n".join(process.communicate()[1] for process in run)
+        raise TimeoutError(f"no end within {HANGING} s\n\n{logs}") from None
 
 
 def finish(workdir: Path, *options: str, processes: int = 1, devices: int = 1) -> str:

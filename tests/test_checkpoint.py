@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from jax.experimental import multihost_utils
 
 from contextssl_jax.errors import UserError
 from contextssl_jax.run.checkpoint import Checkpoint, Checkpoints, load_checkpoint
@@ -244,3 +245,15 @@ def test_renamed_checkpoint_is_damaged(workdir):
     (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "1")
     with pytest.raises(UserError, match="all checkpoints are damaged"):
         restore(workdir)
+
+
+def test_save_does_not_move_the_count_of_checks_for_stop_signals(workdir, monkeypatch):
+    steps: list[int] = []
+
+    def reached(step: int) -> bool:
+        steps.append(step)
+        return False
+
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", reached)
+    save(workdir, range(1, 3))
+    assert restore(workdir) is not None and not steps

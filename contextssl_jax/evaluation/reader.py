@@ -130,12 +130,15 @@ class ForwardPasses:
         chunks: list[Any] = []
         previous: Any = None
         starts = range(0, n, self._batch)
-        for start in track(starts, description, "batches"):
-            self._check_stop()
-            result = run(np.minimum(start + own, n - 1))
-            if start:
-                chunks.append(_fetch(previous))
-            previous = result
+        try:
+            for start in track(starts, description, "batches"):
+                self._check_stop()
+                result = run(np.minimum(start + own, n - 1))
+                if start:
+                    chunks.append(_fetch(previous))
+                previous = result
+        finally:  # a stop leaves no collective in flight
+            jax.block_until_ready(previous)
         chunks.append(_fetch(previous))
         return jax.tree.map(lambda *x: np.concatenate(x, axis=-2)[..., :n, :], *chunks)
 

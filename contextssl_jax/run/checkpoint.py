@@ -54,6 +54,17 @@ def initial_host_data(statistics: dict[str, Any]) -> dict[str, Any]:
     return {"batches": 0, "window": [], "monitored_step": -1, "inputs": statistics}
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, without its own check for stop signals.
+
+    That check would tell the runtime the training step as the number of the last check, although
+    `stop_signals` numbers its checks differently; the runtime would then miss a signal.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a workdir, in `<workdir>/checkpoints/<step>/`.
 
@@ -76,7 +87,7 @@ class Checkpoints:
             preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             cleanup_tmp_directories=True,  # left by interrupted saves
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = _Manager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
