@@ -142,7 +142,7 @@ def get_config() -> Options:
     model.resnet.width = integer(64, 1, 8192)  # channels of the first stage
     # Compute the stem and the first stage of the train step with pairs of columns packed into
     # channels, which fill the lanes of a TPU: the same parameters, and results to rounding. For the
-    # stem "cifar" and basic blocks. "auto": on TPU v5e, in bfloat16 with 64 channels.
+    # stem "cifar" and basic blocks. "auto": on TPU v5e and v5p, in bfloat16 with 64 channels.
     model.resnet.pack = choice("auto", "always", "never", resume=FREE)
     model.patch = Options()
     model.patch.size = integer(4, 1, 1024)  # side of a patch, pixels

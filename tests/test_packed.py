@@ -101,6 +101,7 @@ def test_packing_applies_where_the_second_stage_unpacks():
         ("auto", "TPU v5 lite", "bfloat16", 64, True),
         ("auto", "TPU v5 lite", "float32", 64, False),
         ("auto", "TPU v5 lite", "bfloat16", 128, False),
+        ("auto", "TPU v5", "bfloat16", 64, True),
         ("auto", "cpu", "bfloat16", 64, False),
         ("never", "TPU v5 lite", "bfloat16", 64, False),
         ("always", "cpu", "float32", 8, True),
