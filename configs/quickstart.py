@@ -23,6 +23,9 @@ def get_config() -> ConfigDict:
     config.data.name = "objects3d"
     config.objects3d.update(side=32, train=12_000, pool=8)
     small.apply(config, steps=3600, every=1200)
+    # Beside the contextual loss, which alone does not require to recognize the object: a context
+    # also identifies a query by its transformation. objects3d_paper.py has the paper's loss.
+    config.loss.encoder_weight = 1.0
     config.log.every = 200
     config.monitor.update(test_views=700, contexts=4)
     config.eval.update(fit_records=5_000, test_records=900)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-# Of the quickstart, on the built-in objects.
+# Of objects3d_paper, on the built-in objects.
 SHORT: dict[str, Any] = {
+    "loss.encoder_weight": 0.0,
     "train.steps": 1200,
     "train.warmup_steps": 60,
     "monitor.every": 600,
