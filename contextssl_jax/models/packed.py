@@ -13,8 +13,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 LANES = 128  # of TPUs
 
-# Kinds of devices, v5e and v5p by their two names each, on which packing to 128 channels is faster by
-# the estimate of their compiler.
+# Kinds of devices on which packing to 128 channels is faster by the estimate of their compiler: v5e
+# and v5p, by their two names each.
 PACKING_DEVICES = ("TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p")
 
 
