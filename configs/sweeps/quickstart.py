@@ -3,7 +3,7 @@
     python -m launch.sweep --sweep=configs/sweeps/quickstart.py --workdir=runs/quickstart_seeds
 
 One point, three seeds. Hardware: two CPU cores, some 3 GB of memory.
-No run.
+See results/quickstart_seeds.
 """
 
 from contextssl_jax.sweeps import Sweep, Variant
