@@ -9,7 +9,7 @@ otherwise.
 from ml_collections import ConfigDict
 
 from contextssl_jax.configs import bench3d as shared
-from contextssl_jax.configs import quickstart, sizes
+from contextssl_jax.configs import objects3d_paper, sizes
 
 
 def cifar10(size: str) -> ConfigDict:
@@ -25,8 +25,8 @@ def cifar10(size: str) -> ConfigDict:
 
 
 def objects3d() -> ConfigDict:
-    """Return rotation and color of the built-in objects, as quickstart.py."""
-    config = quickstart.get_config()
+    """Return rotation and color of the built-in objects, as objects3d_paper.py."""
+    config = objects3d_paper.get_config()
     # An action rotates a hue on its circle, which a layer that only adds the action cannot
     # represent.
     config.model.projector.predictor = "hypernetwork"

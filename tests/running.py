@@ -93,10 +93,7 @@ def end(run: Sequence[subprocess.Popen]) -> list[str]:
     try:
         return [process.communicate(timeout=HANGING)[1] for process in run]
     except subprocess.TimeoutExpired:
-        for process in run:
-            process.send_signal(signal.SIGABRT)  # handled by Python's faulthandler
-        logs = "\n\n".join(process.communicate()[1] for process in run)
-        raise TimeoutError(f"no end within {HANGING} s\n\n{logs}") from None
+        raise abort(run) from None
 
 
 def finish(workdir: Path, *options: str, processes: int = 1, devices: int = 1) -> str:
@@ -121,6 +118,14 @@ def finish_here(workdir: Path, *options: str, parallel: str = "jit") -> None:
     )
 
 
+def abort(run: Sequence[subprocess.Popen]) -> TimeoutError:
+    """End the processes that hang, and return the error to raise, with their stack traces."""
+    for process in run:
+        process.send_signal(signal.SIGABRT)  # handled by Python's faulthandler
+    logs = "\n\n".join(process.communicate()[1] for process in run)
+    return TimeoutError(f"no event in {HANGING} s\n\n{logs}")
+
+
 def kill(run: Sequence[subprocess.Popen]) -> None:
     for process in run:
         process.kill()
@@ -128,12 +133,15 @@ def kill(run: Sequence[subprocess.Popen]) -> None:
 
 
 def wait_for(condition: Callable[[], bool], run: Sequence[subprocess.Popen]) -> None:
-    """Wait until the condition holds or a process exits; kill the processes that hang."""
+    """Wait until the condition holds or a process exits.
+
+    Raises:
+      TimeoutError: the processes hang. The message has the stack traces of all processes.
+    """
     deadline = time.monotonic() + HANGING
     while not condition() and all(process.poll() is None for process in run):
         if time.monotonic() > deadline:
-            kill(run)
-            raise TimeoutError(f"no event in {HANGING} s")
+            raise abort(run)
         time.sleep(0.005)
 
 
